@@ -1,0 +1,1 @@
+"""The server that decides and remembers: API, scheduler, reconcilers, address allocation, sessions with agents. It never touches Docker or a network device."""

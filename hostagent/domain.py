@@ -1,0 +1,273 @@
+"""What a host agent is told, and what it sees, as plain values. No protobuf, docker or pyroute2 type here.
+
+`session/` turns protobuf into these, `journal/` keeps them, `worker/` decides over them, `executor/`, `engine/` and `netlink/`
+carry them out.
+"""
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from moorage.ids import ContainerId, InstanceId, NetworkId
+
+
+class NetworkKind(enum.Enum):
+    """How a network reaches its members."""
+
+    ISOLATED = "isolated"  # own subnet and VXLAN id, spread over hosts
+    SHARED = "shared"  # an existing bridge of the host
+
+
+@dataclass(frozen=True, slots=True)
+class Subnet:
+    """One subnet of a network. `cidr` such as 10.1.0.0/24 or fd00:1::/64; `gateway` an address inside it or empty."""
+
+    cidr: str
+    gateway: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A member of an isolated network that lives on another host."""
+
+    mac: str
+    addresses: tuple[str, ...]  # without prefix length
+    host_address: str  # underlay address of the VXLAN end
+    host_port: int = 4789  # UDP port of the VXLAN end
+    names: tuple[str, ...] = ()  # what the member is called in /etc/hosts of its peers
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkAssignment:
+    """A network that has at least one member on this host."""
+
+    network_id: NetworkId
+    name: str
+    kind: NetworkKind
+    subnets: tuple[Subnet, ...]
+    mtu: int  # of the instances' interfaces, bytes
+    vni: int = 0  # VXLAN network identifier; isolated networks only
+    bridge: str = ""  # name of the host's bridge; shared networks only
+    egress: bool = False  # masquerade traffic that leaves the network
+    peers: tuple[Peer, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NicAssignment:
+    """One interface of an instance."""
+
+    network_id: NetworkId
+    name: str  # inside the instance, such as eth0
+    mac: str
+    addresses: tuple[str, ...]  # with prefix length, such as 10.1.0.5/24
+    gateways: tuple[str, ...] = ()  # default routes through this interface; at most one a family
+    routes: tuple[tuple[str, str], ...] = ()  # extra (destination CIDR, gateway)
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedPort:
+    """host_address:host_port of this host leads to container_port of the instance."""
+
+    host_port: int
+    container_port: int
+    protocol: str = "tcp"  # tcp or udp
+    host_address: str = ""  # empty: every address of the host
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """Limits. Zero means no limit."""
+
+    cpu_millis: int = 0  # hard quota, thousandths of a core
+    cpu_shares: int = 0  # relative weight, Docker's scale (1024 = one share)
+    memory_bytes: int = 0
+    memory_swap_bytes: int = 0  # -1 unlimited, 0 the same as memory
+    pids: int = 0
+    shm_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ulimit:
+    """A resource limit of a process, as setrlimit(2) knows it."""
+
+    name: str
+    soft: int
+    hard: int
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A mount inside the instance. `kind` is bind (source is a host path) or tmpfs (size_bytes)."""
+
+    target: str
+    kind: str = "bind"
+    source: str = ""
+    read_only: bool = False
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device node handed through."""
+
+    host_path: str
+    container_path: str
+    permissions: str = "rwm"
+
+
+@dataclass(frozen=True, slots=True)
+class HealthCheck:
+    """Docker's own HEALTHCHECK. An empty test inherits the image's; ("NONE",) turns it off."""
+
+    test: tuple[str, ...] = ()
+    interval_seconds: float = 30.0
+    timeout_seconds: float = 30.0
+    start_period_seconds: float = 0.0
+    retries: int = 3
+
+
+class RestartMode(enum.Enum):
+    """When the agent starts a stopped instance again."""
+
+    NEVER = "never"
+    ON_FAILURE = "on_failure"
+    ALWAYS = "always"
+
+
+@dataclass(frozen=True, slots=True)
+class RestartPolicy:
+    """Back-off doubles from `initial_seconds` to `max_seconds`; `max_restarts` in a row (0: no limit) is a crash loop."""
+
+    mode: RestartMode = RestartMode.ALWAYS
+    initial_seconds: float = 0.5
+    max_seconds: float = 60.0
+    reset_after_seconds: float = 60.0  # a run this long clears the count
+    max_restarts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerSpec:
+    """All that the engine needs to create one container. Networking is not the engine's affair."""
+
+    name: str
+    image: str  # repository@sha256:digest, as the engine pulls it
+    labels: Mapping[str, str] = field(default_factory=dict)
+    command: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] | None = None  # None: the image's
+    env: Mapping[str, str] = field(default_factory=dict)
+    user: str = ""
+    workdir: str = ""
+    hostname: str = ""
+    resources: Resources = Resources()
+    ulimits: tuple[Ulimit, ...] = ()
+    capabilities_add: tuple[str, ...] = ()
+    capabilities_drop: tuple[str, ...] = ()
+    privileged: bool = False
+    read_only_root: bool = False
+    init: bool = False  # a small init as process 1 that reaps zombies
+    tty: bool = False
+    stdin_open: bool = False
+    mounts: tuple[Mount, ...] = ()
+    devices: tuple[Device, ...] = ()
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    health_check: HealthCheck | None = None
+    stop_signal: str = ""
+    stop_grace_seconds: float = 10.0
+    log_max_bytes: int = 10 * 1024 * 1024  # of one log file
+    log_max_files: int = 3
+
+
+class ContainerPhase(enum.Enum):
+    """What the engine says of a container."""
+
+    CREATED = "created"
+    RUNNING = "running"
+    PAUSED = "paused"
+    EXITED = "exited"
+    DEAD = "dead"
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerObservation:
+    """One container as the engine reports it."""
+
+    container_id: ContainerId
+    name: str
+    labels: Mapping[str, str]
+    phase: ContainerPhase
+    image: str = ""
+    exit_code: int | None = None
+    oom_killed: bool = False
+    error: str = ""
+    health: str = ""  # empty, starting, healthy, unhealthy
+    started_at: float | None = None  # seconds since the epoch
+    finished_at: float | None = None
+    pid: int = 0
+
+
+class DesiredState(enum.Enum):
+    """What the control plane wants of an instance."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"
+    PAUSED = "paused"
+    DELETED = "deleted"
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceAssignment:
+    """One instance that this host shall carry."""
+
+    instance_id: InstanceId
+    name: str
+    project: str
+    generation: int  # raised by every change of the assignment
+    run_request: int  # raised by the control plane for each start or reboot asked for
+    desired: DesiredState
+    container: ContainerSpec
+    nics: tuple[NicAssignment, ...]
+    published_ports: tuple[PublishedPort, ...] = ()
+    restart: RestartPolicy = RestartPolicy()
+    hostname: str = ""
+    dns_servers: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    extra_hosts: tuple[tuple[str, str], ...] = ()  # (name, address) lines of /etc/hosts besides the peers
+
+
+class InstanceState(enum.IntEnum):
+    """Observed state; within a run it only rises. docs/states.md explains each."""
+
+    UNSPECIFIED = 0
+    PENDING = 100
+    ASSIGNED = 200
+    PULLING = 300
+    PREPARING = 400
+    STARTING = 500
+    RUNNING = 600
+    PAUSED = 650
+    STOPPING = 700
+    STOPPED = 800
+    FAILED = 850
+    DELETING = 900
+    DELETED = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceReport:
+    """What the agent says of one instance, ordered by (`run`, `sequence`)."""
+
+    instance_id: InstanceId
+    run: int
+    sequence: int  # rises with each report of this instance by this agent epoch
+    state: InstanceState
+    reason: str = ""  # UPPER_SNAKE_CASE word, empty when all is well
+    message: str = ""
+    container_id: str = ""
+    exit_code: int | None = None
+    oom_killed: bool = False
+    restarts: int = 0
+    health: str = ""
+    started_at: float | None = None
+    finished_at: float | None = None
+    pull_percent: int = 0
+    generation: int = 0  # of the assignment that this report answers

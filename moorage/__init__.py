@@ -1,0 +1,4 @@
+"""The library that Moorage's programs share: errors, ids, clock, store, TLS, client and generated stubs.
+
+It never decides anything and knows no program that uses it.
+"""
