@@ -232,6 +232,8 @@ class InstanceAssignment:
     dns_servers: tuple[str, ...] = ()
     dns_search: tuple[str, ...] = ()
     extra_hosts: tuple[tuple[str, str], ...] = ()  # (name, address) lines of /etc/hosts besides the peers
+    container_generation: int = 1  # raised by each replace: a container of an older one is removed and made anew
+    force: bool = False  # when it is deleted: kill at once
 
 
 class InstanceState(enum.IntEnum):

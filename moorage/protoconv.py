@@ -23,7 +23,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cache
 from typing import Any, TypeVar
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -62,8 +62,8 @@ def fill(record: Any, message: Message) -> None:
         write(record, message)
 
 
-@lru_cache(maxsize=None)
-def _hints(record_type: type[Any]) -> dict[str, Any]:
+@cache
+def _hints(record_type: Any) -> dict[str, Any]:
     return typing.get_type_hints(record_type)
 
 
@@ -136,8 +136,8 @@ def _enum_reader(hint: type[enum.Enum], field: FieldDescriptor, default: Any) ->
     return read
 
 
-@lru_cache(maxsize=None)
-def _readers(record_type: type[Any], descriptor: Descriptor) -> tuple[_Reader, ...]:
+@cache
+def _readers(record_type: Any, descriptor: Descriptor) -> tuple[_Reader, ...]:
     readers: list[_Reader] = []
     for record_field in dataclasses.fields(record_type):
         field = _proto_field(record_field.name, descriptor)
@@ -170,8 +170,8 @@ def _reader(record_field: "dataclasses.Field[Any]", hint: Any, field: FieldDescr
     return read
 
 
-@lru_cache(maxsize=None)
-def _writers(record_type: type[Any], descriptor: Descriptor) -> tuple[_Writer, ...]:
+@cache
+def _writers(record_type: Any, descriptor: Descriptor) -> tuple[_Writer, ...]:
     writers: list[_Writer] = []
     for record_field in dataclasses.fields(record_type):
         field = _proto_field(record_field.name, descriptor)
