@@ -105,7 +105,7 @@ def format_duration(seconds: float) -> str:
 
 
 def format_age(seconds: float) -> str:
-    """For tables, coarser as it grows: `45s`, `3m20s`, `59m`, `5h12m`, `31h`, `12d`; negative (clocks differ) is `0s`."""
+    """For tables, coarser as it grows: `45s`, `3m20s`, `59m`, `5h12m`, `31h`, `12d`. Below zero it is `0s`."""
     whole = max(0, int(seconds))
     minutes, hours, days = whole // 60, whole // 3600, whole // 86400
     if whole < 120:

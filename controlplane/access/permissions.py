@@ -1,0 +1,152 @@
+"""The permission table: every method of the API and who may call it. The only place that says so.
+
+A method that is not here is refused, and a test made from the protos fails until it is. Choices that are not obvious:
+- Hosts are the fleet's affair, as in other clouds: a tenant sees the names of hosts only where its own instances are.
+- Logs and figures are reading; exec, copies and forwarded ports enter the instance and need an operator, copies out
+  included.
+- Quota and policy of a project are fields of UpdateProject, so the whole method is the fleet admins'.
+- AUTHENTICATED methods show each caller only what is theirs; the services see to that (`visible_projects`,
+  `keys.may_see`).
+- Reflection needs a key: the API is public, but an unauthenticated port should do as little as possible.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from controlplane.access.roles import Role
+from controlplane.access.rules import AGENT, AUTHENTICATED, FLEET_ADMIN, PUBLIC, ParentScope, Rule, project_rule
+from moorage.errors import Forbidden
+
+_VIEWER, _OPERATOR, _ADMIN = Role.VIEWER, Role.OPERATOR, Role.ADMIN
+_MOORAGE: Final = "moorage.v1."
+
+_SERVICES: Final[Mapping[str, Mapping[str, Rule]]] = {
+    "grpc.health.v1.Health": {"Check": PUBLIC, "Watch": PUBLIC, "List": PUBLIC},
+    "grpc.reflection.v1.ServerReflection": {"ServerReflectionInfo": AUTHENTICATED},
+    "grpc.reflection.v1alpha.ServerReflection": {"ServerReflectionInfo": AUTHENTICATED},
+    _MOORAGE + "AccessService": {
+        "CreateApiKey": AUTHENTICATED,  # keys.require_may_create
+        "ListApiKeys": AUTHENTICATED,
+        "DeleteApiKey": AUTHENTICATED,  # keys.may_see
+        "GetCaller": AUTHENTICATED,
+    },
+    _MOORAGE + "AgentService": {
+        "Session": AGENT,
+        "OpenStream": AGENT,
+        "RenewCertificate": AGENT,
+        "IssueRegistryToken": AGENT,
+        "FetchBuildContext": AGENT,
+    },
+    _MOORAGE + "EnrollmentService": {
+        "CreateJoinToken": FLEET_ADMIN,
+        "ListJoinTokens": FLEET_ADMIN,
+        "RevokeJoinToken": FLEET_ADMIN,
+        "GetAuthority": PUBLIC,
+        "EnrollHost": PUBLIC,  # proves itself by its join token
+    },
+    _MOORAGE + "EventService": {
+        "ListEvents": project_rule(_VIEWER, "parent", scope=ParentScope.EVERY_OR_FLEET),
+        "ListAuditEvents": FLEET_ADMIN,
+    },
+    _MOORAGE + "HostService": {
+        "ListHosts": FLEET_ADMIN,
+        "GetHost": FLEET_ADMIN,
+        "UpdateHost": FLEET_ADMIN,
+        "CordonHost": FLEET_ADMIN,
+        "UncordonHost": FLEET_ADMIN,
+        "DeleteHost": FLEET_ADMIN,
+        "ReleaseSweepBrake": FLEET_ADMIN,
+    },
+    _MOORAGE + "InstanceService": {
+        "CreateInstance": project_rule(_OPERATOR, "parent", "instance.spec.template", "instance.spec.nics.network"),
+        "BatchCreateInstances": project_rule(
+            _OPERATOR,
+            "parent",
+            "requests.parent",
+            "requests.instance.spec.template",
+            "requests.instance.spec.nics.network",
+        ),
+        "GetInstance": project_rule(_VIEWER, "name"),
+        "ListInstances": project_rule(_VIEWER, "parent", scope=ParentScope.EVERY),
+        "ExplainInstance": project_rule(_VIEWER, "name"),
+        "UpdateInstance": project_rule(
+            _OPERATOR, "instance.name", "instance.spec.template", "instance.spec.nics.network"
+        ),
+        "DeleteInstance": project_rule(_OPERATOR, "name"),
+        "BatchDeleteInstances": project_rule(_OPERATOR, "parent", "names"),
+        "StartInstance": project_rule(_OPERATOR, "name"),
+        "StopInstance": project_rule(_OPERATOR, "name"),
+        "RebootInstance": project_rule(_OPERATOR, "name"),
+        "ReplaceInstance": project_rule(_OPERATOR, "name", "spec.template", "spec.nics.network"),
+        "PauseInstance": project_rule(_OPERATOR, "name"),
+        "UnpauseInstance": project_rule(_OPERATOR, "name"),
+    },
+    _MOORAGE + "InstanceStreamService": {
+        "StreamLogs": project_rule(_VIEWER, "name"),
+        "StreamStats": project_rule(_VIEWER, "name"),
+        "ExecInstance": project_rule(_OPERATOR, "start.name"),
+        "CopyIn": project_rule(_OPERATOR, "target.name"),
+        "CopyOut": project_rule(_OPERATOR, "name"),
+        "ForwardPort": project_rule(_OPERATOR, "start.name"),
+    },
+    _MOORAGE + "NetworkService": {
+        "CreateNetwork": project_rule(_OPERATOR, "parent"),
+        "GetNetwork": project_rule(_VIEWER, "name"),
+        "ListNetworks": project_rule(_VIEWER, "parent", scope=ParentScope.EVERY),
+        "UpdateNetwork": project_rule(_OPERATOR, "network.name"),
+        "DeleteNetwork": project_rule(_OPERATOR, "name"),
+        "ListAddresses": project_rule(_VIEWER, "parent"),
+    },
+    _MOORAGE + "OperationService": {
+        "GetOperation": project_rule(_VIEWER, "name"),
+        "ListOperations": project_rule(_VIEWER, "parent", scope=ParentScope.EVERY),
+        "WaitOperation": project_rule(_VIEWER, "name"),
+        "CancelOperation": project_rule(_OPERATOR, "name"),
+    },
+    _MOORAGE + "ProjectService": {
+        "CreateProject": FLEET_ADMIN,
+        "GetProject": project_rule(_VIEWER, "name"),
+        "ListProjects": AUTHENTICATED,
+        "UpdateProject": FLEET_ADMIN,
+        "DeleteProject": FLEET_ADMIN,
+        "SetMember": project_rule(_ADMIN, "member.name"),
+        "DeleteMember": project_rule(_ADMIN, "name"),
+        "ListMembers": project_rule(_VIEWER, "parent"),
+    },
+    _MOORAGE + "TemplateService": {
+        "CreateTemplate": project_rule(_OPERATOR, "parent", "template.source.snapshot.instance"),
+        "UploadTemplate": project_rule(_OPERATOR, "create.parent", "create.template.source.snapshot.instance"),
+        "GetTemplate": project_rule(_VIEWER, "name"),
+        "ListTemplates": project_rule(_VIEWER, "parent", scope=ParentScope.EVERY),
+        "UpdateTemplate": project_rule(_OPERATOR, "template.name"),
+        "DeleteTemplate": project_rule(_OPERATOR, "name"),
+    },
+    _MOORAGE + "WatchService": {
+        "Watch": project_rule(_VIEWER, "parent", scope=ParentScope.EVERY_OR_EMPTY),
+    },
+    _MOORAGE + "ZoneService": {
+        "CreateZone": FLEET_ADMIN,
+        "GetZone": AUTHENTICATED,
+        "ListZones": AUTHENTICATED,
+        "UpdateZone": FLEET_ADMIN,
+        "DeleteZone": FLEET_ADMIN,
+    },
+}
+
+#: Full gRPC method, such as `/moorage.v1.InstanceService/GetInstance`, to its rule.
+TABLE: Final[Mapping[str, Rule]] = MappingProxyType(
+    {f"/{service}/{method}": rule for service, methods in _SERVICES.items() for method, rule in methods.items()}
+)
+
+
+def rule_for(method: str) -> Rule:
+    """The rule of a full gRPC method.
+
+    Raises:
+        Forbidden: METHOD_UNKNOWN, the table does not have it.
+    """
+    rule = TABLE.get(method)
+    if rule is None:
+        raise Forbidden(f"{method[:200]} is not a method of this API", reason="METHOD_UNKNOWN")
+    return rule
