@@ -1,0 +1,29 @@
+"""Typed records in memory, committed to a durable log before anybody is told. For control plane and PaaS adapter.
+
+base.py       the interface: Kind, View, Transaction, Watch, Store
+memory.py     MemoryStore: nothing is written; for tests and throw-away fleets
+sqlite.py     SqliteStore: one file, SQLite in WAL mode; the embedded default
+engine.py     what backends share: run a transaction, group commits, publish, roll back
+state.py      tables and secondary indexes as immutable values
+sortedmap.py  the immutable ordered map beneath them
+history.py    the bounded past that watches read
+
+Nothing here knows what the records mean.
+"""
+
+from moorage.store.base import Batch, Change, Kind, Store, Transaction, Versioned, View, Watch
+from moorage.store.memory import MemoryStore
+from moorage.store.sqlite import SqliteStore
+
+__all__ = [
+    "Batch",
+    "Change",
+    "Kind",
+    "MemoryStore",
+    "SqliteStore",
+    "Store",
+    "Transaction",
+    "Versioned",
+    "View",
+    "Watch",
+]
