@@ -41,11 +41,12 @@ def dev() -> None:
 @click.option("--hosts", type=click.IntRange(1, 60), default=_DEFAULT.hosts, show_default=True, help="How many hosts.")
 @click.option("--subnet", default=_DEFAULT.subnet, show_default=True, help="The network between the hosts.")
 @click.option("--prefix", default=_DEFAULT.prefix, show_default=True, help="Start of every name that is made.")
-@click.option("--port", type=click.IntRange(1024, 65533), default=_DEFAULT.loopback_port, show_default=True,
-help="API.") @click.option("--zone", "zones", multiple=True, default=_DEFAULT.zones, show_default=True, help="Zones,
-round and round.") @click.option("--egress/--no-egress", default=True, show_default=True, help="Let the hosts out
-through this machine.") @click.option("--engines-only", is_flag=True, help="Docker hosts only: no control plane, no
-agents.") @_directory def up(
+@click.option("--port", type=click.IntRange(1024, 65533), default=_DEFAULT.loopback_port, show_default=True)
+@click.option("--zone", "zones", multiple=True, default=_DEFAULT.zones, show_default=True, help="Zones, in turn.")
+@click.option("--egress/--no-egress", default=True, show_default=True, help="Let the hosts out through this machine.")
+@click.option("--engines-only", is_flag=True, help="Docker hosts only: no control plane, no agents.")
+@_directory
+def up(
     hosts: int,
     subnet: str,
     prefix: str,
@@ -114,7 +115,7 @@ def status(output: str, directory: Path) -> None:
 @_directory
 def cut(host: str, directory: Path) -> None:
     """Pull the cable of HOST."""
-    _run_on(directory, lambda fleet: fleet.cut(host)))
+    _run_on(directory, lambda fleet: fleet.cut(host))
 
 
 @dev.command()
@@ -122,7 +123,7 @@ def cut(host: str, directory: Path) -> None:
 @_directory
 def heal(host: str, directory: Path) -> None:
     """Plug the cable of HOST in again."""
-    _run_on(directory, lambda fleet: fleet.heal(host)))
+    _run_on(directory, lambda fleet: fleet.heal(host))
 
 
 @dev.command()
@@ -131,7 +132,7 @@ def heal(host: str, directory: Path) -> None:
 @_directory
 def kill(target: str, part: str | None, directory: Path) -> None:
     """SIGKILL a PART of HOST (default: agent), or the control plane. Containers run on."""
-    _run_on(directory, lambda fleet: fleet.kill(target, part or machine.AGENT)))
+    _run_on(directory, lambda fleet: fleet.kill(target, part or machine.AGENT))
 
 
 @dev.command()
@@ -140,7 +141,7 @@ def kill(target: str, part: str | None, directory: Path) -> None:
 @_directory
 def start(target: str, part: str | None, directory: Path) -> None:
     """Start what is missing of HOST (or one PART of it), or the control plane."""
-    _run_on(directory, lambda fleet: fleet.start(target, part or "all")))
+    _run_on(directory, lambda fleet: fleet.start(target, part or "all"))
 
 
 @dev.command(name="power-off")
@@ -164,7 +165,8 @@ def execute(context: click.Context, host: str, command: tuple[str, ...], directo
     """Run COMMAND (default: a shell) on HOST; `docker` there is the host's own."""
     try:
         number = int(host.removeprefix("h")) if host.removeprefix("h").isdigit() else 0
-        argv = _open(directory).host(number).command(command or (shutil.which("bash") or "sh",))
+        words = command[1:] if command[:1] == ("--",) else command
+        argv = _open(directory).host(number).command(words or (shutil.which("bash") or "sh",))
     except MoorageError as error:
         raise click.ClickException(error.message) from error
     context.exit(subprocess.run(argv, check=False).returncode)
