@@ -476,10 +476,16 @@ def _remove_folder(directory: Path) -> None:
         directory.rmdir()
 
 
+def missing_tools() -> list[str]:
+    """Programs that a fleet needs and this machine lacks."""
+    path = processes.clean_environment()["PATH"]
+    return [tool for tool in _TOOLS if shutil.which(tool, path=path) is None]
+
+
 def _check_machine() -> None:
     if os.geteuid() != 0:
         raise Forbidden("a fleet in a box needs root, because it makes network namespaces; run it with sudo")
-    lacks = [tool for tool in _TOOLS if shutil.which(tool, path=processes.clean_environment()["PATH"]) is None]
+    lacks = missing_tools()
     if lacks:
         raise NotSupported(f"programs are missing: {', '.join(lacks)}; run `make setup`")
 

@@ -1,0 +1,1 @@
+"""The fleet in a box itself, with real Docker Engines."""
