@@ -27,6 +27,7 @@ import collections.abc
 import dataclasses
 import datetime
 import enum
+import itertools
 import math
 import threading
 import types
@@ -82,7 +83,8 @@ class _Compiler:
         self._prefix = prefix
         self._functions: dict[Any, Callable[[Any], Any]] = {}
         self._names: dict[Any, str] = {}
-        self._lock = threading.RLock()
+        self._lock = threading.RLock()  # stores are opened in threads
+        self._numbers = itertools.count()  # a name is never used twice: functions find each other by name
         self.namespace: dict[str, Any] = dict(helpers)
 
     def function(self, hint: Any) -> Callable[[Any], Any]:
@@ -101,8 +103,8 @@ class _Compiler:
             name = self._names.get(hint)
             if name is not None:
                 return name
-            name = f"{self._prefix}{len(self._names)}"
-            self._names[hint] = name
+            known = len(self._names)
+            name = self._names[hint] = f"{self._prefix}{next(self._numbers)}"
             try:
                 if dataclasses.is_dataclass(hint):
                     source = self.source_of_record(name, typing.cast(type, hint))
@@ -110,14 +112,14 @@ class _Compiler:
                     source = f"def {name}(v):\n    return {self.expression(hint, 'v', _title(hint), 0)}\n"
                 exec(source, self.namespace)
             except BaseException:
-                # Another hint may have been compiled meanwhile that calls this one: it must be made again too.
-                self._names.clear()
-                self._functions.clear()
+                # What was compiled since may call this one, which will never exist: forget that too.
+                for newer in list(self._names)[known:]:
+                    del self._names[newer]
                 raise
             return name
 
     def constant(self, value: Any) -> str:
-        name = f"c{len(self.namespace)}"
+        name = f"constant_{next(self._numbers)}"
         self.namespace[name] = value
         return name
 
@@ -230,7 +232,7 @@ class _DecoderCompiler(_Compiler):
     def source_of_record(self, name: str, record_type: type) -> str:
         title = record_type.__qualname__
         lines = [f"def {name}(v):", f"    if v.__class__ is not dict: bad(v, 'an object', {title!r})"]
-        arguments = []
+        positional, by_name = [], []
         for number, (field, hint) in enumerate(_fields(record_type)):
             where = f"{title}.{field.name}"
             lines += ["    try:", f"        x = v[{field.name!r}]", "    except KeyError:"]
@@ -241,8 +243,11 @@ class _DecoderCompiler(_Compiler):
             else:
                 lines.append(f"        missing({where!r})")
             lines += ["    else:", f"        f{number} = {self.expression(hint, 'x', where, 0)}"]
-            arguments.append(f"{field.name}=f{number}" if field.kw_only else f"f{number}")
-        lines.append(f"    return {self.constant(record_type)}({', '.join(arguments)})")
+            if field.kw_only:
+                by_name.append(f"{field.name}=f{number}")
+            else:
+                positional.append(f"f{number}")
+        lines.append(f"    return {self.constant(record_type)}({', '.join(positional + by_name)})")
         return "\n".join(lines) + "\n"
 
     def member(self, hint: type[enum.Enum], x: str, where: str) -> str:
@@ -266,7 +271,10 @@ class _DecoderCompiler(_Compiler):
 
 
 def _fields(record_type: type) -> list[tuple["dataclasses.Field[Any]", Any]]:
-    hints = typing.get_type_hints(record_type, include_extras=True)
+    try:
+        hints = typing.get_type_hints(record_type, include_extras=True)
+    except NameError as exc:
+        raise Internal(f"{record_type.__qualname__}: {exc} in a hint", reason="RECORD_TYPE_UNSUPPORTED") from exc
     return [(field, hints[field.name]) for field in dataclasses.fields(record_type) if field.init]
 
 
@@ -310,9 +318,11 @@ def _scalar_helpers(bad: _Bad) -> dict[str, Any]:
         return int(value) if isinstance(value, int) else bad(value, "an integer", where)
 
     def number(value: Any, where: str) -> float:
-        if isinstance(value, int | float) and math.isfinite(value):
-            return float(value)
-        return bad(value, "a finite number", where)
+        try:
+            made = float(value) if isinstance(value, int | float) else math.nan
+        except OverflowError:
+            made = math.inf
+        return made if math.isfinite(made) else bad(value, "a finite number", where)
 
     def flag(value: Any, where: str) -> bool:
         return bad(value, "true or false", where)

@@ -71,7 +71,7 @@ class LogStore(Store):
         self._writing: list[Commit] = []
         self._history = History(state.revision, max_commits=history_commits, max_changes=history_changes)
         self._is_closing = False
-        self._closed: asyncio.Future[None] | None = None
+        self._closing_task: asyncio.Task[None] | None = None
 
     @property
     def id(self) -> str:
@@ -118,19 +118,9 @@ class LogStore(Store):
 
     async def close(self) -> None:
         self._is_closing = True
-        if self._closed is not None:
-            await asyncio.shield(self._closed)
-            return
-        self._closed = asyncio.get_running_loop().create_future()
-        try:
-            durable = self._when_durable()
-            if durable is not None:
-                await asyncio.wait([durable])
-                durable.exception()  # whoever waits in update() is told; closing goes on
-            self._history.close()
-            await self._release()
-        finally:
-            self._closed.set_result(None)
+        if self._closing_task is None:
+            self._closing_task = asyncio.get_running_loop().create_task(self._close(), name=f"close store {self._id}")
+        await asyncio.shield(self._closing_task)  # a cancelled caller must not leave the lock behind
 
     @abc.abstractmethod
     def _write(self, commits: Sequence[Commit], done: Callable[[StoreUnavailable | None], None]) -> None:
@@ -139,6 +129,14 @@ class LogStore(Store):
     async def _release(self) -> None:
         """Let go of what the backend holds open. Nothing is being written any more."""
         return
+
+    async def _close(self) -> None:
+        durable = self._when_durable()
+        if durable is not None:
+            await asyncio.wait([durable])
+            durable.exception()  # whoever waits in update() is told; closing goes on
+        self._history.close()
+        await self._release()
 
     def _when_durable(self) -> "asyncio.Future[None] | None":
         """A future of the caller's own that ends when the head is published; None when it is."""
@@ -155,9 +153,8 @@ class LogStore(Store):
         self._writing, self._pending = self._pending, []
         try:
             self._write(self._writing, self._written)
-        except BaseException:
-            self._roll_back(StoreUnavailable("the log's writer is gone"))
-            raise
+        except RuntimeError as exc:  # threads take no more work: the interpreter is ending
+            self._roll_back(StoreUnavailable(f"the store's log takes no more: {exc}"))
 
     def _written(self, error: StoreUnavailable | None) -> None:
         if error is not None:

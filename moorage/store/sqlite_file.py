@@ -259,6 +259,7 @@ def _make_file(path: str, fill: Callable[[str], None]) -> None:
         raise AlreadyExists(f"{path} exists; choose another name", reason="FILE_EXISTS")
     partial = f"{path}.partial-{new_id()}"
     try:
+        os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         fill(partial)
         _sync(partial)
         os.link(partial, path)  # unlike a rename, never replaces what has come there meanwhile
