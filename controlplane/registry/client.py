@@ -35,6 +35,7 @@ from controlplane.registry.manifests import (
     matches_digest,
     parse_manifest,
     platform_text,
+    require_image,
     sha256_digest,
 )
 from controlplane.registry.names import Reference, check_digest, check_repository, is_digest, is_tag
@@ -106,6 +107,7 @@ class RegistryClient:
     async def resolve(self, reference: Reference) -> Resolved:
         """What a reference names now: digest, type, platforms, size. `reference.registry` is not looked at."""
         manifest = await self.get_manifest(reference.repository, reference.target)
+        require_image(manifest)
         if manifest.is_index or manifest.config is None:
             platforms = tuple(dict.fromkeys(c.platform for c in manifest.children if c.platform))
             return Resolved(manifest.digest, manifest.media_type, platforms, None)

@@ -26,6 +26,8 @@ INDEX_TYPES = frozenset({DOCKER_LIST, OCI_INDEX})
 CONFIG_TYPES = frozenset({DOCKER_CONFIG, OCI_CONFIG})
 ACCEPT = ", ".join([OCI_INDEX, DOCKER_LIST, OCI_MANIFEST, DOCKER_MANIFEST])
 
+_SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1+"
+
 # distribution refuses larger ones.
 MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 MAX_CONFIG_BYTES = 8 * 1024 * 1024
@@ -120,7 +122,7 @@ def parse_manifest(raw: bytes, content_type: str | None = None) -> Manifest:
         raise invalid(f"the manifest is larger than {MAX_MANIFEST_BYTES} bytes")
     document = load_object(raw, "manifest")
     told = (content_type or "").partition(";")[0].strip()
-    if document.get("schemaVersion") == 1 or ".manifest.v1" in told:
+    if document.get("schemaVersion") == 1 or told.startswith(_SCHEMA_1):
         raise invalid("it is in Docker's old format (schema 1), which engines no longer run; push it again")
     if document.get("schemaVersion") != 2:
         raise invalid("its manifest has no schemaVersion 2")
@@ -135,14 +137,19 @@ def parse_manifest(raw: bytes, content_type: str | None = None) -> Manifest:
     if media_type not in IMAGE_TYPES:
         raise invalid(f"it is of the unknown type {media_type!r}")
     config = _descriptor(document.get("config"), "config")
-    if config.media_type not in CONFIG_TYPES:
-        raise invalid(f"it is not a container image but {config.media_type}")
     if config.size > MAX_CONFIG_BYTES:
         raise invalid(f"its configuration is larger than {MAX_CONFIG_BYTES} bytes")
     layers = document.get("layers")
     if not isinstance(layers, list) or len(layers) > MAX_LAYERS:
         raise invalid(f"its manifest lists no layers, or more than {MAX_LAYERS}")
     return Manifest(raw, media_type, digest, config, tuple(_descriptor(layer, "layer") for layer in layers), ())
+
+
+def require_image(manifest: Manifest) -> None:
+    """Raises InvalidSpec when a manifest is of something else that registries also store (a chart, a signature)."""
+    if not manifest.is_index and (manifest.config is None or manifest.config.media_type not in CONFIG_TYPES):
+        what = manifest.config.media_type if manifest.config is not None else "nothing known"
+        raise invalid(f"it is not a container image but {what}")
 
 
 def _children(document: Mapping[str, Any]) -> tuple[Descriptor, ...]:

@@ -8,12 +8,15 @@ import socket
 import ssl
 from pathlib import Path
 
+import aiohttp
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from controlplane.registry.auth import IssuedTokens
+from controlplane.registry.client import RegistryClient
 from controlplane.registry.managed import PROGRAM, ManagedRegistry
 from controlplane.registry.tokens import Grant, RegistryTokens, create_signing_identity
 
@@ -89,3 +92,15 @@ class RegistryBed:
     async def token_for(self, repository: str, actions: frozenset[str]) -> str:
         """What the control plane's token service will answer."""
         return self.tokens.issue("test", [Grant(repository, actions)], 300, now())
+
+    def new_session(self) -> aiohttp.ClientSession:
+        """An HTTP session that trusts the bed's certificate."""
+        return aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=self.ssl_context))
+
+    def new_client(self, session: aiohttp.ClientSession) -> RegistryClient:
+        """A client with every permission."""
+
+        async def issue(grants: tuple[Grant, ...]) -> str:
+            return self.tokens.issue("test", grants, 300, now())
+
+        return RegistryClient(self.registry.url, session=session, auth=IssuedTokens(issue), backoff_seconds=0.05)
