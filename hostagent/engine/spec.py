@@ -58,7 +58,9 @@ def update_body(resources: Resources) -> dict[str, Any]:
     body.setdefault("CpuPeriod", CPU_PERIOD_MICROS)
     body.setdefault("CpuShares", _DEFAULT_CPU_SHARES)
     body.setdefault("Memory", NO_MEMORY_LIMIT)
-    body.setdefault("MemorySwap", -1)
+    # -1 is a word for create only: update does not pass it on, and memory then cannot rise above the old sum with swap.
+    if body.get("MemorySwap", -1) == -1:
+        body["MemorySwap"] = NO_MEMORY_LIMIT
     body.setdefault("PidsLimit", -1)
     return body
 

@@ -14,6 +14,8 @@ from moorage.errors import EngineUnavailable
 
 _FRAME_HEADER_BYTES = 8
 _FRAME_STREAMS = {0: "stdin", 1: "stdout", 2: "stderr"}
+# Not the rest: every health check makes three exec events, and each would wake the agent.
+EVENT_ACTIONS = ["create", "start", "die", "oom", "pause", "unpause", "destroy", "health_status", "rename", "update"]
 MULTIPLEXED = "application/vnd.docker.multiplexed-stream"  # named by the engine from API 1.42 on
 
 
@@ -83,7 +85,7 @@ class EventStream(AsyncIterator[EngineEvent]):
         if self._answer is None:
             query = {
                 "since": None if self._since is None else f"{self._since:.9f}",
-                "filters": json.dumps({"type": ["container"]}),
+                "filters": json.dumps({"type": ["container"], "event": EVENT_ACTIONS}),
             }
             self._answer = await self._stack.enter_async_context(
                 self._connection.request("GET", "/events", query=query)
