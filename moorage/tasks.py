@@ -19,8 +19,6 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 OnFailure = Callable[[str, BaseException], None]
 
-_CLOSE_WARNING_SECONDS = 5.0
-
 
 class TaskOwner:
     """Starts tasks and ends them all. Use as an async context manager, or call `close()`.
@@ -28,12 +26,15 @@ class TaskOwner:
     Args:
         name: for the log.
         on_failure: called with the task's name and exception when one fails; typically ends the program.
+        cancel_again_seconds: in `close()`, tasks that have not ended after this long are named in the log and
+            cancelled once more.
     """
 
-    def __init__(self, name: str, *, on_failure: OnFailure | None = None) -> None:
+    def __init__(self, name: str, *, on_failure: OnFailure | None = None, cancel_again_seconds: float = 5.0) -> None:
         self._name = name
         self._on_failure = on_failure
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._cancel_again_seconds = cancel_again_seconds
+        self._tasks: dict[asyncio.Task[Any], None] = {}  # a set that keeps the order of starting
         self._is_closed = False
 
     @property
@@ -51,7 +52,7 @@ class TaskOwner:
             coroutine.close()  # else Python warns that it was never awaited
             raise RuntimeError(f"{self._name} is closed and cannot start {name}")
         task = asyncio.get_running_loop().create_task(coroutine, name=name)
-        self._tasks.add(task)
+        self._tasks[task] = None
         task.add_done_callback(self._ended)
         return task
 
@@ -73,12 +74,15 @@ class TaskOwner:
         )
 
     async def close(self) -> None:
-        """Cancel every task and wait until all have ended. Can be called again, and by a task of the owner itself."""
+        """Cancel every task, in the order of starting, and wait until all have ended.
+
+        Can be called again, and by a task of the owner itself.
+        """
         self._is_closed = True
-        while waiting := {task for task in self._tasks if task is not asyncio.current_task()}:
+        while waiting := [task for task in self._tasks if task is not asyncio.current_task()]:
             for task in waiting:
                 task.cancel()
-            _, late = await asyncio.wait(waiting, timeout=_CLOSE_WARNING_SECONDS)
+            _, late = await asyncio.wait(waiting, timeout=self._cancel_again_seconds)
             if late:
                 # Cancelled again in the next round: some libraries lose a cancellation that meets a result.
                 names = ",".join(sorted(task.get_name() for task in late))
@@ -93,7 +97,7 @@ class TaskOwner:
         await self.close()
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         if task.cancelled():
             return
         error = task.exception()

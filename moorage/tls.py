@@ -5,7 +5,8 @@ Rules that safety hangs on:
   alternative names and usages are ours: a machine must not choose who it is.
 - A host certificate carries the host's id as subject and as the URI `moorage://host/<uid>`, and never a DNS name or
   an IP address, so it cannot pass for the control plane although it may serve (agents listen on their loopback
-  proxy).
+  proxy). Where there is no DNS name OpenSSL compares the common name (seen), so that too must be ours and random,
+  never the host's name.
 - Removing a host does not revoke its certificate; the control plane refuses an unknown uid on each connection instead.
 
 PEM goes in as `str` or `bytes` and comes out as `bytes`, which is what gRPC takes. Times are aware UTC.

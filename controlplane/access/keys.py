@@ -15,7 +15,7 @@ from moorage.ids import new_id
 
 PREFIX: Final = "moork_"
 _KEY = re.compile(r"moork_([a-z0-9]{1,32})_([A-Za-z0-9_-]{16,128})", re.ASCII)
-_BEARER = "bearer "
+_BEARER = re.compile(r"bearer(?:\s+|$)", re.IGNORECASE | re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +68,8 @@ def parse(text: str | None) -> PresentedKey:
         Unauthenticated: KEY_MISSING or KEY_MALFORMED; the message never repeats the text.
     """
     stripped = (text or "").strip()
-    if stripped[: len(_BEARER)].lower() == _BEARER:
-        stripped = stripped[len(_BEARER) :].strip()
+    if scheme := _BEARER.match(stripped):
+        stripped = stripped[scheme.end() :]
     if not stripped:
         raise Unauthenticated("no API key was sent; log in with `moor login`", reason="KEY_MISSING")
     match = _KEY.fullmatch(stripped)
