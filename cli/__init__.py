@@ -1,1 +1,4 @@
-"""moor, the command line. It speaks only the public gRPC API, apart from `moor dev`, which builds a fleet in a box on this machine."""
+"""moor, the command line. It speaks only the public gRPC API.
+
+The one exception is `moor dev`, which builds a fleet in a box on this machine. A command lives in the file of its noun.
+"""

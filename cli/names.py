@@ -43,7 +43,7 @@ def short(name: str) -> str:
 
 
 def template_id_of(reference: str, *, distinct: bool = False) -> str:
-    """An id for the template of an image: `nginx:1.27` gives `nginx-1-27`, `ghcr.io/a/b@sha256:0123...` gives `b-0123456789ab`.
+    """An id for the template of an image: `nginx:1.27` gives `nginx-1-27`, `a/b@sha256:0123...` gives `b-0123456789ab`.
 
     With `distinct` it ends in a digest of the whole reference, for two images whose short ids are equal.
     """

@@ -1,4 +1,4 @@
-"""What every command needs: which control plane, which key, which project, and a way to run a coroutine with a client."""
+"""What every command needs: which control plane, key and project, and a way to run a coroutine with a client."""
 
 import asyncio
 import os
