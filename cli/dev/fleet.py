@@ -228,8 +228,7 @@ class Fleet:
                 return
             plan, wanted = self._plan(target), _parts(part)
             keeper = await self._ensure_underlay(current, lock)
-            holder = await machine.ensure_holder(self.config, current, plan, lock)
-            await self._ensure_plugged_in(plan, keeper, holder, lock)
+            holder = await self._ensure_on(current, plan, keeper, lock)
             if machine.CONTAINERD in wanted:
                 await machine.start_containerd(self.config, current, plan, holder, lock)
             if machine.ENGINE in wanted:
@@ -241,8 +240,13 @@ class Fleet:
     async def power_off(self, host: str) -> int:
         """Kill a host with all that runs on it, as a power cut would; its disks stay. Returns the count of
         processes."""
-        async with state.locked(self.config.directory):
-            return await machine.power_off(self.config, self._state(), self._plan(host))
+        async with state.locked(self.config.directory) as lock:
+            current, plan = self._state(), self._plan(host)
+            killed = await machine.power_off(self.config, current, plan)
+            keeper = processes.recorded(self.config.records / underlay.KEEPER, current.token)
+            if keeper is not None:
+                await underlay.remove_host_leg(keeper, plan, lock)
+            return killed
 
     def host(self, number: int) -> Host:
         """The running host of this number.
@@ -293,16 +297,20 @@ class Fleet:
 
     async def _ensure_host(self, current: FleetState, plan: HostPlan, keeper: Process, lock: int) -> None:
         with self._step(f"host {plan.name} ({plan.address})"):
-            holder = await machine.ensure_holder(self.config, current, plan, lock)
-            await self._ensure_plugged_in(plan, keeper, holder, lock)
+            holder = await self._ensure_on(current, plan, keeper, lock)
             await machine.start_containerd(self.config, current, plan, holder, lock)
             await machine.start_engine(self.config, current, plan, holder, lock)
 
-    async def _ensure_plugged_in(self, plan: HostPlan, keeper: Process, holder: Process, lock: int) -> None:
+    async def _ensure_on(self, current: FleetState, plan: HostPlan, keeper: Process, lock: int) -> Process:
+        """The host's namespaces with its leg plugged in."""
+        if machine.find(self.config, current, plan, machine.HOLDER) is None:
+            await underlay.remove_host_leg(keeper, plan, lock)
+        holder = await machine.ensure_holder(self.config, current, plan, lock)
         legs = await underlay.legs_up(keeper)
         await underlay.ensure_host_leg(self.config, keeper, plan, holder, lock)
         if plan.name not in legs:  # one that was cut stays cut until `heal`
             await underlay.set_host_leg(keeper, plan, up=True, lock=lock)
+        return holder
 
     async def _ensure_controlplane(self, current: FleetState, lock: int, what: programs.Programs) -> programs.Access:
         config = self.config

@@ -116,6 +116,14 @@ async def set_host_leg(keeper: Process, host: HostPlan, *, up: bool, lock: int) 
     await processes.run([*enter(keeper), "ip", "link", "set", host.name, "up" if up else "down"], lock=lock)
 
 
+async def remove_host_leg(keeper: Process, host: HostPlan, lock: int) -> None:
+    """Remove the leg of a host that is off.
+
+    The kernel does so too, but in its own time: a host that is started again could find its old leg.
+    """
+    await processes.run([*enter(keeper), "ip", "link", "del", host.name], lock=lock, check=False)
+
+
 async def legs_up(keeper: Process) -> dict[str, bool]:
     """Every leg of the underlay and whether it is plugged in."""
     links = json.loads(await processes.run([*enter(keeper), "ip", "-j", "link", "show", "type", "veth"]))

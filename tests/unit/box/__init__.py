@@ -1,0 +1,1 @@
+"""The fleet in a box: what can be decided without a machine."""
