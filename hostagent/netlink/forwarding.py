@@ -1,0 +1,65 @@
+"""What a VXLAN link must know of the members on other hosts, and the difference to what it knows. Pure.
+
+Each peer gives a forwarding entry on the link (MAC -> underlay address and port), one on the link's bridge port (the
+bridge learns nothing by itself), and a permanent neighbour entry per address, from which the link answers ARP and ND
+locally. Broadcast is replicated to the hosts that have a member, and to no other.
+"""
+
+import ipaddress
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from hostagent.domain import Peer
+from hostagent.netlink.links import (
+    FLOOD_MAC,
+    Forwarding,
+    fdb_local_add,
+    fdb_local_delete,
+    fdb_remote_add,
+    fdb_remote_delete,
+    neighbour_add,
+    neighbour_delete,
+)
+from hostagent.netlink.rtnl import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Entries of one link."""
+
+    forwarding: Forwarding
+    neighbours: Mapping[str, str]  # address -> MAC
+
+
+def wanted(peers: Iterable[Peer]) -> Table:
+    """The table that these peers need."""
+    remote: set[tuple[str, str, int]] = set()
+    macs: set[str] = set()
+    neighbours: dict[str, str] = {}
+    for peer in peers:
+        mac, host = peer.mac.lower(), str(ipaddress.ip_address(peer.host_address))
+        remote |= {(mac, host, peer.host_port), (FLOOD_MAC, host, peer.host_port)}
+        macs.add(mac)
+        neighbours |= {str(ipaddress.ip_address(address)): mac for address in peer.addresses}
+    return Table(Forwarding(frozenset(remote), frozenset(macs)), neighbours)
+
+
+def difference(index: int, have: Table, want: Table) -> list[Message]:
+    """Messages that make `have` into `want` on link `index`; a MAC that moved is replaced in place, without a gap."""
+    messages: list[Message] = []
+    wanted_macs = {mac for mac, _host, _port in want.forwarding.remote if mac != FLOOD_MAC}
+    for mac, host, port in sorted(have.forwarding.remote - want.forwarding.remote):
+        if mac not in wanted_macs:
+            messages += fdb_remote_delete(index, mac, host, port)
+    for mac in sorted(have.forwarding.on_bridge - want.forwarding.on_bridge):
+        messages.append(fdb_local_delete(index, mac))
+    for address in sorted(set(have.neighbours) - set(want.neighbours)):
+        messages.append(neighbour_delete(index, address))
+    for mac, host, port in sorted(want.forwarding.remote - have.forwarding.remote):
+        messages += fdb_remote_add(index, mac, host, port)
+    for mac in sorted(want.forwarding.on_bridge - have.forwarding.on_bridge):
+        messages.append(fdb_local_add(index, mac))
+    for address, mac in sorted(want.neighbours.items()):
+        if have.neighbours.get(address) != mac:
+            messages.append(neighbour_add(index, address, mac))
+    return list(dict.fromkeys(messages))

@@ -1,0 +1,94 @@
+"""Anti-spoofing at the host's end of each interface, as nftables text. Pure.
+
+Table `moorage` of the bridge family, in the namespace that holds the bridge: a map leads from a port to a chain of its
+own with the MAC and addresses that its instance may use, everything else is dropped: other MACs, other IP sources, ARP
+and neighbour advertisements for others, router advertisements and redirects, and every protocol but IP. A port of ours
+without a chain passes nothing. A batch of `port_rules` replaces the chain whatever it was, so it is also the repair.
+
+Where the kernel has no bridge family the same rules hang at netdev ingress of each port.
+"""
+
+import ipaddress
+from collections.abc import Sequence
+from enum import Enum
+
+from hostagent.netlink.links import mac_bytes
+from hostagent.netlink.names import MEMBER_PREFIX
+
+
+class Family(Enum):
+    """The nftables family that the guard uses."""
+
+    BRIDGE = "bridge"
+    NETDEV = "netdev"
+
+
+def base(family: Family, gateway_mac: str = "", vxlan: str = "") -> str:
+    """The table. Idempotent. Nobody on another host may speak as the gateway, which each host is itself."""
+    if family is Family.NETDEV:
+        return "add table netdev moorage\n"
+    rules = f"""add table bridge moorage
+add map bridge moorage members {{ type ifname : verdict; }}
+add chain bridge moorage guard {{ type filter hook prerouting priority -300; policy accept; }}
+flush chain bridge moorage guard
+add rule bridge moorage guard iifname vmap @members
+add rule bridge moorage guard iifname "{MEMBER_PREFIX}*" drop
+"""
+    if vxlan:
+        rules += f'add rule bridge moorage guard iifname "{vxlan}" ether saddr {gateway_mac} drop\n'
+    return rules
+
+
+def port_rules(family: Family, port: str, mac: str, addresses: Sequence[str]) -> str:
+    """Rules of one port: `addresses` without prefix length. Replaces what was there."""
+    table = f"{family.value} moorage"
+    v4 = [a for a in addresses if ipaddress.ip_address(a).version == 4]
+    v6 = [a for a in addresses if ipaddress.ip_address(a).version == 6]
+    if v6:
+        v6.append(link_local(mac))
+    targets = ", ".join(hex(int(ipaddress.ip_address(a))) for a in v6)
+    rules = [f"ether saddr != {mac} drop"]
+    if v4:
+        own = ", ".join(v4)
+        rules += [
+            f"ether type arp arp saddr ether {mac} arp saddr ip {{ 0.0.0.0, {own} }} accept",
+            f"ether type ip ip saddr {{ {own} }} accept",
+        ]
+    if v6:
+        rules += [
+            "icmpv6 type { nd-router-advert, nd-redirect } drop",
+            f"icmpv6 type nd-neighbor-advert @th,64,128 != {{ {targets} }} drop",
+            f"ether type ip6 ip6 saddr {{ ::, {', '.join(v6)} }} accept",
+        ]
+    rules.append("drop")
+    if family is Family.NETDEV:
+        lines = [f'add chain {table} {port} {{ type filter hook ingress device "{port}" priority 0; policy accept; }}']
+    else:
+        lines = [f"add chain {table} {port}"]
+    lines.append(f"flush chain {table} {port}")
+    lines += [f"add rule {table} {port} {rule}" for rule in rules]
+    if family is Family.BRIDGE:
+        lines.append(f'add element {table} members {{ "{port}" : jump {port} }}')
+    return "\n".join(lines) + "\n"
+
+
+def port_removed(family: Family, ports: Sequence[str]) -> str:
+    """Undo of `port_rules`; ports that have none are fine."""
+    table = f"{family.value} moorage"
+    lines = [f"add table {table}"]
+    if family is Family.BRIDGE:
+        lines.append(f"add map {table} members {{ type ifname : verdict; }}")
+    for port in ports:
+        lines.append(f"add chain {table} {port}")
+        if family is Family.BRIDGE:
+            lines.append(f'add element {table} members {{ "{port}" : jump {port} }}')
+            lines.append(f'delete element {table} members {{ "{port}" }}')
+        lines.append(f"delete chain {table} {port}")
+    return "\n".join(lines) + "\n"
+
+
+def link_local(mac: str) -> str:
+    """The link-local address that the kernel makes of a MAC (RFC 4291, modified EUI-64)."""
+    raw = mac_bytes(mac)
+    middle = bytes([raw[0] ^ 2]) + raw[1:3] + b"\xff\xfe" + raw[3:]
+    return str(ipaddress.IPv6Address(b"\xfe\x80" + bytes(6) + middle))

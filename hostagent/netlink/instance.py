@@ -1,0 +1,274 @@
+"""One instance's namespace: its interfaces, addresses and routes, all there before any process is. Blocking; in a
+worker thread.
+
+A fresh namespace is filled with one batch of messages; an existing one is read and only what differs is changed, so a
+second call costs three dumps and leaves connections alone. Each interface is a veth pair whose other end is a port of
+the network's bridge, guarded by `guard.py` before the port is up.
+"""
+
+import errno
+import ipaddress
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from hostagent.domain import NetworkAssignment, NetworkKind, NicAssignment
+from hostagent.netlink import guard, links, names, namespaces
+from hostagent.netlink.links import Route
+from hostagent.netlink.namespaces import Namespace
+from hostagent.netlink.nft import Nft
+from hostagent.netlink.rtnl import Message, Rtnl
+from hostagent.netlink.site import Site
+from moorage.errors import FieldViolation, InvalidSpec, NotFound
+from moorage.ids import InstanceId, NetworkId
+
+_SYSCTLS = {
+    "ipv4/ping_group_range": "0 2147483647",  # ping without NET_RAW
+    "ipv4/ip_unprivileged_port_start": "0",  # as Docker does: port 80 without NET_BIND_SERVICE
+    "ipv6/conf/default/accept_ra": "0",
+    "ipv6/conf/default/accept_dad": "0",
+    "ipv6/conf/all/disable_ipv6": "0",
+    "ipv6/conf/default/disable_ipv6": "0",
+}
+
+
+def check(
+    nics: Sequence[NicAssignment], networks: Mapping[NetworkId, NetworkAssignment], instance_id: InstanceId
+) -> None:
+    """Refuse what cannot be plugged, naming every bad field. Raises InvalidSpec."""
+    bad: list[FieldViolation] = []
+    seen: dict[str, str] = {}
+    for number, nic in enumerate(nics):
+        if nic.network_id not in networks:
+            bad.append(FieldViolation(f"nics[{number}].network_id", f"network {nic.network_id} was not given"))
+        host_end = names.member(instance_id, nic.name)
+        if host_end in seen:
+            bad.append(FieldViolation(f"nics[{number}].name", f"{nic.name} collides with {seen[host_end]}"))
+        seen[host_end] = nic.name
+        for address in nic.addresses:
+            try:
+                ipaddress.ip_interface(address)
+            except ValueError:
+                bad.append(FieldViolation(f"nics[{number}].addresses", f"{address!r} is no address with prefix"))
+    if bad:
+        raise InvalidSpec(bad)
+
+
+def ensure(
+    site: Site,
+    instance_id: InstanceId,
+    nics: Sequence[NicAssignment],
+    networks: Mapping[NetworkId, NetworkAssignment],
+) -> Path:
+    """Make the instance's namespace what the assignment says; its path.
+
+    Raises: InvalidSpec; NotFound: a network is not on this host, or a shared network's bridge does not exist.
+    """
+    names.check_id("instance_id", instance_id)
+    check(nics, networks, instance_id)
+    path = site.instance_path(instance_id)
+    fresh = not site.host.is_namespace(path)
+    opened = namespaces.create(site.host, path, _SYSCTLS) if fresh else Namespace.open(site.host, path)
+    with opened as space:
+        have = {} if fresh else links.list_links(space.rtnl)
+        _remove_extra(site, space, have, {nic.name for nic in nics})
+        for number, nic in enumerate(nics):
+            _plug(
+                site, space, instance_id, nic, networks[nic.network_id], have.get(nic.name), 2 + number if fresh else 0
+            )
+        _configure(space, nics, fresh=fresh)
+    return path
+
+
+def _remove_extra(site: Site, space: Namespace, have: Mapping[str, links.LinkInfo], wanted: set[str]) -> None:
+    extra = [name for name, link in have.items() if link.kind == "veth" and name not in wanted]
+    space.rtnl.run([links.link_delete(name) for name in extra])
+
+
+# One interface ------------------------------------------------------------------------------------------------------
+
+
+def _plug(
+    site: Site,
+    space: Namespace,
+    instance_id: InstanceId,
+    nic: NicAssignment,
+    network: NetworkAssignment,
+    link: links.LinkInfo | None,
+    index: int,
+) -> None:
+    """The veth pair and its host end as a guarded port of the bridge."""
+    host_end = names.member(instance_id, nic.name)
+    if network.kind is NetworkKind.SHARED:
+        with Rtnl() as rtnl:
+            bridge = links.find_link(rtnl, network.bridge) if network.bridge else None
+            if bridge is None or bridge.kind != "bridge":
+                raise NotFound(
+                    f"this host has no bridge {network.bridge!r} for the shared network {network.name}",
+                    reason="BRIDGE_NOT_FOUND",
+                )
+            _ensure_pair(space, rtnl, site.host.fd, nic, network, link, index, host_end)
+            with Nft() as nft:
+                nft.run(guard.base(site.guard))
+                _ensure_port(site, rtnl, nft, host_end, bridge.index, nic, network, site.alias)
+        return
+    try:
+        other = site.open_network(network.network_id)
+    except NotFound as error:
+        raise NotFound(f"network {network.name} is not on this host yet", reason="NETWORK_NOT_READY") from error
+    with other:
+        bridge = links.find_link(other.rtnl, names.bridge(network.network_id))
+        if bridge is None:
+            raise NotFound(f"network {network.name} has no bridge on this host", reason="NETWORK_NOT_READY")
+        _ensure_pair(space, other.rtnl, other.fd, nic, network, link, index, host_end)
+        with other.entered():
+            nft = Nft()
+        with nft:
+            _ensure_port(site, other.rtnl, nft, host_end, bridge.index, nic, network, "")
+
+
+def _ensure_pair(
+    space: Namespace,
+    rtnl: Rtnl,
+    ns_fd: int,
+    nic: NicAssignment,
+    network: NetworkAssignment,
+    link: links.LinkInfo | None,
+    index: int,
+    host_end: str,
+) -> None:
+    """A veth whose ends are where they belong; a half is removed first."""
+    port = links.find_link(rtnl, host_end)
+    whole = link is not None and link.kind == "veth" and port is not None and port.kind == "veth"
+    if whole and link is not None:
+        if (link.mac, link.mtu) != (nic.mac.lower(), network.mtu):
+            space.rtnl.run([links.link_set(index=link.index, mac=nic.mac, mtu=network.mtu)])
+        return
+    if port is not None:
+        rtnl.run([links.link_delete(host_end)])
+    if link is not None:
+        space.rtnl.run([links.link_delete(nic.name)])
+    add = links.veth_add(nic.name, index=index, mac=nic.mac, mtu=network.mtu, peer=host_end, peer_ns_fd=ns_fd)
+    try:
+        space.rtnl.run([add])
+    except OSError as error:
+        if not index or error.errno not in (errno.EBUSY, errno.EEXIST):
+            raise
+        space.rtnl.run(
+            [links.veth_add(nic.name, index=0, mac=nic.mac, mtu=network.mtu, peer=host_end, peer_ns_fd=ns_fd)]
+        )
+
+
+def _ensure_port(
+    site: Site,
+    rtnl: Rtnl,
+    nft: Nft,
+    host_end: str,
+    bridge_index: int,
+    nic: NicAssignment,
+    network: NetworkAssignment,
+    alias: str,
+) -> None:
+    """Guard first, then the bridge, then up: no frame passes unguarded."""
+    port = links.find_link(rtnl, host_end)
+    assert port is not None
+    nft.run(guard.port_rules(site.guard, host_end, nic.mac.lower(), [a.split("/")[0] for a in nic.addresses]))
+    if (port.master, port.mtu, port.up, port.alias) == (bridge_index, network.mtu, True, alias):
+        rtnl.run([links.fdb_local_add(port.index, nic.mac)])
+        return
+    rtnl.run(
+        [
+            links.link_set(index=port.index, mtu=network.mtu, alias=alias, no_link_local=True),
+            links.link_set(index=port.index, master=bridge_index),
+            links.port_set(port.index, learning=False),
+            links.fdb_local_add(port.index, nic.mac),
+            links.link_set(index=port.index, up=True),
+        ]
+    )
+
+
+# Addresses and routes -----------------------------------------------------------------------------------------------
+
+
+def _configure(space: Namespace, nics: Sequence[NicAssignment], *, fresh: bool) -> None:
+    """Addresses, links up, routes: in this order, for a route needs its gateway in reach."""
+    have_links = links.list_links(space.rtnl)
+    have_addresses = {} if fresh else links.list_addresses(space.rtnl)
+    have_routes = set() if fresh else links.list_routes(space.rtnl)
+    messages: list[Message] = []
+    if not have_links["lo"].up:
+        messages.append(links.link_set("lo", up=True))
+    wanted_routes: list[Route] = []
+    for nic in nics:
+        link = have_links[nic.name]
+        with_v6 = any(ipaddress.ip_interface(a).version == 6 for a in nic.addresses)
+        wanted = {str(ipaddress.ip_interface(address)) for address in nic.addresses}
+        have = {a for a in have_addresses.get(link.index, set()) if not a.startswith("fe80:")}
+        messages += [links.address_delete(link.index, address) for address in sorted(have - wanted)]
+        # in the order given: the first is the one that the kernel prefers as source
+        ordered = [str(ipaddress.ip_interface(a)) for a in nic.addresses]
+        messages += [links.address_add(link.index, address) for address in ordered if address not in have]
+        if not link.up:
+            messages.append(links.link_set(index=link.index, up=True, no_link_local=not with_v6))
+        wanted_routes += _routes(nic, link.index)
+    messages += [links.route_delete(route) for route in sorted(have_routes - set(wanted_routes), key=str)]
+    messages += [links.route_add(route) for route in wanted_routes if route not in have_routes]
+    space.rtnl.run(messages)
+
+
+def _routes(nic: NicAssignment, index: int) -> list[Route]:
+    """Defaults and extra routes of one interface; a gateway outside its subnets gets a route on the link first."""
+    found: list[Route] = []
+    subnets = [ipaddress.ip_interface(address).network for address in nic.addresses]
+    pairs = [("0.0.0.0/0" if ipaddress.ip_address(g).version == 4 else "::/0", g) for g in nic.gateways]
+    for destination, gateway in [*pairs, *nic.routes]:
+        address = ipaddress.ip_address(gateway)
+        if not any(address in subnet for subnet in subnets):
+            found.append(Route(f"{address}/{address.max_prefixlen}", None, index))
+        found.append(Route(str(ipaddress.ip_network(destination)), str(address), index))
+    return list(dict.fromkeys(found))
+
+
+# Removal ------------------------------------------------------------------------------------------------------------
+
+
+def remove(site: Site, instance_id: InstanceId, known: Collection[NetworkId] | None) -> None:
+    """Take the namespace and both ends of every interface away. Idempotent.
+
+    `known` are the isolated networks that it may be plugged into; None: look everywhere, also for host ends whose
+    namespace is gone. The interfaces are deleted one by one first: a process that still lives in the namespace would
+    keep them.
+    """
+    path = site.instance_path(instance_id)
+    ports: set[str] = set()
+    if site.host.is_namespace(path):
+        with Namespace.open(site.host, path) as space:
+            veths = [link.name for link in links.list_links(space.rtnl).values() if link.kind == "veth"]
+            ports = {names.member(instance_id, name) for name in veths}
+            space.rtnl.run([links.link_delete(name) for name in veths])
+    namespaces.remove(path)
+    if known is None:
+        spaces = [path for path in sorted((site.run_dir / "netns").glob("n-*")) if site.host.is_namespace(path)]
+    else:
+        spaces = [path for path in map(site.network_path, known) if site.host.is_namespace(path)]
+    prefix = names.member_prefix(instance_id)
+    with Rtnl() as rtnl, Nft() as nft:
+        _remove_ports(site, rtnl, nft, prefix, ports if known is not None else None)
+    for network in spaces:
+        with Namespace.open(site.host, network) as other:
+            with other.entered():
+                nft = Nft()
+            with nft:
+                _remove_ports(site, other.rtnl, nft, prefix, ports if known is not None else None)
+
+
+def _remove_ports(site: Site, rtnl: Rtnl, nft: Nft, prefix: str, known: Collection[str] | None) -> None:
+    """Host ends and their guards. Without `known` ports, whatever is named for the instance."""
+    if known is None:
+        known = {name for name in links.list_links(rtnl) if name.startswith(prefix)}
+        listing = nft.run(f"list chains {site.guard.value}")
+        known |= {word for word in listing.split() if word.startswith(prefix)}
+        if not known:
+            return
+    rtnl.run([links.link_delete(name) for name in sorted(known)])
+    if known and "table" in nft.run(f"list tables {site.guard.value}"):
+        nft.run(guard.port_removed(site.guard, sorted(known)))

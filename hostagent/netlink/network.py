@@ -1,0 +1,156 @@
+"""One isolated network on this host: a namespace with a bridge and a VXLAN link. Blocking; runs in a worker thread.
+
+Neither bridge nor VXLAN link has an address, and the namespace is apart from the host's: the host's packet filter
+never sees a frame, and two networks with the same subnet do not meet. The VXLAN link's UDP socket is in the host's
+namespace, on the underlay. `ensure` changes only what differs, and is the repair of anything half-made.
+"""
+
+from collections.abc import Iterable
+
+from hostagent.domain import NetworkAssignment, Peer
+from hostagent.netlink import forwarding, guard, links, names, namespaces
+from hostagent.netlink.namespaces import Namespace
+from hostagent.netlink.nft import Nft
+from hostagent.netlink.rtnl import Message, Rtnl
+from hostagent.netlink.site import Site
+from moorage.errors import InvalidSpec, NotReady
+from moorage.ids import NetworkId
+
+_SYSCTLS = {
+    # no link of ours gets an address by itself
+    "ipv6/conf/default/disable_ipv6": "1",
+    "ipv6/conf/default/addr_gen_mode": "1",
+    "ipv6/conf/default/accept_ra": "0",
+    "ipv6/conf/default/accept_dad": "0",
+    "ipv6/conf/all/forwarding": "1",
+    "ipv4/ip_forward": "1",
+    "ipv4/conf/all/rp_filter": "0",
+    "ipv4/conf/default/rp_filter": "0",
+    "ipv4/conf/all/send_redirects": "0",
+    "ipv4/conf/default/send_redirects": "0",
+    # of this namespace only; the host's stays as found
+    "bridge/bridge-nf-call-iptables": "0",
+    "bridge/bridge-nf-call-ip6tables": "0",
+    "bridge/bridge-nf-call-arptables": "0",
+}
+
+
+def check(network: NetworkAssignment) -> None:
+    """Refuse what cannot be built. Raises InvalidSpec."""
+    names.check_id("network_id", network.network_id)
+    if not 0 < network.vni < 1 << 24:
+        raise InvalidSpec.of("networks.vni", f"{network.vni} is no VXLAN network identifier")
+    if not 576 <= network.mtu <= 65535:
+        raise InvalidSpec.of("networks.mtu", f"{network.mtu} is not between 576 and 65535")
+
+
+def ensure(site: Site, network: NetworkAssignment) -> None:
+    """Make namespace, bridge, VXLAN link and forwarding entries what the assignment says.
+
+    Raises: InvalidSpec; NotReady: the VXLAN identifier or the UDP port is taken on this host.
+    """
+    check(network)
+    path = site.network_path(network.network_id)
+    fresh = not site.host.is_namespace(path)
+    opened = namespaces.create(site.host, path, _SYSCTLS) if fresh else Namespace.open(site.host, path)
+    with opened as space:
+        have = {} if fresh else links.list_links(space.rtnl)
+        index = _ensure_links(site, space, network, have)
+        with space.entered(), Nft() as nft:
+            nft.run(guard.base(site.guard, names.gateway_mac(network.vni), names.vxlan(network.network_id)))
+        _program(site, space, index, network.peers, fresh=fresh or names.vxlan(network.network_id) not in have)
+
+
+def _ensure_links(site: Site, space: Namespace, network: NetworkAssignment, have: dict[str, links.LinkInfo]) -> int:
+    """Bridge and VXLAN link; the VXLAN link's index."""
+    bridge_name, vxlan_name = names.bridge(network.network_id), names.vxlan(network.network_id)
+    mac = names.gateway_mac(network.vni)
+    bridge, vxlan = have.get(bridge_name), have.get(vxlan_name)
+    first: list[Message] = []
+    if bridge is not None and bridge.kind != "bridge":
+        first.append(links.link_delete(bridge_name))
+        bridge = None
+    if vxlan is not None and not vxlan.is_vxlan(network.vni, site.underlay, site.vxlan_port):
+        first.append(links.link_delete(vxlan_name))
+        vxlan = None
+    if bridge is None:
+        first.append(links.bridge_add(bridge_name, mac=mac, mtu=network.mtu))
+        first.append(links.link_set("lo", up=True))
+        first.append(links.link_set(bridge_name, up=True))
+    elif (bridge.mac, bridge.mtu, bridge.up) != (mac, network.mtu, True):
+        first.append(links.link_set(bridge_name, mac=mac, mtu=network.mtu, up=True))
+    space.rtnl.run(first)
+    if vxlan is None:
+        _add_vxlan(site, space, network, vxlan_name)
+        vxlan = links.find_link(space.rtnl, vxlan_name)
+    if bridge is None:
+        bridge = links.find_link(space.rtnl, bridge_name)
+    assert bridge is not None
+    assert vxlan is not None
+    if (vxlan.master, vxlan.mtu, vxlan.up) != (bridge.index, network.mtu, True):
+        enslave = [links.link_set(index=vxlan.index, master=bridge.index, mtu=network.mtu)]
+        enslave += [links.port_set(vxlan.index, learning=False), links.link_set(index=vxlan.index, up=True)]
+        try:
+            space.rtnl.run(enslave)
+        except OSError as error:
+            raise NotReady(f"VXLAN link of network {network.name}: {error.strerror}", reason="VXLAN_TAKEN") from error
+    return vxlan.index
+
+
+def _add_vxlan(site: Site, space: Namespace, network: NetworkAssignment, name: str) -> None:
+    message = links.vxlan_add(
+        name, vni=network.vni, local=site.underlay, port=site.vxlan_port, mtu=network.mtu, ns_fd=space.fd
+    )
+    with Rtnl() as host:  # in the host's namespace: that is where the UDP socket shall be
+        try:
+            host.run([message])
+        except OSError as error:
+            words = f"VXLAN link of network {network.name}: {error.strerror}"
+            raise NotReady(words, reason="VXLAN_TAKEN") from error
+
+
+def _program(site: Site, space: Namespace, index: int, peers: Iterable[Peer], *, fresh: bool) -> None:
+    have = forwarding.wanted(()) if fresh else read_table(site, space, index)
+    space.rtnl.run(forwarding.difference(index, have, forwarding.wanted(peers)))
+
+
+def read_table(site: Site, space: Namespace, index: int) -> forwarding.Table:
+    """What the kernel has on a VXLAN link."""
+    known = links.list_forwarding(space.rtnl, index, site.vxlan_port)
+    return forwarding.Table(known, links.list_neighbours(space.rtnl, index))
+
+
+def change_peers(site: Site, network_id: NetworkId, before: Iterable[Peer], after: Iterable[Peer]) -> None:
+    """Program the difference between two sets of peers, without reading the kernel's tables.
+
+    Raises: NotFound: the network is not on this host.
+    """
+    with site.open_network(network_id) as space:
+        vxlan = links.find_link(space.rtnl, names.vxlan(network_id))
+        if vxlan is None:
+            raise NotReady(f"network {network_id} has no VXLAN link; it must be repaired first")
+        messages = forwarding.difference(vxlan.index, forwarding.wanted(before), forwarding.wanted(after))
+        space.rtnl.run(messages)
+
+
+def remove(site: Site, network_id: NetworkId) -> None:
+    """Take the network away with all that is in its namespace. Idempotent.
+
+    The links go first and one by one: a namespace is emptied by the kernel some time after its end, and until then it
+    would hold the VXLAN identifier.
+    """
+    path = site.network_path(network_id)
+    if site.host.is_namespace(path):
+        with Namespace.open(site.host, path) as space:
+            present = links.list_links(space.rtnl)
+            space.rtnl.run([links.link_delete(name) for name in _removal_order(present)])
+    with Rtnl() as host:
+        host.run([links.link_delete(names.uplink_outer(network_id))])
+    namespaces.remove(path)
+
+
+def _removal_order(present: dict[str, links.LinkInfo]) -> list[str]:
+    """VXLAN first, so that its identifier is free soonest; bridge last."""
+    order = {"vxlan": 0, "veth": 1, "bridge": 2}
+    ours = [name for name, link in present.items() if link.kind in order]
+    return sorted(ours, key=lambda name: (order[present[name].kind], name))

@@ -1,0 +1,173 @@
+"""Packet rules of the way out of a network and into it, as nftables text. Pure.
+
+Two tables, both called `inet moorage`: one in the host's namespace, one in the namespace of each network that has an
+uplink.
+
+- Egress: the network's namespace hides members behind its transit address (so equal subnets cannot be mixed up), the
+  host hides transit addresses behind its own.
+- Published ports: the host turns its port into (transit address, transit port), the network's namespace turns that
+  into the member. The client's address is kept, but where the answer would not come back this way: from loopback, from
+  another network of ours or the same one, from a client inside the network's own subnet, to a member whose default
+  route is elsewhere.
+- From an uplink nothing else passes: not to the host, not to other networks. The user's own traffic is never matched.
+"""
+
+import ipaddress
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from hostagent.netlink import names
+from moorage.ids import NetworkId
+
+TRANSIT4 = ipaddress.IPv4Network("169.254.128.0/17")
+TRANSIT6 = ipaddress.IPv6Network("fd6d:6f6f:7261:6765::/64")
+TRANSIT_COUNT = TRANSIT4.num_addresses // 2
+
+
+@dataclass(frozen=True, slots=True)
+class Transit:
+    """The addresses of one uplink: a /31 and a /127."""
+
+    index: int
+
+    @property
+    def outer4(self) -> str:
+        """The host's end."""
+        return str(TRANSIT4[2 * self.index])
+
+    @property
+    def inner4(self) -> str:
+        """The network's end."""
+        return str(TRANSIT4[2 * self.index + 1])
+
+    @property
+    def outer6(self) -> str:
+        """The host's end."""
+        return str(TRANSIT6[2 * self.index])
+
+    @property
+    def inner6(self) -> str:
+        """The network's end."""
+        return str(TRANSIT6[2 * self.index + 1])
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """One published port, resolved: where it enters the host, passes the uplink, and ends. One address family."""
+
+    network_id: NetworkId
+    protocol: str
+    host_address: str  # empty: every address of the host
+    host_port: int
+    transit_port: int
+    target: str  # the member's address
+    target_port: int
+    answers_here: bool  # the member's default route leads back through this network's gateway
+
+    @property
+    def version(self) -> int:
+        """4 or 6."""
+        return ipaddress.ip_address(self.target).version
+
+
+def host_table(bindings: Iterable[tuple[Binding, Transit]], egress: Iterable[NetworkId]) -> str:
+    """The whole table of the host's namespace; replaces what was there in one transaction."""
+    outward = ", ".join(f'"{names.uplink_outer(network)}"' for network in sorted(egress))
+    lines = [
+        "add table inet moorage",
+        "delete table inet moorage",
+        "add table inet moorage",
+        "add map inet moorage any4 { type inet_proto . inet_service : ipv4_addr . inet_service; }",
+        "add map inet moorage any6 { type inet_proto . inet_service : ipv6_addr . inet_service; }",
+        "add map inet moorage one4 { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }",
+        "add map inet moorage one6 { type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service; }",
+        "add set inet moorage egress { type ifname; }",
+        "add chain inet moorage ports",
+        "add rule inet moorage ports dnat ip to ip daddr . meta l4proto . th dport map @one4",
+        "add rule inet moorage ports dnat ip to meta l4proto . th dport map @any4",
+        "add rule inet moorage ports dnat ip6 to ip6 daddr . meta l4proto . th dport map @one6",
+        "add rule inet moorage ports dnat ip6 to meta l4proto . th dport map @any6",
+        # before Docker's own chains, which stand at -100
+        "add chain inet moorage prerouting { type nat hook prerouting priority -110; policy accept; }",
+        "add rule inet moorage prerouting fib daddr type local meta l4proto { tcp, udp } jump ports",
+        "add chain inet moorage output { type nat hook output priority -110; policy accept; }",
+        "add rule inet moorage output fib daddr type local meta l4proto { tcp, udp } jump ports",
+        "add chain inet moorage postrouting { type nat hook postrouting priority 90; policy accept; }",
+        f"add rule inet moorage postrouting ip saddr {{ {TRANSIT4} }} masquerade",
+        f"add rule inet moorage postrouting ip6 saddr {{ {TRANSIT6} }} masquerade",
+        'add rule inet moorage postrouting ip saddr 127.0.0.0/8 oifname "mu*" masquerade',
+        'add rule inet moorage postrouting ip6 saddr ::1 oifname "mu*" masquerade',
+        "add chain inet moorage entry { type filter hook prerouting priority -300; policy accept; }",
+        f'add rule inet moorage entry iifname "mu*" ip saddr != {TRANSIT4} drop',
+        f'add rule inet moorage entry iifname "mu*" ip6 saddr != {TRANSIT6} drop',
+        'add rule inet moorage entry iifname "mu*" ip daddr 127.0.0.0/8 drop',
+        "add chain inet moorage input { type filter hook input priority -10; policy accept; }",
+        'add rule inet moorage input iifname "mu*" ct state established,related accept',
+        'add rule inet moorage input iifname "mu*" meta l4proto { icmp, ipv6-icmp } accept',
+        'add rule inet moorage input iifname "mu*" drop',
+        "add chain inet moorage forward { type filter hook forward priority -10; policy accept; }",
+        'add rule inet moorage forward iifname != "mu*" oifname != "mu*" accept',
+        "add rule inet moorage forward ct state established,related accept",
+        'add rule inet moorage forward oifname "mu*" ct status dnat accept',
+        'add rule inet moorage forward oifname "mu*" drop',
+        "add rule inet moorage forward iifname @egress accept",
+        "add rule inet moorage forward drop",
+    ]
+    if outward:
+        lines.append(f"add element inet moorage egress {{ {outward} }}")
+    text = "\n".join(lines) + "\n"
+    return text + host_elements("add", bindings)
+
+
+def host_elements(verb: str, bindings: Iterable[tuple[Binding, Transit]]) -> str:
+    """`add` or `delete` the elements of these ports in the host's table."""
+    lines: list[str] = []
+    for binding, transit in bindings:
+        key = f"{binding.protocol} . {binding.host_port}"
+        inner = transit.inner4 if binding.version == 4 else transit.inner6
+        target = f"{inner} . {binding.transit_port}"
+        name = f"any{binding.version}"
+        if binding.host_address:
+            name, key = f"one{binding.version}", f"{binding.host_address} . {key}"
+        lines.append(f"{verb} element inet moorage {name} {{ {key} : {target} }}")
+    return "\n".join(dict.fromkeys(lines)) + "\n"
+
+
+def network_table(network_id: NetworkId, subnets: Sequence[str], bindings: Sequence[Binding]) -> str:
+    """The whole table of a network's namespace; replaces what was there in one transaction."""
+    inner, bridge = names.uplink_inner(network_id), names.bridge(network_id)
+    lines = [
+        "add table inet moorage",
+        "delete table inet moorage",
+        "add table inet moorage",
+        "add map inet moorage to4 { type inet_proto . inet_service : ipv4_addr . inet_service; }",
+        "add map inet moorage to6 { type inet_proto . inet_service : ipv6_addr . inet_service; }",
+        "add set inet moorage elsewhere4 { type ipv4_addr; }",
+        "add set inet moorage elsewhere6 { type ipv6_addr; }",
+        "add chain inet moorage prerouting { type nat hook prerouting priority -100; policy accept; }",
+        f'add rule inet moorage prerouting iifname "{inner}" dnat ip to meta l4proto . th dport map @to4',
+        f'add rule inet moorage prerouting iifname "{inner}" dnat ip6 to meta l4proto . th dport map @to6',
+        "add chain inet moorage postrouting { type nat hook postrouting priority 100; policy accept; }",
+        f'add rule inet moorage postrouting oifname "{inner}" masquerade',
+        f'add rule inet moorage postrouting oifname "{bridge}" ip daddr @elsewhere4 masquerade',
+        f'add rule inet moorage postrouting oifname "{bridge}" ip6 daddr @elsewhere6 masquerade',
+        "add chain inet moorage input { type filter hook input priority 0; policy drop; }",
+        'add rule inet moorage input iifname "lo" accept',
+        "add rule inet moorage input ct state established,related accept",
+        "add rule inet moorage input meta l4proto { icmp, ipv6-icmp } accept",
+        "add chain inet moorage forward { type filter hook forward priority 0; policy drop; }",
+        "add rule inet moorage forward tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu",
+        "add rule inet moorage forward ct state established,related accept",
+        f'add rule inet moorage forward iifname "{inner}" ct status dnat accept',
+        f'add rule inet moorage forward iifname "{bridge}" oifname "{inner}" accept',
+    ]
+    for cidr in subnets:
+        family = "ip" if ipaddress.ip_network(cidr).version == 4 else "ip6"
+        lines.append(f'add rule inet moorage postrouting oifname "{bridge}" {family} saddr {cidr} masquerade')
+    for binding in bindings:
+        key = f"{binding.protocol} . {binding.transit_port}"
+        target = f"{binding.target} . {binding.target_port}"
+        lines.append(f"add element inet moorage to{binding.version} {{ {key} : {target} }}")
+        if not binding.answers_here:
+            lines.append(f"add element inet moorage elsewhere{binding.version} {{ {binding.target} }}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,38 @@
+"""What every part of the plumbing needs to know of this host, in one value."""
+
+import ipaddress
+from dataclasses import dataclass
+from pathlib import Path
+
+from hostagent.netlink import names
+from hostagent.netlink.guard import Family
+from hostagent.netlink.namespaces import HostNamespace, Namespace
+from moorage.ids import InstanceId, NetworkId
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One host. `alias` marks links of ours in the host's namespace: another agent's are not ours to remove."""
+
+    host: HostNamespace
+    run_dir: Path
+    underlay: ipaddress.IPv4Address | ipaddress.IPv6Address
+    vxlan_port: int
+    guard: Family
+
+    @property
+    def alias(self) -> str:
+        """The mark on links in the host's namespace."""
+        return f"moorage:{self.run_dir}"
+
+    def network_path(self, network_id: NetworkId) -> Path:
+        """Where an isolated network's namespace is bound."""
+        return names.network_namespace(self.run_dir, network_id)
+
+    def instance_path(self, instance_id: InstanceId) -> Path:
+        """Where an instance's namespace is bound."""
+        return names.instance_namespace(self.run_dir, instance_id)
+
+    def open_network(self, network_id: NetworkId) -> Namespace:
+        """Open an isolated network's namespace. Raises NotFound."""
+        return Namespace.open(self.host, self.network_path(network_id))
