@@ -164,11 +164,19 @@ class Authority:
         builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
         return Identity(self._sign(builder), _private_pem(key))
 
-    def issue_signing(self, common_name: str, *, days: int = 365, now: datetime | None = None) -> Identity:
-        """A key and certificate for signing the registry's tokens: RSA 2048, since it wants RS256; no TLS usage."""
-        key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-        builder = self._leaf(_subject(common_name), key.public_key(), days, now, [])
-        return Identity(self._sign(builder), _private_pem(key))
+    @staticmethod
+    def issue_signing(common_name: str, *, days: int = 365, now: datetime | None = None) -> Identity:
+        """A key and certificate for signing the registry's tokens: RSA 2048, since it wants RS256; no TLS usage.
+
+        Signed by itself and not by the authority. A registry lets in whatever is signed by anything below its trust
+        bundle: with the authority in there, every host could sign tokens for itself (seen with distribution 2.8.2).
+        """
+        key = rsa.generate_private_key(public_exponent=65537, key_size=_MINIMUM_RSA_BITS)
+        subject = _subject(common_name)
+        builder = _builder(subject, subject, key.public_key(), days, now)
+        builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        builder = builder.add_extension(_key_usage(signs_certificates=False), critical=True)
+        return Identity(builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM), _private_pem(key))
 
     def sign_host_request(
         self,
@@ -255,7 +263,7 @@ class Authority:
         builder = builder.add_extension(_key_usage(signs_certificates=False), critical=True)
         issuer_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         builder = builder.add_extension(issuer_key, critical=False)
-        return builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False) if usages else builder
+        return builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
 
     def _sign(self, builder: x509.CertificateBuilder) -> bytes:
         return builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM)

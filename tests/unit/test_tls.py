@@ -204,7 +204,8 @@ def test_signing_identity_signs_registry_tokens(authority: Authority) -> None:
     public_key = x509.load_pem_x509_certificate(identity.cert_pem).public_key()
     assert isinstance(public_key, rsa.RSAPublicKey)
     assert jwt.decode(text, public_key, algorithms=["RS256"]) == {"iss": "moorage"}
-    assert authority.has_issued(identity.cert_pem)
+    # Not below the authority: else the registry would have to trust it, and with it tokens signed by any host.
+    assert not authority.has_issued(identity.cert_pem)
 
 
 @given(
