@@ -196,5 +196,8 @@ def encode_row(change: Change) -> Row:
     """The durable form of a change. Raises Internal (RECORD_UNWRITABLE)."""
     if change.after is None:
         return Row(change.kind.name, change.key, 0, 0, None)
-    text = _dumps(to_json(change.after.value, change.kind.record_type))
+    try:
+        text = _dumps(to_json(change.after.value, change.kind.record_type))
+    except (TypeError, ValueError) as exc:  # something in a field of type Any
+        raise Internal(f"{change.kind.name} {change.key!r}: {exc}", reason="RECORD_UNWRITABLE") from exc
     return Row(change.kind.name, change.key, change.after.revision, change.after.created_revision, text)
