@@ -11,6 +11,8 @@ cgroups.py    control groups of a host's containers
 underlay.py   bridge, legs, egress
 machine.py    one host's namespaces, containerd and dockerd
 programs.py   control plane and agent: configuration files, commands, readiness
+host.py       a running host: run a command, run docker
+removal.py    takes everything away again
 fleet.py      the operations: up, down, status, cut, heal, kill, start, power_off
 enroll.py     join tokens and host readiness over the API
 rootfs.py     a root file system without a registry

@@ -10,14 +10,15 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from moorage.errors import AlreadyExists, DeadlineExceeded, Forbidden, NotFound, NotReady, NotSupported
 
-from . import cgroups, machine, processes, programs, state, underlay
+from . import cgroups, machine, processes, programs, removal, state, underlay
 from .config import FleetConfig, HostPlan
+from .host import Host
 from .processes import Process
 from .state import FleetState
 
@@ -48,39 +49,6 @@ class FleetStatus:
     api_address: str
     controlplane_pid: int | None
     hosts: tuple[HostStatus, ...]
-
-
-class Host:
-    """A running host, for whoever wants to do something on it."""
-
-    def __init__(self, plan: HostPlan, holder: Process) -> None:
-        self.plan = plan
-        self.name = plan.name
-        self.address = plan.address
-        self.docker_socket = plan.docker_socket
-        self._holder = holder
-
-    @property
-    def holder_pid(self) -> int:
-        """A process in the host's namespaces; /proc/PID/root is the host's file system."""
-        return self._holder.pid
-
-    def command(self, argv: Sequence[str]) -> list[str]:
-        """The command that runs `argv` on the host."""
-        return [*machine.enter(self._holder), *argv]
-
-    async def run(self, argv: Sequence[str], *, stdin: bytes = b"", check: bool = True) -> str:
-        """Run a command on the host; its output.
-
-        Raises:
-            Internal: it failed and `check` is set.
-        """
-        return await processes.run(self.command(argv), stdin=stdin, check=check)
-
-    async def docker(self, *arguments: str, stdin: bytes = b"", check: bool = True) -> str:
-        """Run Docker's own client against the host's engine; its output."""
-        client = "/usr/bin/docker" if os.access("/usr/bin/docker", os.X_OK) else "docker"
-        return await processes.run([client, "-H", f"unix://{self.docker_socket}", *arguments], stdin=stdin, check=check)
 
 
 class Fleet:
@@ -152,11 +120,11 @@ class Fleet:
                     config = current.config(directory)
                     if keep_data:
                         await self._shut_down(config, current)
-                    await _remove_outside(config, current, lock)
+                    await removal.remove_outside(config, current, lock)
                 if keep_data:
                     shutil.rmtree(self.config.records, ignore_errors=True)
                 else:
-                    await asyncio.to_thread(_remove_folder, directory)
+                    await asyncio.to_thread(removal.remove_folder, directory)
 
     async def status(self) -> FleetStatus:
         """The fleet as it is now.
@@ -422,66 +390,6 @@ async def running(config: FleetConfig, *, what: programs.Programs | None = None)
         yield fleet
     finally:
         await fleet.down()
-
-
-async def reap(prefix: str) -> None:
-    """Remove whatever fleets of this prefix have left on the machine when their folder is lost too.
-
-    Only call it while nobody else can be using the prefix.
-    """
-    directories = FleetConfig(prefix=prefix)
-    groups = [name for name in cgroups.names(f"{prefix}-h") if name.removeprefix(f"{prefix}-h").isdigit()]
-
-    def everything() -> list[Process]:
-        for name in groups:
-            cgroups.thaw(name)
-        return [*processes.tagged(f"{prefix}-"), *(process for name in groups for process in cgroups.members(name))]
-
-    await processes.kill_all(everything)
-    await underlay.remove(directories, None, None)
-    await _remove_groups(groups)
-
-
-async def _remove_outside(config: FleetConfig, current: FleetState, lock: int) -> None:
-    """Everything of the fleet that is not in its folder."""
-    plans = config.all_hosts()
-
-    def everything() -> list[Process]:
-        for plan in plans:
-            cgroups.thaw(plan.cgroup)
-        in_groups = [process for plan in plans for process in cgroups.members(plan.cgroup)]
-        return [*processes.tagged(f"{current.token}:"), *in_groups]
-
-    await processes.kill_all(everything)
-    await underlay.remove(config, current, lock)
-    await _remove_groups([plan.cgroup for plan in plans])
-
-
-async def _remove_groups(names: Sequence[str]) -> None:
-    deadline = time.monotonic() + 10
-    while remaining := [name for name in names if not cgroups.remove(name)]:
-        if time.monotonic() > deadline:
-            raise DeadlineExceeded(f"control groups remain: {', '.join(remaining)}")
-        await asyncio.sleep(0.02)
-
-
-def _remove_folder(directory: Path) -> None:
-    """Remove the fleet's folder, the state file last: an interrupted removal can be repeated."""
-    mounted = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    inside = [point for point in mounted if point.startswith(f"{directory}/")]
-    if inside:
-        raise NotReady(f"something is mounted at {', '.join(inside)}; unmount it, then repeat `moor dev down`")
-    for entry in directory.iterdir():
-        if entry.name in ("fleet.json", "lock"):
-            continue
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
-    for name in ("fleet.json", "lock"):
-        (directory / name).unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # the next command already waits in it
-        directory.rmdir()
 
 
 def missing_tools() -> list[str]:

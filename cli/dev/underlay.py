@@ -173,7 +173,7 @@ async def remove(config: FleetConfig, state: FleetState | None, lock: int | None
 
 
 async def _remove_egress(config: FleetConfig, state: FleetState | None, lock: int | None) -> None:
-    if state is None or not state.egress:
+    if state is not None and not state.egress:
         return
     await processes.run(
         ["nft", "-f", "-"],
@@ -181,7 +181,7 @@ async def _remove_egress(config: FleetConfig, state: FleetState | None, lock: in
         lock=lock,
     )
     others = "moorage-box-" in await processes.run(["nft", "list", "tables"], lock=lock)
-    if state.ip_forward_was == "0" and not others:
+    if state is not None and state.ip_forward_was == "0" and not others:
         _IP_FORWARD.write_text("0")
 
 

@@ -24,8 +24,9 @@ from typing import Any, TypeVar
 import pytest
 
 from cli.dev.config import FleetConfig
-from cli.dev.fleet import Fleet, missing_tools, reap
+from cli.dev.fleet import Fleet, missing_tools
 from cli.dev.programs import Programs
+from cli.dev.removal import reap
 from moorage.errors import NotFound
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from cli.dev import processes
-from cli.dev.fleet import Fleet, Host
+from cli.dev.fleet import Fleet
+from cli.dev.host import Host
 from cli.dev.rootfs import demo_rootfs
 from moorage.errors import Internal, NotReady
 from tests.support.fleet import box, in_own_loop

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from cli.dev import processes
-from cli.dev.fleet import Fleet, reap
+from cli.dev.fleet import Fleet
+from cli.dev.removal import reap
 from cli.dev.rootfs import demo_rootfs
 from moorage.errors import AlreadyExists
 from tests.integration.box import observe
