@@ -39,6 +39,7 @@ _SECRET_TEXTS: Final = (
     re.compile(r"()\beyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+"),  # JSON Web Token
     re.compile(r"(\b(?:bearer|basic)\s+)(?!moork_)[A-Za-z0-9+/=._~-]{8,}", re.IGNORECASE),
     re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s/:@]*:)[^\s/@]+(?=@)", re.IGNORECASE),  # password in a URL
+    re.compile(r"([A-Za-z0-9_-]*(?:passw|secret|token|api_?key)[A-Za-z0-9_-]*=)[^\s&,;\"']+", re.IGNORECASE),
     re.compile(r"()-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL),
 )
 

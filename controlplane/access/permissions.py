@@ -69,7 +69,6 @@ _SERVICES: Final[Mapping[str, Mapping[str, Rule]]] = {
         ),
         "GetInstance": project_rule(_VIEWER, "name"),
         "ListInstances": project_rule(_VIEWER, "parent", scope=ParentScope.EVERY),
-        "ExplainInstance": project_rule(_VIEWER, "name"),
         "UpdateInstance": project_rule(
             _OPERATOR, "instance.name", "instance.spec.template", "instance.spec.nics.network"
         ),

@@ -19,10 +19,20 @@ SECRETS = {
     "join token": "moor1.hJdy1aKvPkyFm42t3RHEO3_k9svlnyb8ZeYk-quQzS4.bsqzwx96tg.yiJsNNSkDR0GxTPM4NmXBDRnLpUQf",
     "jwt": "eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJtIn0.c2lnbmF0dXJl",
     "header": "Authorization: Bearer c29tZXRoaW5nLXNlY3JldA==",
+    "assignment": "env DB_PASSWORD=c3dvcmRmaXNo",
+    "query": "https://host/x?access_token=c3dvcmRmaXNo&page=2",
     "url": "https://robot:hunter22@registry.example/v2/",
     "private key": "-----BEGIN PRIVATE KEY-----\nMIGHAgEAMBMGByqGSM49\n-----END PRIVATE KEY-----",
 }
-HIDDEN = ("Zm9vYmFyYmF6", "yiJsNNSkDR0G", "c2lnbmF0dXJl", "c29tZXRoaW5nLXNlY3JldA", "hunter22", "MIGHAgEAMBMG")
+HIDDEN = (
+    "Zm9vYmFyYmF6",
+    "yiJsNNSkDR0G",
+    "c2lnbmF0dXJl",
+    "c29tZXRoaW5nLXNlY3JldA",
+    "hunter22",
+    "c3dvcmRmaXNo",
+    "MIGHAgEAMBMG",
+)
 
 
 @pytest.fixture
@@ -139,6 +149,7 @@ def test_ids_in_keys_and_tokens_stay() -> None:
 def test_plain_text_stays() -> None:
     plain = "pull registry.example:5000/a/b@sha256:0123 from http://10.0.0.1:80/x took 3 s, basic test"
     assert redact(plain) == plain
+    assert redact("GET /x?access_token=abc&page=2") == f"GET /x?access_token={logs.REDACTED}&page=2"
 
 
 def test_nobody_forges_a_line(start: Start) -> None:
