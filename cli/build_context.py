@@ -1,4 +1,4 @@
-"""What of a directory goes to a build: everything that `.dockerignore` does not name. Reads the directory, writes nothing."""
+"""What of a directory goes to a build: everything that `.dockerignore` does not name. It only reads."""
 
 import re
 from collections.abc import Iterator

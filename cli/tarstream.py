@@ -13,7 +13,7 @@ CHUNK_BYTES = 512 * 1024  # the API takes at most 1 MiB in one message
 
 
 def pack(entries: Iterable[tuple[Path, str]]) -> Iterator[bytes]:
-    """The bytes of a tar with these (path, name in the archive); directories are not descended into, sockets are left out.
+    """The bytes of a tar with these (path, name in the archive); it does not descend, and leaves sockets out.
 
     A file that shrinks while it is read is padded with zeros, one that grows is cut: the archive stays valid.
     """

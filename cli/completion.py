@@ -1,0 +1,68 @@
+"""Shell completion: the scripts, and names from the control plane where that takes less than a second."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cli.names import short
+from cli.session import Session
+from moorage.errors import MoorageError
+
+if TYPE_CHECKING:
+    from moorage.client import Client
+
+_TIMEOUT_SECONDS = 1.0
+Completer = Callable[[click.Context, click.Parameter, str], list[str]]
+
+
+def complete_names(collection: str) -> Completer:
+    """Completes names of `instances`, `templates`, `networks` or `hosts`; nothing when the control plane does not answer."""
+
+    def complete(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+        session = ctx.find_object(Session) or Session()
+
+        async def work(client: "Client") -> list[str]:
+            page = await _list(client, collection, session)
+            return [short(found.name) for found in getattr(page, collection)]
+
+        try:
+            return [name for name in session.run(work) if name.startswith(incomplete)]
+        except MoorageError:
+            return []  # a shell that completes nothing is right; one that prints an error is not
+
+    return complete
+
+
+async def _list(client: "Client", collection: str, session: Session) -> Any:
+    if collection == "instances":
+        from moorage.v1 import instances_pb2
+
+        instances = instances_pb2.ListInstancesRequest(parent=session.project, page_size=1000)
+        return await client.instances.ListInstances(instances, timeout=_TIMEOUT_SECONDS)
+    if collection == "templates":
+        from moorage.v1 import templates_pb2
+
+        templates = templates_pb2.ListTemplatesRequest(parent=session.project, page_size=1000)
+        return await client.templates.ListTemplates(templates, timeout=_TIMEOUT_SECONDS)
+    if collection == "networks":
+        from moorage.v1 import networks_pb2
+
+        networks = networks_pb2.ListNetworksRequest(parent=session.project, page_size=1000)
+        return await client.networks.ListNetworks(networks, timeout=_TIMEOUT_SECONDS)
+    from moorage.v1 import hosts_pb2
+
+    return await client.hosts.ListHosts(hosts_pb2.ListHostsRequest(page_size=1000), timeout=_TIMEOUT_SECONDS)
+
+
+@click.command("completion")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the completion script of a shell, such as: moor completion bash > /etc/bash_completion.d/moor"""
+    from click.shell_completion import get_completion_class
+
+    from cli.main import moor
+
+    script = get_completion_class(shell)
+    assert script is not None  # the choice above is click's own list
+    click.echo(script(moor, {}, "moor", "_MOOR_COMPLETE").source())
