@@ -1,0 +1,1 @@
+"""One step for one instance at a time, through engine, fabric and runtime. Decides nothing."""

@@ -1,0 +1,352 @@
+"""Carries out one step for one instance: the effect, then what it changed in host state and journal.
+
+Every step is idempotent and may be cut off anywhere. Errors come out as classes of `moorage.errors` and mean "not
+done"; what the step found out before (a container that is gone, an image that is missing) is already in the host state.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from hostagent.domain import ContainerObservation, ContainerPhase, ContainerSpec, InstanceAssignment
+from hostagent.executor.host_state import GENERATION_LABEL, INSTANCE_LABEL, NONCE_LABEL, HostState, NamespaceState
+from hostagent.executor.ports import Engine, Fabric, RuntimeKeys
+from hostagent.files import HostsLine, InstanceFiles, render
+from hostagent.journal.journal import Journal
+from hostagent.journal.state import LocalState, PulledImage, RunStage
+from moorage.clock import Clock
+from moorage.errors import InvalidSpec, NotFound, NotReady
+from moorage.ids import ContainerId, InstanceId, NetworkId
+
+log = logging.getLogger(__name__)
+
+RESERVED_LABEL_PREFIX = "moorage."
+
+PeerLines = Callable[[InstanceAssignment], Iterable[HostsLine]]
+
+
+class Executor:
+    """Steps for instances. The caller sees to it that one instance is in one step at a time, or in steps that are
+    independent.
+
+    Args:
+        runtime: name of the OCI runtime under which the wrapper is registered.
+        peer_lines: /etc/hosts lines of the other members of an instance's networks.
+        boot_id: of this machine.
+    """
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        fabric: Fabric,
+        keys: RuntimeKeys,
+        files: InstanceFiles,
+        journal: Journal,
+        state: HostState,
+        clock: Clock,
+        runtime: str,
+        peer_lines: PeerLines,
+        boot_id: str,
+    ) -> None:
+        self._engine = engine
+        self._fabric = fabric
+        self._keys = keys
+        self._files = files
+        self._journal = journal
+        self._state = state
+        self._clock = clock
+        self._runtime = runtime
+        self._peer_lines = peer_lines
+        self._boot_id = boot_id
+        self._network_locks: dict[NetworkId, asyncio.Lock] = {}
+
+    # The run, in the journal.
+
+    async def begin_run(self, assignment: InstanceAssignment, *, is_restart: bool) -> None:
+        """Record a new run and return when that is durable."""
+        before = self._journal.local(assignment.instance_id)
+        self._journal.set_local(
+            assignment.instance_id,
+            replace(
+                before,
+                run=before.run + 1,
+                stage=RunStage.BEGUN,
+                run_request=assignment.run_request,
+                container_generation=assignment.container_generation,
+                generation=assignment.generation,
+                begun_at=self._now(),
+                boot_id=self._boot_id,
+                was_asked_to_stop=False,
+                is_final=False,
+                reason="",
+                message="",
+                restarts=before.restarts + 1 if is_restart else 0,
+                failures_in_row=before.failures_in_row if is_restart else 0,
+            ),
+        )
+        await self._journal.commit()
+
+    def abandon_run(self, instance_id: InstanceId) -> None:
+        """Record that a run ends before it had a process."""
+        self._change(instance_id, stage=RunStage.ENDED, was_asked_to_stop=True, exit_code=None, finished_at=self._now())
+
+    def fail_run(self, instance_id: InstanceId, reason: str, message: str, *, is_final: bool) -> None:
+        """Record that a run failed before it had a process."""
+        local = self._journal.local(instance_id)
+        self._change(
+            instance_id,
+            stage=RunStage.ENDED,
+            reason=reason,
+            message=message,
+            is_final=is_final,
+            exit_code=None,
+            oom_killed=False,
+            finished_at=self._now(),
+            failures_in_row=local.failures_in_row + 1,
+        )
+
+    def record_start(self, instance_id: InstanceId, container: ContainerObservation) -> None:
+        """Record that the newest run has its process."""
+        self._change(
+            instance_id,
+            stage=RunStage.STARTED,
+            container_id=container.container_id,
+            started_at=container.started_at or self._now(),
+            boot_id=self._boot_id,
+        )
+
+    async def record_exit(
+        self, assignment: InstanceAssignment, container_id: ContainerId | None, *, is_host_reboot: bool
+    ) -> None:
+        """Record how the newest run ended, as the engine knows it."""
+        instance_id = assignment.instance_id
+        local = self._journal.local(instance_id)
+        seen = self._state.containers.get(instance_id, {}).get(container_id) if container_id else None
+        if container_id and (seen is None or seen.exit_code is None):
+            seen = await self.look(instance_id, container_id)
+        finished_at = (seen.finished_at if seen else None) or self._now()
+        ran_seconds = finished_at - (local.started_at or finished_at)
+        is_short = ran_seconds < assignment.restart.reset_after_seconds
+        if is_host_reboot or local.was_asked_to_stop:
+            failures = local.failures_in_row  # no fault of the process
+        else:
+            failures = local.failures_in_row + 1 if is_short else 1
+        reason, message = "", ""
+        if is_host_reboot:
+            reason, message = "HOST_REBOOTED", "the host was started anew"
+        elif seen is None:
+            reason, message = "CONTAINER_GONE", "the container was removed by somebody else"
+        self._change(
+            instance_id,
+            stage=RunStage.ENDED,
+            exit_code=seen.exit_code if seen else None,
+            oom_killed=seen.oom_killed if seen else False,
+            finished_at=finished_at,
+            failures_in_row=failures,
+            reason=reason,
+            message=message,
+        )
+
+    # Image, network, container.
+
+    async def pull(self, image: str, on_percent: Callable[[int], None]) -> None:
+        """Have the image here, checked.
+
+        Raises:
+            InvalidSpec: IMAGE_LABEL_RESERVED, the image carries labels that only we may set.
+        """
+        found = await self._engine.inspect_image(image)
+        if found is None:
+            await self._engine.pull(image, lambda progress: on_percent(progress.percent))
+            found = await self._engine.inspect_image(image)
+            if found is None:
+                raise NotReady(f"image {image} was pulled and is not there", reason="IMAGE_VANISHED")
+            self._journal.set_image(PulledImage(image, self._now(), self._now()))
+        reserved = sorted(label for label in found.labels if label.startswith(RESERVED_LABEL_PREFIX))
+        if reserved:
+            raise InvalidSpec.of(
+                "image", f"the image carries reserved labels ({', '.join(reserved)})", "IMAGE_LABEL_RESERVED"
+            )
+        self._state.images.add(image)
+
+    async def ensure_network(self, network_id: NetworkId) -> None:
+        """Set up a network; a second caller waits for the first one."""
+        async with self._network_locks.setdefault(network_id, asyncio.Lock()):
+            network = self._journal.networks.get(network_id)
+            if network is None:
+                raise NotFound(f"network {network_id} is not assigned to this host", reason="NETWORK_NOT_ASSIGNED")
+            peers = dict(self._journal.peers(network_id))
+            wanted = replace(network, peers=tuple(peers.values()))
+            done = self._state.networks.get(network_id)
+            if done is not None and replace(done, peers=()) == network:
+                if (upsert := [p for m, p in peers.items() if p not in done.peers]) or len(peers) != len(done.peers):
+                    removed = [peer.mac for peer in done.peers if peer.mac not in peers]
+                    await self._fabric.update_peers(network_id, upsert, removed)
+            else:
+                await self._fabric.ensure_network(wanted)
+            self._state.networks[network_id] = wanted
+
+    async def remove_network(self, network_id: NetworkId) -> None:
+        """Remove a network that has no member here."""
+        async with self._network_locks.setdefault(network_id, asyncio.Lock()):
+            await self._fabric.remove_network(network_id)
+            self._state.networks.pop(network_id, None)
+
+    async def prepare_namespace(self, assignment: InstanceAssignment) -> None:
+        """Make or repair the namespace and all that is plugged into it."""
+        path = await self._fabric.ensure_instance(assignment.instance_id, assignment.nics, self._state.networks)
+        self._state.namespaces[assignment.instance_id] = NamespaceState(path, assignment.nics)
+
+    async def create_container(self, assignment: InstanceAssignment) -> None:
+        """Write the files and create the container. An interrupted create is found by its name."""
+        instance_id = assignment.instance_id
+        self.write_files(assignment)
+        spec = self._container_spec(assignment)
+        try:
+            container_id = await self._engine.create(spec, runtime=self._runtime)
+        except NotFound as exc:
+            if exc.reason != "IMAGE_NOT_FOUND":
+                raise
+            self._state.images.discard(spec.image)  # somebody removed it: the next plan pulls it again
+            return
+        except Exception:
+            # The create of an agent that was killed, or of a call whose answer was lost.
+            found = await self._engine.inspect(spec.name)
+            if found is None or self._state.put(found) != instance_id:
+                raise
+            container_id = found.container_id
+        known = self._state.containers.get(instance_id, {}).get(container_id)
+        if known is None:
+            self._state.put(
+                ContainerObservation(container_id, spec.name, spec.labels, ContainerPhase.CREATED, image=spec.image)
+            )
+        self._change(instance_id, container_id=container_id, limits=spec.resources)
+
+    def write_files(self, assignment: InstanceAssignment) -> None:
+        """Write hosts, resolv.conf and hostname, in place."""
+        self._files.write(assignment.instance_id, render(assignment, self._peer_lines(assignment)))
+        self._state.folders.add(assignment.instance_id)
+
+    def publish_key(self, instance_id: InstanceId, container_id: ContainerId) -> None:
+        """Tell the runtime wrapper the namespace of a container."""
+        self._keys.publish(container_id, self._state.namespaces[instance_id].path)
+        self._state.keys.add(container_id)
+
+    async def publish_ports(self, assignment: InstanceAssignment) -> None:
+        """Make exactly the assigned ports lead to the instance."""
+        ports = assignment.published_ports
+        await self._fabric.publish_ports(assignment.instance_id, ports, assignment.nics)
+        self._state.ports[assignment.instance_id] = ports
+
+    async def start(self, instance_id: InstanceId, container_id: ContainerId) -> None:
+        """Start the process. Its end may be seen before the answer to the start is."""
+        deaths = self._state.deaths(container_id)
+        try:
+            await self._engine.start(container_id)
+        except NotFound:
+            self._state.drop(instance_id, container_id)
+            raise
+        known = self._state.containers.get(instance_id, {}).get(container_id)
+        if (
+            known is not None
+            and known.phase is not ContainerPhase.RUNNING
+            and deaths == self._state.deaths(container_id)
+        ):
+            known = replace(known, phase=ContainerPhase.RUNNING, started_at=self._now(), health="", error="")
+            self._state.put(known)
+        if known is not None:
+            self.record_start(instance_id, known)
+
+    async def stop(
+        self, instance_id: InstanceId, container_id: ContainerId, *, grace_seconds: float, signal: str
+    ) -> None:
+        """End the process in order, and remember that it was us."""
+        self._change(instance_id, was_asked_to_stop=True)
+        try:
+            await self._engine.stop(container_id, grace_seconds=grace_seconds, signal=signal)
+        finally:
+            await self._look_unless_ended(instance_id, container_id)
+
+    async def pause(self, instance_id: InstanceId, container_id: ContainerId) -> None:
+        """Freeze the processes."""
+        await self._switch(instance_id, container_id, self._engine.pause, ContainerPhase.PAUSED)
+
+    async def unpause(self, instance_id: InstanceId, container_id: ContainerId) -> None:
+        """Thaw the processes."""
+        await self._switch(instance_id, container_id, self._engine.unpause, ContainerPhase.RUNNING)
+
+    async def update_limits(self, assignment: InstanceAssignment, container_id: ContainerId) -> None:
+        """Give the container the assigned limits."""
+        limits = assignment.container.resources
+        await self._engine.update(container_id, limits)
+        self._change(assignment.instance_id, limits=limits)
+
+    async def remove_container(self, instance_id: InstanceId, container_id: ContainerId) -> None:
+        """Remove a container and its runtime key."""
+        await self._engine.remove(container_id, force=True)
+        self._keys.withdraw(container_id)
+        self._state.keys.discard(container_id)
+        self._state.drop(instance_id, container_id)
+
+    async def remove_namespace(self, instance_id: InstanceId) -> None:
+        """Remove namespace, interfaces and ports."""
+        await self._fabric.remove_instance(instance_id)
+        self._state.namespaces.pop(instance_id, None)
+        self._state.ports.pop(instance_id, None)
+        self._state.lost_namespaces.discard(instance_id)
+
+    def remove_files(self, instance_id: InstanceId) -> None:
+        """Remove the instance's files."""
+        self._files.remove(instance_id)
+        self._state.folders.discard(instance_id)
+
+    async def look(self, instance_id: InstanceId, container_id: ContainerId) -> ContainerObservation | None:
+        """Ask the engine about one container and take its answer over."""
+        found = await self._engine.inspect(container_id)
+        if found is None:
+            self._state.drop(instance_id, container_id)
+        else:
+            self._state.put(found)
+        return found
+
+    async def _look_unless_ended(self, instance_id: InstanceId, container_id: ContainerId) -> None:
+        known = self._state.containers.get(instance_id, {}).get(container_id)
+        if known is not None and known.phase in (ContainerPhase.RUNNING, ContainerPhase.PAUSED):
+            await self.look(instance_id, container_id)
+
+    async def _switch(
+        self,
+        instance_id: InstanceId,
+        container_id: ContainerId,
+        call: Callable[[str], object],
+        phase: ContainerPhase,
+    ) -> None:
+        try:
+            await call(container_id)  # type: ignore[misc]
+        except NotReady:
+            await self.look(instance_id, container_id)  # it is in another state than we thought
+            return
+        known = self._state.containers.get(instance_id, {}).get(container_id)
+        if known is not None and known.phase is not ContainerPhase.EXITED:
+            self._state.put(replace(known, phase=phase))
+
+    def _container_spec(self, assignment: InstanceAssignment) -> ContainerSpec:
+        instance_id, spec = assignment.instance_id, assignment.container
+        labels = {
+            **spec.labels,
+            INSTANCE_LABEL: instance_id,
+            NONCE_LABEL: self._state.nonce,
+            GENERATION_LABEL: str(assignment.container_generation),
+        }
+        name = f"moorage-{instance_id}-{assignment.container_generation}"
+        mounts = self._files.mounts(instance_id, spec.mounts)
+        return replace(spec, name=name, labels=labels, mounts=(*mounts, *spec.mounts))
+
+    def _change(self, instance_id: InstanceId, **values: object) -> None:
+        before: LocalState = self._journal.local(instance_id)
+        self._journal.set_local(instance_id, replace(before, **values))  # type: ignore[arg-type]
+
+    def _now(self) -> float:
+        return self._clock.now().timestamp()

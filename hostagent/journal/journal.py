@@ -1,0 +1,311 @@
+"""The journal: all that this host was told and did, in memory for reading and in SQLite for surviving.
+
+Changes take effect in memory at once; `commit` returns when everything so far is durable, and whoever acts on a
+change calls it first. Losing the newest uncommitted changes is always safe: the control plane sends a COMPLETE set
+to each new session, and the host itself is looked at on start.
+
+The host's nonce lies in a file of its own, written once: should the database be lost, our containers are still known
+to be ours once the control plane names their instances again (until then they are quarantined, not removed).
+"""
+
+import contextlib
+import logging
+import os
+import secrets
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Self
+
+from hostagent.domain import InstanceAssignment, NetworkAssignment, Peer
+from hostagent.journal import codec
+from hostagent.journal.state import LinkState, LocalState, PulledImage
+from hostagent.journal.writer import GroupWriter, open_database
+from moorage.ids import InstanceId, NetworkId
+
+log = logging.getLogger(__name__)
+
+_FILE = "journal.db"
+_NONCE_FILE = "nonce"
+
+
+@dataclass(frozen=True, slots=True)
+class PeerChange:
+    """Members of one network on other hosts that came, changed or went (by MAC)."""
+
+    network_id: NetworkId
+    upserted: tuple[Peer, ...] = ()
+    removed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AssignmentChange:
+    """Some news from the control plane; with `is_complete`, what is not named is not assigned any more."""
+
+    is_complete: bool
+    sequence: int
+    revision: int
+    instances: tuple[InstanceAssignment, ...] = ()
+    networks: tuple[NetworkAssignment, ...] = ()  # COMPLETE: with all peers
+    forgotten_instances: tuple[InstanceId, ...] = ()
+    removed_networks: tuple[NetworkId, ...] = ()
+    peer_changes: tuple[PeerChange, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Orphan:
+    since: float = 0.0
+
+
+class Journal:
+    """Open one with `Journal.open`; one at a time per folder (main.py holds a lock)."""
+
+    def __init__(self, writer: GroupWriter, nonce: str) -> None:
+        self._writer = writer
+        self.nonce = nonce
+        self.epoch = 0
+        self.was_lost = False  # the database could not be read and a new one was begun
+        self._link = LinkState()
+        self._assignments: dict[InstanceId, InstanceAssignment] = {}
+        self._locals: dict[InstanceId, LocalState] = {}
+        self._orphans: dict[InstanceId, _Orphan] = {}
+        self._networks: dict[NetworkId, NetworkAssignment] = {}
+        self._peers: dict[NetworkId, dict[str, Peer]] = {}
+        self._images: dict[str, PulledImage] = {}
+
+    @classmethod
+    def open(cls, folder: Path, *, now: float) -> Self:
+        """Read the journal of a data folder, or begin one.
+
+        Args:
+            now: seconds since the epoch. A new epoch is at least this, so that it rises even if the database was lost.
+        """
+        nonce = _read_nonce(folder / _NONCE_FILE)
+        path = folder / _FILE
+        was_lost = False
+        try:
+            connection, rows = open_database(path)
+        except sqlite3.DatabaseError as exc:
+            aside = _move_aside(path)
+            log.error("the journal is damaged and a new one begins", extra={"problem": str(exc), "kept_as": str(aside)})
+            was_lost = True
+            connection, rows = open_database(path)
+        journal = cls(GroupWriter(connection), nonce)
+        journal.was_lost = was_lost
+        for kind, key, value in rows:
+            journal._load(kind, key, value)
+        journal.epoch = max(journal.epoch + 1, int(now))
+        epoch = journal.epoch
+        journal._writer.put("meta", "epoch", lambda: str(epoch))
+        return journal
+
+    # Reading.
+
+    @property
+    def link(self) -> LinkState:
+        """How far the assignments were read."""
+        return self._link
+
+    @property
+    def assignments(self) -> Mapping[InstanceId, InstanceAssignment]:
+        """Every instance that this host carries or still has to remove, orphans included."""
+        return MappingProxyType(self._assignments)
+
+    @property
+    def orphans(self) -> frozenset[InstanceId]:
+        """Instances that the last COMPLETE set no longer named; the sweep decides about them."""
+        return frozenset(self._orphans)
+
+    @property
+    def networks(self) -> Mapping[NetworkId, NetworkAssignment]:
+        """Networks, without their peers."""
+        return MappingProxyType(self._networks)
+
+    @property
+    def images(self) -> Mapping[str, PulledImage]:
+        """Images that this agent pulled and did not remove."""
+        return MappingProxyType(self._images)
+
+    @property
+    def transactions(self) -> int:
+        """Transactions since the start, for measurements."""
+        return self._writer.transactions
+
+    def peers(self, network_id: NetworkId) -> Mapping[str, Peer]:
+        """Members of a network on other hosts, by MAC."""
+        return MappingProxyType(self._peers.get(network_id, {}))
+
+    def local(self, instance_id: InstanceId) -> LocalState:
+        """What was done for an instance; a fresh value when nothing was."""
+        return self._locals.get(instance_id) or LocalState()
+
+    # Writing.
+
+    def set_local(self, instance_id: InstanceId, state: LocalState) -> None:
+        """Record what was done for an instance."""
+        self._locals[instance_id] = state
+        self._writer.put("local", instance_id, lambda: codec.dumps(state))
+
+    def set_link(self, link: LinkState) -> None:
+        """Record the store, its term and how far it was read."""
+        self._link = link
+        self._writer.put("link", "", lambda: codec.dumps(link))
+
+    def apply(self, change: AssignmentChange, *, now: float) -> tuple[set[InstanceId], set[NetworkId]]:
+        """Take in news. Returns the instances and networks that it touches; call `commit` before acting on them."""
+        touched: set[InstanceId] = set()
+        networks: set[NetworkId] = set()
+        if change.is_complete:
+            touched |= self._orphan_all_but({i.instance_id for i in change.instances}, now)
+            networks |= self._drop_networks(set(self._networks) - {n.network_id for n in change.networks})
+        for network in change.networks:
+            networks.add(network.network_id)
+            self._set_network(network, with_peers=change.is_complete)
+        for peer_change in change.peer_changes:
+            networks.add(peer_change.network_id)
+            self._change_peers(peer_change.network_id, peer_change.upserted, peer_change.removed)
+        for assignment in change.instances:
+            touched.add(assignment.instance_id)
+            self._set_assignment(assignment)
+        for instance_id in change.forgotten_instances:
+            touched.add(instance_id)
+            self._orphan(instance_id, now)
+        networks |= self._drop_networks(change.removed_networks)
+        self.set_link(replace(self._link, revision=change.revision, sequence=change.sequence))
+        return touched, networks
+
+    def forget(self, instance_id: InstanceId) -> None:
+        """Drop all about an instance of which nothing is left on the host."""
+        tables: tuple[tuple[str, dict[InstanceId, Any]], ...] = (
+            ("instance", self._assignments),
+            ("local", self._locals),
+            ("orphan", self._orphans),
+        )
+        for kind, table in tables:
+            if table.pop(instance_id, None) is not None:
+                self._writer.put(kind, instance_id, None)
+
+    def set_image(self, image: PulledImage) -> None:
+        """Record that we pulled or used an image."""
+        self._images[image.image] = image
+        self._writer.put("image", image.image, lambda: codec.dumps(image))
+
+    def forget_image(self, image: str) -> None:
+        """Record that an image is gone."""
+        if self._images.pop(image, None) is not None:
+            self._writer.put("image", image, None)
+
+    async def commit(self) -> None:
+        """Return once all changes so far are durable.
+
+        Raises:
+            StoreUnavailable: the disk refused.
+        """
+        await self._writer.commit()
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._writer.close()
+
+    def _set_assignment(self, assignment: InstanceAssignment) -> None:
+        self._assignments[assignment.instance_id] = assignment
+        self._writer.put("instance", assignment.instance_id, lambda: codec.dumps(assignment))
+        if self._orphans.pop(assignment.instance_id, None) is not None:
+            self._writer.put("orphan", assignment.instance_id, None)
+
+    def _orphan_all_but(self, named: set[InstanceId], now: float) -> set[InstanceId]:
+        lost = set(self._assignments) - named
+        for instance_id in lost:
+            self._orphan(instance_id, now)
+        return lost
+
+    def _orphan(self, instance_id: InstanceId, now: float) -> None:
+        if instance_id in self._assignments and instance_id not in self._orphans:
+            orphan = self._orphans[instance_id] = _Orphan(now)
+            self._writer.put("orphan", instance_id, lambda: codec.dumps(orphan))
+
+    def _set_network(self, network: NetworkAssignment, *, with_peers: bool) -> None:
+        network_id = network.network_id
+        bare = self._networks[network_id] = replace(network, peers=())
+        self._writer.put("network", network_id, lambda: codec.dumps(bare))
+        wanted = {peer.mac: peer for peer in network.peers}
+        gone = self._peers.get(network_id, {}).keys() - wanted.keys() if with_peers else ()
+        self._change_peers(network_id, wanted.values(), tuple(gone))
+
+    def _change_peers(self, network_id: NetworkId, upserted: Iterable[Peer], removed: Iterable[str]) -> None:
+        if network_id not in self._networks:
+            return
+        peers = self._peers.setdefault(network_id, {})
+        for mac in removed:
+            if peers.pop(mac, None) is not None:
+                self._writer.put("peer", f"{network_id}/{mac}", None)
+        for peer in upserted:
+            if peers.get(peer.mac) != peer:
+                peers[peer.mac] = peer
+                self._writer.put("peer", f"{network_id}/{peer.mac}", _later(peer))
+
+    def _drop_networks(self, network_ids: Iterable[NetworkId]) -> set[NetworkId]:
+        dropped = {network_id for network_id in network_ids if network_id in self._networks}
+        for network_id in dropped:
+            self._change_peers(network_id, (), tuple(self._peers.get(network_id, {})))
+            self._peers.pop(network_id, None)
+            del self._networks[network_id]
+            self._writer.put("network", network_id, None)
+        return dropped
+
+    def _load(self, kind: str, key: str, value: str) -> None:
+        try:
+            match kind:
+                case "meta":
+                    self.epoch = int(value)
+                case "link":
+                    self._link = codec.loads(LinkState, value)
+                case "instance":
+                    self._assignments[InstanceId(key)] = codec.loads(InstanceAssignment, value)
+                case "local":
+                    self._locals[InstanceId(key)] = codec.loads(LocalState, value)
+                case "orphan":
+                    self._orphans[InstanceId(key)] = codec.loads(_Orphan, value)
+                case "network":
+                    self._networks[NetworkId(key)] = codec.loads(NetworkAssignment, value)
+                case "peer":
+                    network_id, _, mac = key.partition("/")
+                    self._peers.setdefault(NetworkId(network_id), {})[mac] = codec.loads(Peer, value)
+                case "image":
+                    self._images[key] = codec.loads(PulledImage, value)
+                case _:
+                    log.warning("a row of the journal is of a newer version", extra={"kind": kind})
+        except ValueError as exc:
+            # One unreadable row costs one instance its adoption (it is quarantined), not the agent its start.
+            log.error("a row of the journal cannot be read", extra={"kind": kind, "key": key, "problem": str(exc)})
+
+
+def _later(peer: Peer) -> Callable[[], str]:
+    return lambda: codec.dumps(peer)
+
+
+def _read_nonce(path: Path) -> str:
+    with contextlib.suppress(FileNotFoundError):
+        nonce = path.read_text().strip()
+        if nonce:
+            return nonce
+    nonce = secrets.token_hex(16)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        os.write(handle, nonce.encode())
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    return nonce
+
+
+def _move_aside(path: Path) -> Path:
+    number = 1
+    while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
+        number += 1
+    for suffix in ("", "-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(f"{path}{suffix}", f"{aside}{suffix}")
+    return aside

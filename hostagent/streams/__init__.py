@@ -1,0 +1,1 @@
+"""Looking into instances: logs, exec, copies, statistics, connections. Knows no gRPC."""

@@ -1,0 +1,294 @@
+"""What one instance needs next, decided from values alone.
+
+`plan` returns the steps that can be done now, all at once; when they are done, it is asked again. An empty list means
+converged. Nothing here looks at the host, so the same view always gives the same steps, and stopping anywhere and
+asking again is safe: what was done is in the view.
+
+Order rules that safety hangs on:
+- a run is recorded (BeginRun) before anything is done for it, so that its number is never used twice;
+- no Start before the namespace is plugged, the runtime key published and the ports in place: network before process;
+- a container of an older generation is gone before its successor is created;
+- deletion removes the container first and its namespace, ports and files after it: an address is free only when
+  nothing uses it;
+- the end of a run is recorded before the next one begins.
+"""
+
+from dataclasses import dataclass
+
+from hostagent.domain import (
+    ContainerObservation,
+    ContainerPhase,
+    DesiredState,
+    InstanceAssignment,
+    NicAssignment,
+    PublishedPort,
+    RestartMode,
+)
+from hostagent.journal.state import LocalState, RunStage
+from hostagent.worker.actions import (
+    AbandonRun,
+    Action,
+    BeginRun,
+    CreateContainer,
+    EnsureNetwork,
+    Pause,
+    PrepareNamespace,
+    PublishPorts,
+    PublishRuntimeKey,
+    Pull,
+    RecordExit,
+    RecordStart,
+    RemoveContainer,
+    RemoveFiles,
+    RemoveNamespace,
+    Start,
+    Stop,
+    Unpause,
+    UpdateLimits,
+    WaitBackoff,
+)
+from moorage.ids import NetworkId
+
+_ALIVE = (ContainerPhase.RUNNING, ContainerPhase.PAUSED)
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceView:
+    """All that decides about one instance at one moment."""
+
+    assignment: InstanceAssignment
+    local: LocalState
+    boot_id: str  # of the machine now
+    container: ContainerObservation | None = None  # of the assigned generation
+    old_containers: tuple[ContainerObservation, ...] = ()  # of other generations
+    has_image: bool = False
+    missing_networks: tuple[NetworkId, ...] = ()  # assigned here and not set up
+    unknown_networks: tuple[NetworkId, ...] = ()  # that a NIC names and nobody assigned
+    has_namespace: bool = False
+    is_namespace_lost: bool = False  # the process runs in a namespace that the host does not have any more
+    nics: tuple[NicAssignment, ...] | None = None  # plugged, as far as we know
+    has_key: bool = False  # of the container, at the runtime wrapper
+    ports: tuple[PublishedPort, ...] | None = None  # None: not looked at yet
+    has_files: bool = False
+    retry_at: float | None = None  # monotonic seconds; no new run before
+
+
+def is_alive(container: ContainerObservation | None) -> bool:
+    """Whether the container has a process."""
+    return container is not None and container.phase in _ALIVE
+
+
+def is_gone(view: InstanceView) -> bool:
+    """Whether nothing of the instance is left on the host."""
+    return not (view.container or view.old_containers or view.has_namespace or view.has_files or view.ports)
+
+
+def plan(view: InstanceView, now: float) -> list[Action]:
+    """The steps to do now.
+
+    Args:
+        now: monotonic seconds.
+    """
+    if view.assignment.desired is DesiredState.DELETED:
+        return _delete(view)
+    if view.old_containers:
+        return _remove_old(view)
+    if records := _records(view):
+        return records
+    if view.assignment.desired is DesiredState.STOPPED:
+        return _stand_still(view)
+    if is_alive(view.container):
+        return _keep_running(view)
+    if view.local.stage is RunStage.BEGUN:
+        if _is_outdated(view):
+            return [AbandonRun("another run was asked for meanwhile")]
+        return _bring_up(view)
+    return _begin(view, now)
+
+
+def _delete(view: InstanceView) -> list[Action]:
+    why = "the instance is deleted"
+    containers = [c for c in (view.container, *view.old_containers) if c is not None]
+    if containers:
+        return [_end_container(c, view.assignment, why, is_forced=view.assignment.force) for c in containers]
+    steps: list[Action] = []
+    if view.has_namespace or view.ports:
+        steps.append(RemoveNamespace(why))
+    if view.has_files:
+        steps.append(RemoveFiles(why))
+    return steps
+
+
+def _remove_old(view: InstanceView) -> list[Action]:
+    why = "a replacement was asked for"
+    return [_end_container(c, view.assignment, why, is_forced=False) for c in view.old_containers]
+
+
+def _end_container(
+    container: ContainerObservation, assignment: InstanceAssignment, why: str, *, is_forced: bool
+) -> Action:
+    if is_forced or container.phase not in _ALIVE:
+        return RemoveContainer(why, container.container_id)
+    if container.phase is ContainerPhase.PAUSED:
+        return Unpause("a frozen process cannot end in order", container.container_id)
+    return _stop(container, assignment, why)
+
+
+def _stop(container: ContainerObservation, assignment: InstanceAssignment, why: str) -> Stop:
+    spec = assignment.container
+    grace = 0.0 if assignment.force else spec.stop_grace_seconds
+    return Stop(why, container.container_id, grace, spec.stop_signal)
+
+
+def _records(view: InstanceView) -> list[Action]:
+    """Steps that only write down what happened."""
+    local, container = view.local, view.container
+    if is_alive(container):
+        if local.stage is RunStage.BEGUN:
+            return [RecordStart("the process of this run is there")]
+        if local.stage in (RunStage.IDLE, RunStage.ENDED):
+            if view.assignment.desired is DesiredState.STOPPED:
+                return []  # it is stopped whoever started it
+            return [BeginRun("somebody else started the process", is_restart=True)]
+        return []
+    if local.stage is RunStage.STARTED:
+        found = container.container_id if container else None
+        return [RecordExit("the process is not there any more", found, local.boot_id != view.boot_id)]
+    if local.stage is RunStage.BEGUN and container is not None and _ran_in_this_run(container, local):
+        return [RecordStart("the process of this run was there and has ended")]
+    return []
+
+
+def _ran_in_this_run(container: ContainerObservation, local: LocalState) -> bool:
+    """Whether an agent that was killed in between had started the process: it must not run a second time for one
+    run.
+    """
+    return (
+        container.phase is ContainerPhase.EXITED
+        and container.started_at is not None
+        and container.started_at >= local.begun_at
+    )
+
+
+def _stand_still(view: InstanceView) -> list[Action]:
+    container = view.container
+    if container is not None and container.phase is ContainerPhase.PAUSED:
+        return [Unpause("a frozen process cannot end in order", container.container_id)]
+    if container is not None and container.phase is ContainerPhase.RUNNING:
+        return [_stop(container, view.assignment, "the instance shall stand still")]
+    if view.local.stage is RunStage.BEGUN:
+        return [AbandonRun("the instance shall stand still")]
+    return []
+
+
+def _is_outdated(view: InstanceView) -> bool:
+    return (
+        view.local.run_request != view.assignment.run_request
+        or view.local.container_generation != view.assignment.container_generation
+    )
+
+
+def _keep_running(view: InstanceView) -> list[Action]:
+    container, assignment = view.container, view.assignment
+    assert container is not None
+    reason = ""
+    if _is_outdated(view):
+        reason = "a reboot was asked for"
+    elif view.is_namespace_lost:
+        reason = "its network namespace is lost, so it runs cut off"
+    if reason:
+        if container.phase is ContainerPhase.PAUSED:
+            return [Unpause(reason, container.container_id)]
+        return [_stop(container, assignment, reason)]
+    steps = _network_steps(view)
+    if view.has_namespace and (ports := _ports_step(view)):
+        steps.append(ports)
+    limits = assignment.container.resources
+    if view.local.limits is not None and view.local.limits != limits:
+        steps.append(UpdateLimits("the limits were changed", container.container_id, limits))
+    if assignment.desired is DesiredState.PAUSED and container.phase is ContainerPhase.RUNNING:
+        steps.append(Pause("the instance shall be frozen", container.container_id))
+    elif assignment.desired is DesiredState.RUNNING and container.phase is ContainerPhase.PAUSED:
+        steps.append(Unpause("the instance shall run", container.container_id))
+    return steps
+
+
+def _network_steps(view: InstanceView) -> list[Action]:
+    if view.missing_networks:
+        return [EnsureNetwork("an instance needs it", network_id) for network_id in view.missing_networks]
+    if view.unknown_networks:
+        return []  # its assignment is on the way: a change of the network wakes the instance
+    if not view.has_namespace or view.nics != view.assignment.nics:
+        return [PrepareNamespace("the network comes before the process")]
+    return []
+
+
+def _ports_step(view: InstanceView) -> PublishPorts | None:
+    wanted = view.assignment.published_ports
+    if view.ports == wanted or (view.ports is None and not wanted):
+        return None
+    return PublishPorts("published ports lead to the instance", wanted)
+
+
+def _bring_up(view: InstanceView) -> list[Action]:
+    """The way to a process. Image and network do not need each other, nor do the container and its namespace."""
+    container = view.container
+    steps: list[Action] = []
+    if container is None:
+        if view.has_image:
+            steps.append(CreateContainer("a run needs its container"))
+        else:
+            steps.append(Pull("the image is not known to be here", view.assignment.container.image))
+    elif view.local.limits is not None and view.local.limits != view.assignment.container.resources:
+        limits = view.assignment.container.resources
+        steps.append(UpdateLimits("the limits were changed", container.container_id, limits))
+    steps += _network_steps(view)
+    if steps or container is None or view.unknown_networks:
+        return steps
+    if not view.has_key:
+        steps.append(PublishRuntimeKey("the runtime must find the namespace", container.container_id))
+    if ports := _ports_step(view):
+        steps.append(ports)
+    return steps or [Start("all is prepared", container.container_id)]
+
+
+def _begin(view: InstanceView, now: float) -> list[Action]:
+    local, policy = view.local, view.assignment.restart
+    if local.stage is RunStage.IDLE or _is_outdated(view):
+        return [BeginRun("a run was asked for", is_restart=False)]
+    is_new_spec = local.generation != view.assignment.generation
+    if local.is_final and not is_new_spec:
+        return []
+    if not may_restart(view):
+        return []
+    if view.retry_at is not None and view.retry_at > now:
+        return [WaitBackoff(f"restart back-off after {local.failures_in_row} short runs", view.retry_at - now)]
+    assert policy.mode is not RestartMode.NEVER or local.was_asked_to_stop or is_new_spec
+    return [BeginRun("the process ended and shall run", is_restart=True)]
+
+
+def may_restart(view: InstanceView) -> bool:
+    """Whether the restart policy lets the agent begin another run by itself."""
+    local, policy = view.local, view.assignment.restart
+    if local.was_asked_to_stop:
+        return True  # it ended because we stopped it (a lost namespace, a stop that was taken back)
+    if policy.mode is RestartMode.NEVER:
+        return False
+    has_failed = bool(local.reason) or local.exit_code != 0
+    if policy.mode is RestartMode.ON_FAILURE and not has_failed:
+        return False
+    return not is_crash_loop(view)
+
+
+def is_crash_loop(view: InstanceView) -> bool:
+    """Whether as many runs in a row ended soon as the policy allows restarts."""
+    limit = view.assignment.restart.max_restarts
+    return limit > 0 and view.local.failures_in_row > limit
+
+
+def backoff_seconds(view: InstanceView) -> float:
+    """How long to wait before the next run: doubles from the policy's initial to its maximum."""
+    policy, failures = view.assignment.restart, view.local.failures_in_row
+    if failures == 0:
+        return 0.0
+    return min(policy.initial_seconds * 2.0 ** min(failures - 1, 30), policy.max_seconds)

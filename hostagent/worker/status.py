@@ -1,0 +1,102 @@
+"""What is said of an instance to the control plane, from the same view that the planner sees. Pure.
+
+Within a run states only rise: preparing, running, stopping, ended. What would make one fall (another attempt) begins
+a new run first. The one exception is a process that is thawed: PAUSED back to RUNNING.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hostagent.domain import ContainerPhase, DesiredState, InstanceReport, InstanceState
+from hostagent.journal.state import RunStage
+from hostagent.worker.actions import Action, Pull, Start, Stop, WaitBackoff
+from hostagent.worker.plan import InstanceView, is_alive, is_crash_loop, is_gone, may_restart
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why the last step failed; it is tried again."""
+
+    reason: str
+    message: str
+
+
+def report(
+    view: InstanceView, steps: Sequence[Action], trouble: Trouble | None = None, *, pull_percent: int = 0
+) -> InstanceReport:
+    """The report of an instance whose next steps are `steps`; `sequence` is filled in by the outbox."""
+    local, container = view.local, view.container
+    state, reason, message = _state(view, steps)
+    if trouble is not None and not reason:
+        reason, message = trouble.reason, trouble.message
+    has_run_data = local.stage in (RunStage.STARTED, RunStage.ENDED)
+    return InstanceReport(
+        instance_id=view.assignment.instance_id,
+        run=local.run,
+        sequence=0,
+        state=state,
+        reason=reason,
+        message=message,
+        container_id=container.container_id if container else "",
+        exit_code=local.exit_code,
+        oom_killed=local.oom_killed,
+        restarts=local.restarts,
+        health=container.health if container is not None and is_alive(container) else "",
+        started_at=local.started_at if has_run_data else None,
+        finished_at=local.finished_at if local.stage is RunStage.ENDED else None,
+        pull_percent=100 if view.has_image or container else pull_percent,
+        generation=view.assignment.generation,
+    )
+
+
+def _state(view: InstanceView, steps: Sequence[Action]) -> tuple[InstanceState, str, str]:
+    local, container = view.local, view.container
+    if view.assignment.desired is DesiredState.DELETED:
+        return (InstanceState.DELETED if is_gone(view) else InstanceState.DELETING), "", ""
+    if is_alive(container) and local.stage is RunStage.STARTED:
+        assert container is not None
+        if any(isinstance(step, Stop) for step in steps):
+            return InstanceState.STOPPING, "", ""
+        if container.phase is ContainerPhase.PAUSED:
+            return InstanceState.PAUSED, "", ""
+        return InstanceState.RUNNING, "", ""
+    if local.stage is RunStage.BEGUN:
+        return _coming_up(view, steps)
+    if local.stage is RunStage.ENDED:
+        return _ended(view, steps)
+    if view.assignment.desired is DesiredState.STOPPED:
+        return InstanceState.STOPPED, "", ""
+    return InstanceState.ASSIGNED, "", ""
+
+
+def _coming_up(view: InstanceView, steps: Sequence[Action]) -> tuple[InstanceState, str, str]:
+    if any(isinstance(step, Start) for step in steps) or is_alive(view.container):
+        return InstanceState.STARTING, "", ""
+    if any(isinstance(step, Pull) for step in steps):
+        return InstanceState.PULLING, "", ""
+    if not steps and view.unknown_networks:
+        names = ", ".join(view.unknown_networks)
+        return InstanceState.PREPARING, "NETWORK_NOT_ASSIGNED", f"waits for the assignment of network {names}"
+    return InstanceState.PREPARING, "", ""
+
+
+def _ended(view: InstanceView, steps: Sequence[Action]) -> tuple[InstanceState, str, str]:
+    local = view.local
+    how = local.message or f"the process ended with exit code {local.exit_code}"
+    if local.oom_killed:
+        how = "the kernel killed the process because it reached its memory limit"
+    if view.assignment.desired is DesiredState.STOPPED or local.was_asked_to_stop:
+        return InstanceState.STOPPED, "", ""
+    if local.is_final or (local.reason and not may_restart(view)):
+        return InstanceState.FAILED, local.reason or "FAILED", how
+    if is_crash_loop(view):
+        message = f"{local.failures_in_row} runs in a row ended soon, the last one: {how}"
+        return InstanceState.FAILED, "CRASH_LOOP", message
+    for step in steps:
+        if isinstance(step, WaitBackoff):
+            reason = local.reason or ("OOM_KILLED" if local.oom_killed else "RESTARTING")
+            # The wait as such, not what is left of it: a report must not change while nothing happens.
+            return InstanceState.STOPPED, reason, f"{how}; it will be started again"
+    if local.oom_killed:
+        return InstanceState.STOPPED, "OOM_KILLED", how
+    return InstanceState.STOPPED, local.reason, local.message
