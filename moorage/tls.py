@@ -13,10 +13,8 @@ PEM goes in as `str` or `bytes` and comes out as `bytes`, which is what gRPC tak
 """
 
 import ipaddress
-import os
-import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, Self
@@ -27,14 +25,22 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
-    NoEncryption,
-    PrivateFormat,
     PublicFormat,
-    load_pem_private_key,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from moorage.errors import Forbidden, InvalidSpec, Unauthenticated
+from moorage.pem import (
+    Identity as Identity,  # part of the interface of this module
+)
+from moorage.pem import (
+    PublicKey,
+    as_bytes,
+    load_certificate,
+    load_private_key,
+    private_pem,
+    require_pair,
+)
 
 HOST_URI_PREFIX: Final = "moorage://host/"
 HOST_CERTIFICATE_DAYS: Final = 30
@@ -44,39 +50,6 @@ RENEWAL_FRACTIONS: Final = (0.5, 0.8)
 # Hosts whose clock is a little behind must accept a certificate that was made just now.
 _BACKDATE = timedelta(minutes=5)
 _MINIMUM_RSA_BITS = 2048
-_CERTIFICATE_FILE = "{name}.crt"
-_KEY_FILE = "{name}.key"
-
-_PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
-_PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """A certificate and its private key, both PEM. The key is left out of `repr`."""
-
-    cert_pem: bytes
-    key_pem: bytes = field(repr=False)
-
-    def save(self, folder: Path, name: str) -> None:
-        """Write `<name>.crt` (0644) and `<name>.key` (0600), each atomically and durably; the folder must exist."""
-        _write_file(folder / _KEY_FILE.format(name=name), self.key_pem, mode=0o600)
-        _write_file(folder / _CERTIFICATE_FILE.format(name=name), self.cert_pem, mode=0o644)
-
-    @classmethod
-    def load_folder(cls, folder: Path, name: str) -> Self:
-        """Read what `save` wrote.
-
-        Raises:
-            FileNotFoundError: nothing was saved there.
-            InvalidSpec: certificate and key do not belong together (a crash between the two writes).
-        """
-        identity = cls(
-            (folder / _CERTIFICATE_FILE.format(name=name)).read_bytes(),
-            (folder / _KEY_FILE.format(name=name)).read_bytes(),
-        )
-        _require_pair(_load_certificate(identity.cert_pem), _load_private_key(identity.key_pem))
-        return identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +86,11 @@ class Authority:
         Raises:
             InvalidSpec: not PEM, not an EC key, not an authority's certificate, or the two do not belong together.
         """
-        certificate = _load_certificate(cert_pem)
-        key = _load_private_key(key_pem)
+        certificate = load_certificate(cert_pem)
+        key = load_private_key(key_pem)
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise InvalidSpec.of("key_pem", "the authority's key must be an EC key", "CERTIFICATE_INVALID")
-        _require_pair(certificate, key)
+        require_pair(certificate, key)
         try:
             is_authority = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
         except x509.ExtensionNotFound:
@@ -128,13 +101,13 @@ class Authority:
 
     @classmethod
     def load_folder(cls, folder: Path, name: str = "authority") -> Self:
-        """Read what `save` wrote; raises as `Identity.load_folder` and `load` do."""
-        identity = Identity.load_folder(folder, name)
+        """Read what `save` wrote; raises as `Identity.load_pair` and `load` do."""
+        identity = Identity.load_pair(folder, name)
         return cls.load(identity.cert_pem, identity.key_pem)
 
     def save(self, folder: Path, name: str = "authority") -> None:
         """Write `authority.crt` and `authority.key` (0600) into an existing folder."""
-        Identity(self.cert_pem, self.key_pem).save(folder, name)
+        Identity(self.cert_pem, self.key_pem).save_pair(folder, name)
 
     @property
     def cert_pem(self) -> bytes:
@@ -144,7 +117,7 @@ class Authority:
     @property
     def key_pem(self) -> bytes:
         """The secret part, unencrypted."""
-        return _private_pem(self._key)
+        return private_pem(self._key)
 
     def digest(self) -> str:
         """`sha256:<hex>` of the certificate's DER; what a join token pins."""
@@ -162,7 +135,7 @@ class Authority:
         key = ec.generate_private_key(ec.SECP256R1())
         builder = self._leaf(_subject(names[0][:64]), key.public_key(), days, now, [ExtendedKeyUsageOID.SERVER_AUTH])
         builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
-        return Identity(self._sign(builder), _private_pem(key))
+        return Identity(self._sign(builder), private_pem(key))
 
     @staticmethod
     def issue_signing(common_name: str, *, days: int = 365, now: datetime | None = None) -> Identity:
@@ -176,7 +149,7 @@ class Authority:
         builder = _builder(subject, subject, key.public_key(), days, now)
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         builder = builder.add_extension(_key_usage(signs_certificates=False), critical=True)
-        return Identity(builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM), _private_pem(key))
+        return Identity(builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM), private_pem(key))
 
     def sign_host_request(
         self,
@@ -211,7 +184,7 @@ class Authority:
             InvalidSpec: not a certificate.
         """
         try:
-            _load_certificate(cert_pem).verify_directly_issued_by(self._certificate)
+            load_certificate(cert_pem).verify_directly_issued_by(self._certificate)
         except (ValueError, TypeError, InvalidSignature):
             return False
         return True
@@ -251,7 +224,7 @@ class Authority:
     def _leaf(
         self,
         subject: x509.Name,
-        public_key: _PublicKey,
+        public_key: PublicKey,
         days: int,
         now: datetime | None,
         usages: list[x509.ObjectIdentifier],
@@ -273,7 +246,7 @@ def generate_request(common_name: str) -> tuple[bytes, bytes]:
     """A new EC P-256 key and a request for it: (key PEM, request PEM)."""
     key = ec.generate_private_key(ec.SECP256R1())
     request = x509.CertificateSigningRequestBuilder().subject_name(_subject(common_name)).sign(key, hashes.SHA256())
-    return _private_pem(key), request.public_bytes(Encoding.PEM)
+    return private_pem(key), request.public_bytes(Encoding.PEM)
 
 
 def request_key_digest(csr_pem: str | bytes) -> str:
@@ -291,7 +264,7 @@ def certificate_digest(cert_pem: str | bytes) -> str:
     Raises:
         InvalidSpec: not a certificate.
     """
-    return _sha256(_load_certificate(cert_pem).public_bytes(Encoding.DER))
+    return _sha256(load_certificate(cert_pem).public_bytes(Encoding.DER))
 
 
 def certificate_facts(cert_pem: str | bytes) -> CertificateFacts:
@@ -300,7 +273,7 @@ def certificate_facts(cert_pem: str | bytes) -> CertificateFacts:
     Raises:
         InvalidSpec: not a certificate, or one whose URI and common name are of two hosts.
     """
-    certificate = _load_certificate(cert_pem)
+    certificate = load_certificate(cert_pem)
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         uris = names.get_values_for_type(x509.UniformResourceIdentifier)
@@ -330,10 +303,10 @@ def renewal_time(not_before: datetime, not_after: datetime, random_fraction: flo
     return not_before + (not_after - not_before) * random_fraction
 
 
-def _request_key(csr_pem: str | bytes) -> _PublicKey:
+def _request_key(csr_pem: str | bytes) -> PublicKey:
     problem = "not a certificate request in PEM"
     try:
-        request = x509.load_pem_x509_csr(_as_bytes(csr_pem))
+        request = x509.load_pem_x509_csr(as_bytes(csr_pem))
         problem = "its own signature does not match"
         is_genuine = request.is_signature_valid
         key = request.public_key()
@@ -355,7 +328,7 @@ def _request_key(csr_pem: str | bytes) -> _PublicKey:
 def _builder(
     subject: x509.Name,
     issuer: x509.Name,
-    public_key: _PublicKey,
+    public_key: PublicKey,
     days: int,
     now: datetime | None,
     latest: datetime | None = None,
@@ -413,57 +386,7 @@ def _is_dns_label(label: str) -> bool:
     return 0 < len(label) <= 63 and is_plain and not label.startswith("-") and not label.endswith("-")
 
 
-def _load_certificate(pem: str | bytes) -> x509.Certificate:
-    try:
-        return x509.load_pem_x509_certificate(_as_bytes(pem))
-    except ValueError as exc:
-        raise InvalidSpec.of("certificate", "not a certificate in PEM", "CERTIFICATE_INVALID") from exc
-
-
-def _load_private_key(pem: str | bytes) -> _PrivateKey:
-    try:
-        key = load_pem_private_key(_as_bytes(pem), password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as exc:
-        raise InvalidSpec.of("key", "not an unencrypted private key in PEM", "CERTIFICATE_INVALID") from exc
-    if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
-        raise InvalidSpec.of("key", "neither an EC nor an RSA key", "CERTIFICATE_INVALID")
-    return key
-
-
-def _require_pair(certificate: x509.Certificate, key: _PrivateKey) -> None:
-    if certificate.public_key() != key.public_key():
-        raise InvalidSpec.of("key", "certificate and key do not belong together", "CERTIFICATE_INVALID")
-
-
-def _private_pem(key: _PrivateKey) -> bytes:
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-
-
 def _sha256(data: bytes) -> str:
     digest = hashes.Hash(hashes.SHA256())
     digest.update(data)
     return "sha256:" + digest.finalize().hex()
-
-
-def _as_bytes(pem: str | bytes) -> bytes:
-    return pem.encode() if isinstance(pem, str) else pem
-
-
-def _write_file(path: Path, data: bytes, *, mode: int) -> None:
-    # mkstemp makes 0600 from the start: a secret must not be readable even for a moment.
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fchmod(file.fileno(), mode)
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

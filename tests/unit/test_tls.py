@@ -178,9 +178,28 @@ def test_load_refuses_what_is_no_authority(tmp_path: Path, authority: Authority,
             Authority.load(cert_pem, key_pem)
     with pytest.raises(FileNotFoundError):
         Authority.load_folder(tmp_path)
-    Identity(host.cert_pem, other.key_pem).save(tmp_path, "host")
+    mixed = Identity(host.cert_pem, other.key_pem)
+    mixed.save_pair(tmp_path, "host")
+    mixed.save(tmp_path / "host.pem")
     with pytest.raises(InvalidSpec, match="belong together"):
-        Identity.load_folder(tmp_path, "host")
+        Identity.load_pair(tmp_path, "host")
+    with pytest.raises(InvalidSpec, match="belong together"):
+        Identity.load(tmp_path / "host.pem")
+
+
+def test_identity_in_one_file(tmp_path: Path, authority: Authority, host: Identity) -> None:
+    path = tmp_path / "host.pem"
+    with pytest.raises(FileNotFoundError):
+        Identity.load(path)
+    for identity in (host, authority.issue_signing("x"), host):  # each replaces the one before
+        identity.save(path)
+        assert Identity.load(path) == identity
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [entry.name for entry in tmp_path.iterdir()] == ["host.pem"]
+    for broken in (b"", host.cert_pem, host.key_pem, host.cert_pem + host.key_pem[:60]):
+        path.write_bytes(broken)
+        with pytest.raises(InvalidSpec):
+            Identity.load(path)
 
 
 def test_identity_hides_its_key(host: Identity) -> None:
@@ -229,18 +248,18 @@ def handshake(
     tmp_path: Path, authority: Authority, server: Identity, client: Identity | None, name: str
 ) -> tuple[ssl.SSLObject, ssl.SSLObject]:
     """A mutual TLS handshake between two contexts through memory; raises what either side raises."""
-    server.save(tmp_path, "server")
+    server.save(tmp_path / "server.pem")
     trust = authority.cert_pem.decode()
     server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server_context.load_cert_chain(tmp_path / "server.crt", tmp_path / "server.key")
+    server_context.load_cert_chain(tmp_path / "server.pem")
     server_context.load_verify_locations(cadata=trust)
     server_context.verify_mode = ssl.CERT_REQUIRED
     client_context = ssl.create_default_context(cadata=trust)
     for context in (server_context, client_context):
         context.verify_flags |= ssl.VERIFY_X509_STRICT
     if client is not None:
-        client.save(tmp_path, "client")
-        client_context.load_cert_chain(tmp_path / "client.crt", tmp_path / "client.key")
+        client.save(tmp_path / "client.pem")
+        client_context.load_cert_chain(tmp_path / "client.pem")
     up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
     client_end = client_context.wrap_bio(down, up, server_hostname=name)
     server_end = server_context.wrap_bio(up, down, server_side=True)
