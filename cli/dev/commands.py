@@ -1,8 +1,12 @@
-"""`moor dev ...`: the fleet in a box on the command line. Words only; the work is in fleet.py."""
+"""`moor dev ...`: the fleet in a box on the command line. Words only; the work is in fleet.py.
+
+Errors go up as they are: the root command prints them and picks the exit code.
+"""
 
 import asyncio
 import dataclasses
 import json
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable, Coroutine
@@ -11,7 +15,7 @@ from typing import Any
 
 import click
 
-from moorage.errors import MoorageError, NotFound
+from moorage.errors import NotFound
 
 from . import machine, programs, rootfs
 from .config import FleetConfig
@@ -72,7 +76,8 @@ def up(
         await fleet.up()
         _show(await fleet.status())
         if not engines_only:
-            click.echo(f"API key: in {config.controlplane_folder / 'data/admin.json'}")
+            option = "" if directory == _DEFAULT.directory else f" --directory {directory}"
+            click.echo(f'To use it from this shell: eval "$(moor dev env{option})"')
 
     _run(work())
 
@@ -163,12 +168,9 @@ def power_off(host: str, directory: Path) -> None:
 @click.pass_context
 def execute(context: click.Context, host: str, command: tuple[str, ...], directory: Path) -> None:
     """Run COMMAND (default: a shell) on HOST; `docker` there is the host's own."""
-    try:
-        number = int(host.removeprefix("h")) if host.removeprefix("h").isdigit() else 0
-        words = command[1:] if command[:1] == ("--",) else command
-        argv = _open(directory).host(number).command(words or (shutil.which("bash") or "sh",))
-    except MoorageError as error:
-        raise click.ClickException(error.message) from error
+    number = int(host.removeprefix("h")) if host.removeprefix("h").isdigit() else 0
+    words = command[1:] if command[:1] == ("--",) else command
+    argv = _open(directory).host(number).command(words or (shutil.which("bash") or "sh",))
     context.exit(subprocess.run(argv, check=False).returncode)
 
 
@@ -176,10 +178,17 @@ def execute(context: click.Context, host: str, command: tuple[str, ...], directo
 @click.argument("path", type=click.Path(path_type=Path, dir_okay=False))
 def make_rootfs(path: Path) -> None:
     """Write a small root file system (static busybox with a web server) as a tar to PATH."""
-    try:
-        click.echo(f"{rootfs.demo_rootfs(path)}: {path.stat().st_size} bytes")
-    except MoorageError as error:
-        raise click.ClickException(error.message) from error
+    click.echo(f"{rootfs.demo_rootfs(path)}: {path.stat().st_size} bytes")
+
+
+@dev.command()
+@_directory
+def env(directory: Path) -> None:
+    """Print the variables that make `moor` speak to the fleet as its administrator: eval "$(moor dev env)"."""
+    access = _open(directory).access()
+    values = {"ADDRESS": access.address, "API_KEY": access.api_key, "CA_FILE": str(access.ca_file)}
+    for name, value in values.items():
+        click.echo(f"export MOORAGE_{name}={shlex.quote(value)}")
 
 
 def _open(directory: Path) -> Fleet:
@@ -197,10 +206,7 @@ def _run_on(directory: Path, work: Callable[[Fleet], Coroutine[Any, Any, None]])
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
-    try:
-        asyncio.run(work)
-    except MoorageError as error:
-        raise click.ClickException(error.message) from error
+    asyncio.run(work)
 
 
 def _show(found: FleetStatus) -> None:
