@@ -31,10 +31,11 @@ from hostagent.netlink import (
     namespaces,
     network,
     ports,
+    removal,
     rules,
     uplink,
 )
-from hostagent.netlink.nft import Nft
+from hostagent.netlink.nft import NftCache
 from hostagent.netlink.rtnl import Rtnl
 from hostagent.netlink.rules import Binding, Transit
 from hostagent.netlink.site import Site
@@ -110,6 +111,7 @@ class LinuxFabric:
         self._bindings: dict[InstanceId, tuple[Binding, ...]] = {}
         self._peers: dict[NetworkId, dict[str, Peer]] = {}
         self._plugged: dict[InstanceId, frozenset[NetworkId]] = {}
+        self._doomed: dict[InstanceId, frozenset[NetworkId] | None] = {}
         self._pool: ThreadPoolExecutor | None = None
         self._site: Site | None = None
 
@@ -137,6 +139,7 @@ class LinuxFabric:
             underlay=self._underlay,
             vxlan_port=self._vxlan_port,
             guard=guard.Family.BRIDGE,
+            contexts=NftCache(),
         )
         lost = ports.retake(self._reservations, self._all_bindings())
         for binding in lost:
@@ -151,6 +154,7 @@ class LinuxFabric:
         await asyncio.to_thread(pool.shutdown, wait=True)
         self._reservations.close()
         if self._site is not None:
+            await asyncio.to_thread(self._site.contexts.close)
             os.close(self._site.host.fd)
             self._site = None
 
@@ -214,8 +218,8 @@ class LinuxFabric:
         return Transit(free)
 
     def _write_host_table(self) -> None:
-        with Nft() as nft:
-            nft.run(rules.host_table(self._with_transit(self._all_bindings()), self._egress()))
+        table = rules.host_table(self._with_transit(self._all_bindings()), self._egress())
+        self._required_site.host_nft().run(table)
 
     async def update_peers(self, network_id: NetworkId, upsert: Sequence[Peer], removed_macs: Sequence[str]) -> None:
         """Members on other hosts came, changed or went.
@@ -276,8 +280,11 @@ class LinuxFabric:
         if instance_id in self._bindings:
             await self.publish_ports(instance_id, (), ())
         async with self._locks.hold(f"i-{instance_id}"):
-            known = self._plugged.get(instance_id)
-            await self._run(instance.remove, self._required_site, instance_id, known)
+            self._doomed[instance_id] = self._plugged.get(instance_id)
+            async with self._locks.hold("removal"):  # those that wait here go together with the first
+                if instance_id in self._doomed:
+                    doomed, self._doomed = self._doomed, {}
+                    await self._run(removal.remove, self._required_site, doomed)
             self._plugged.pop(instance_id, None)
 
     async def counters(self, instance_id: InstanceId) -> Mapping[str, InterfaceCounters]:
@@ -329,11 +336,10 @@ class LinuxFabric:
             self._bindings.pop(instance_id, None)
         self._state.keep_ports(instance_id, after)
         self._refresh_uplinks(sorted({one.network_id for one in new}))
-        with Nft() as nft:
-            delta = rules.host_elements("delete", self._with_transit(gone))
-            delta += rules.host_elements("add", self._with_transit(new))
-            if not nft.accepts(delta):  # somebody flushed our table
-                nft.run(rules.host_table(self._with_transit(self._all_bindings()), self._egress()))
+        delta = rules.host_elements("delete", self._with_transit(gone))
+        delta += rules.host_elements("add", self._with_transit(new))
+        if not self._required_site.host_nft().accepts(delta):  # somebody flushed our table
+            self._write_host_table()
         self._refresh_uplinks(sorted({one.network_id for one in gone} - {one.network_id for one in new}))
 
     def _refresh_uplinks(self, network_ids: Iterable[NetworkId]) -> None:
@@ -376,10 +382,10 @@ class LinuxFabric:
         """Remove everything of ours from this host, namespaces in use included. The fabric needs `start` again
         afterwards."""
         inventory = await self.inventory()
-        for instance_id in sorted(inventory.instances | set(self._bindings)):
-            await self.remove_instance(instance_id)
-        for network_id in sorted(inventory.networks | set(self._records)):
-            await self.remove_network(network_id)
+        instances = sorted(inventory.instances | set(self._bindings))
+        await asyncio.gather(*(self.remove_instance(instance_id) for instance_id in instances))
+        networks = sorted(inventory.networks | set(self._records))
+        await asyncio.gather(*(self.remove_network(network_id) for network_id in networks))
         await self._run(self._destroy_rest)
 
     def _destroy_rest(self) -> None:
@@ -389,9 +395,8 @@ class LinuxFabric:
             rtnl.run([links.link_delete(name) for name in ours])
         for path in sorted((site.run_dir / "netns").iterdir()):
             namespaces.remove(path)
-        with Nft() as nft:
-            for table in ("inet", site.guard.value):
-                nft.run(f"add table {table} moorage\ndelete table {table} moorage\n")
+        for table in ("inet", site.guard.value):
+            site.host_nft().run(f"add table {table} moorage\ndelete table {table} moorage\n")
         docker_user.remove()
         self._state.destroy()
         namespaces.release_folder(site.run_dir / "netns")

@@ -8,7 +8,7 @@ the network's bridge, guarded by `guard.py` before the port is up.
 
 import errno
 import ipaddress
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hostagent.domain import NetworkAssignment, NetworkKind, NicAssignment
@@ -107,9 +107,8 @@ def _plug(
                     reason="BRIDGE_NOT_FOUND",
                 )
             _ensure_pair(space, rtnl, site.host.fd, nic, network, link, index, host_end)
-            with Nft() as nft:
-                nft.run(guard.base(site.guard))
-                _ensure_port(site, rtnl, nft, host_end, bridge.index, nic, network, site.alias)
+            site.host_nft().run(guard.base(site.guard))
+            _ensure_port(site, rtnl, site.host_nft(), host_end, bridge.index, nic, network, site.alias)
         return
     try:
         other = site.open_network(network.network_id)
@@ -120,10 +119,7 @@ def _plug(
         if bridge is None:
             raise NotFound(f"network {network.name} has no bridge on this host", reason="NETWORK_NOT_READY")
         _ensure_pair(space, other.rtnl, other.fd, nic, network, link, index, host_end)
-        with other.entered():
-            nft = Nft()
-        with nft:
-            _ensure_port(site, other.rtnl, nft, host_end, bridge.index, nic, network, "")
+        _ensure_port(site, other.rtnl, site.network_nft(other), host_end, bridge.index, nic, network, "")
 
 
 def _ensure_pair(
@@ -226,49 +222,3 @@ def _routes(nic: NicAssignment, index: int) -> list[Route]:
             found.append(Route(f"{address}/{address.max_prefixlen}", None, index))
         found.append(Route(str(ipaddress.ip_network(destination)), str(address), index))
     return list(dict.fromkeys(found))
-
-
-# Removal ------------------------------------------------------------------------------------------------------------
-
-
-def remove(site: Site, instance_id: InstanceId, known: Collection[NetworkId] | None) -> None:
-    """Take the namespace and both ends of every interface away. Idempotent.
-
-    `known` are the isolated networks that it may be plugged into; None: look everywhere, also for host ends whose
-    namespace is gone. The interfaces are deleted one by one first: a process that still lives in the namespace would
-    keep them.
-    """
-    path = site.instance_path(instance_id)
-    ports: set[str] = set()
-    if site.host.is_namespace(path):
-        with Namespace.open(site.host, path) as space:
-            veths = [link.name for link in links.list_links(space.rtnl).values() if link.kind == "veth"]
-            ports = {names.member(instance_id, name) for name in veths}
-            space.rtnl.run([links.link_delete(name) for name in veths])
-    namespaces.remove(path)
-    if known is None:
-        spaces = [path for path in sorted((site.run_dir / "netns").glob("n-*")) if site.host.is_namespace(path)]
-    else:
-        spaces = [path for path in map(site.network_path, known) if site.host.is_namespace(path)]
-    prefix = names.member_prefix(instance_id)
-    with Rtnl() as rtnl, Nft() as nft:
-        _remove_ports(site, rtnl, nft, prefix, ports if known is not None else None)
-    for network in spaces:
-        with Namespace.open(site.host, network) as other:
-            with other.entered():
-                nft = Nft()
-            with nft:
-                _remove_ports(site, other.rtnl, nft, prefix, ports if known is not None else None)
-
-
-def _remove_ports(site: Site, rtnl: Rtnl, nft: Nft, prefix: str, known: Collection[str] | None) -> None:
-    """Host ends and their guards. Without `known` ports, whatever is named for the instance."""
-    if known is None:
-        known = {name for name in links.list_links(rtnl) if name.startswith(prefix)}
-        listing = nft.run(f"list chains {site.guard.value}")
-        known |= {word for word in listing.split() if word.startswith(prefix)}
-        if not known:
-            return
-    rtnl.run([links.link_delete(name) for name in sorted(known)])
-    if known and "table" in nft.run(f"list tables {site.guard.value}"):
-        nft.run(guard.port_removed(site.guard, sorted(known)))

@@ -34,6 +34,7 @@ _RTM_NEWNEIGH, _RTM_DELNEIGH, _RTM_GETNEIGH = 28, 29, 30
 
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER = 1, 3, 4, 5, 10
 _IFLA_PROTINFO, _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_STATS64 = 12, 18, 20, 23
+_IFLA_GROUP, _DOOMED = 27, 0x6D6F6F72
 _IFLA_AF_SPEC, _IFLA_NET_NS_FD, _IFLA_LINK_NETNSID = 26, 28, 37
 _IFLA_INFO_KIND, _IFLA_INFO_DATA = 1, 2
 _IFLA_INET6_ADDR_GEN_MODE = 8
@@ -153,6 +154,18 @@ def link_delete(name: str = "", *, index: int = 0) -> Message:
     """Remove a link; one that is not there is fine."""
     body = _ifinfo(index) + (text(_IFLA_IFNAME, name) if name else b"")
     return Message(_RTM_DELLINK, 0, body, tolerate=_GONE, what=f"delete link {name or index}")
+
+
+def delete_together(indexes: Iterable[int]) -> list[Message]:
+    """Remove several links at the price of one: all are put into a group of ours, and that is deleted."""
+    messages = [
+        Message(_RTM_NEWLINK, 0, _ifinfo(index) + u32(_IFLA_GROUP, _DOOMED), tolerate=_GONE, what=f"doom link {index}")
+        for index in indexes
+    ]
+    return [
+        *messages,
+        Message(_RTM_DELLINK, 0, _ifinfo() + u32(_IFLA_GROUP, _DOOMED), tolerate=_GONE, what="delete links"),
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,8 @@
 
 A thread may be in another network namespace than its process. So a namespace is made by a worker thread that calls
 unshare(2), binds `/proc/thread-self/ns/net` (not `/proc/self`, which is the main thread's) to a file, and goes back;
-`entered` visits one that exists. A thread that cannot get back must not run anything else, so the process is ended then:
-everything is repaired at the next start.
+`entered` visits one that exists. A thread that cannot get back must not run anything else, so the process is ended
+then: everything is repaired at the next start.
 
 Invariant: nothing here ever hands out the host's own namespace: `create` and `Namespace.open` compare inodes first.
 """

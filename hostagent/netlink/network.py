@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from hostagent.domain import NetworkAssignment, Peer
 from hostagent.netlink import forwarding, guard, links, names, namespaces
 from hostagent.netlink.namespaces import Namespace
-from hostagent.netlink.nft import Nft
 from hostagent.netlink.rtnl import Message, Rtnl
 from hostagent.netlink.site import Site
 from moorage.errors import InvalidSpec, NotReady
@@ -35,6 +34,9 @@ _SYSCTLS = {
 }
 
 
+_OUR_KINDS = ("vxlan", "veth", "bridge")
+
+
 def check(network: NetworkAssignment) -> None:
     """Refuse what cannot be built. Raises InvalidSpec."""
     names.check_id("network_id", network.network_id)
@@ -52,12 +54,15 @@ def ensure(site: Site, network: NetworkAssignment) -> None:
     check(network)
     path = site.network_path(network.network_id)
     fresh = not site.host.is_namespace(path)
+    if fresh:
+        site.contexts.drop(path.name)
     opened = namespaces.create(site.host, path, _SYSCTLS) if fresh else Namespace.open(site.host, path)
     with opened as space:
         have = {} if fresh else links.list_links(space.rtnl)
         index = _ensure_links(site, space, network, have)
-        with space.entered(), Nft() as nft:
-            nft.run(guard.base(site.guard, names.gateway_mac(network.vni), names.vxlan(network.network_id)))
+        site.network_nft(space).run(
+            guard.base(site.guard, names.gateway_mac(network.vni), names.vxlan(network.network_id))
+        )
         _program(site, space, index, network.peers, fresh=fresh or names.vxlan(network.network_id) not in have)
 
 
@@ -136,21 +141,15 @@ def change_peers(site: Site, network_id: NetworkId, before: Iterable[Peer], afte
 def remove(site: Site, network_id: NetworkId) -> None:
     """Take the network away with all that is in its namespace. Idempotent.
 
-    The links go first and one by one: a namespace is emptied by the kernel some time after its end, and until then it
+    The links go first: a namespace is emptied by the kernel some time after its end, and until then it
     would hold the VXLAN identifier.
     """
     path = site.network_path(network_id)
     if site.host.is_namespace(path):
         with Namespace.open(site.host, path) as space:
-            present = links.list_links(space.rtnl)
-            space.rtnl.run([links.link_delete(name) for name in _removal_order(present)])
+            ours = [one.index for one in links.list_links(space.rtnl).values() if one.kind in _OUR_KINDS]
+            space.rtnl.run(links.delete_together(ours))
     with Rtnl() as host:
         host.run([links.link_delete(names.uplink_outer(network_id))])
+    site.contexts.drop(path.name)
     namespaces.remove(path)
-
-
-def _removal_order(present: dict[str, links.LinkInfo]) -> list[str]:
-    """VXLAN first, so that its identifier is free soonest; bridge last."""
-    order = {"vxlan": 0, "veth": 1, "bridge": 2}
-    ours = [name for name, link in present.items() if link.kind in order]
-    return sorted(ours, key=lambda name: (order[present[name].kind], name))

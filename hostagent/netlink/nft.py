@@ -6,8 +6,10 @@ anywhere. A batch is one transaction: all or nothing, and a refused batch leaves
 keeps global state, hence one lock around every call; calls are short.
 """
 
+import contextlib
 import ctypes
 import threading
+from collections.abc import Callable
 
 from moorage.errors import Internal, NotSupported
 
@@ -74,13 +76,52 @@ class Nft:
 
     def close(self) -> None:
         """Free the context."""
-        with _lock:
-            if self._context is not None:
-                self._library.nft_ctx_free(self._context)
-                self._context = None
+        context, self._context = self._context, None
+        if context is not None:  # without the lock: this one waits for the kernel
+            self._library.nft_ctx_free(context)
 
     def __enter__(self) -> "Nft":
         return self
 
     def __exit__(self, *_exc: object) -> None:
         self.close()
+
+
+class NftCache:
+    """Contexts kept open, one per namespace, because closing one waits some ten milliseconds for the kernel to free
+    rules.
+
+    An open context keeps its namespace alive, so whoever removes a namespace calls `drop`, which closes in the
+    background.
+    """
+
+    def __init__(self) -> None:
+        self._contexts: dict[str, Nft] = {}
+        self._guard = threading.Lock()
+        self._closing: list[threading.Thread] = []
+
+    def get(self, name: str, enter: Callable[[], contextlib.AbstractContextManager[None]]) -> Nft:
+        """The context called `name`; `enter` visits its namespace, to make it there if need be."""
+        with self._guard:
+            found = self._contexts.get(name)
+            if found is None:
+                with enter():
+                    found = self._contexts[name] = Nft()
+            return found
+
+    def drop(self, name: str) -> None:
+        """Close the context called `name`, without waiting."""
+        with self._guard:
+            found = self._contexts.pop(name, None)
+            self._closing = [thread for thread in self._closing if thread.is_alive()]
+            if found is not None:
+                thread = threading.Thread(target=found.close, name=f"nft-close-{name}")
+                self._closing.append(thread)
+                thread.start()
+
+    def close(self) -> None:
+        """Close all, and wait until that is done."""
+        for name in list(self._contexts):
+            self.drop(name)
+        for thread in self._closing:
+            thread.join()

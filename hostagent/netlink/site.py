@@ -1,5 +1,6 @@
 """What every part of the plumbing needs to know of this host, in one value."""
 
+import contextlib
 import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 from hostagent.netlink import names
 from hostagent.netlink.guard import Family
 from hostagent.netlink.namespaces import HostNamespace, Namespace
+from hostagent.netlink.nft import Nft, NftCache
 from moorage.ids import InstanceId, NetworkId
 
 
@@ -19,6 +21,7 @@ class Site:
     underlay: ipaddress.IPv4Address | ipaddress.IPv6Address
     vxlan_port: int
     guard: Family
+    contexts: NftCache
 
     @property
     def alias(self) -> str:
@@ -36,3 +39,11 @@ class Site:
     def open_network(self, network_id: NetworkId) -> Namespace:
         """Open an isolated network's namespace. Raises NotFound."""
         return Namespace.open(self.host, self.network_path(network_id))
+
+    def host_nft(self) -> Nft:
+        """Packet rules of the host's namespace."""
+        return self.contexts.get("host", contextlib.nullcontext)
+
+    def network_nft(self, space: Namespace) -> Nft:
+        """Packet rules of an isolated network's namespace."""
+        return self.contexts.get(space.path.name, space.entered)

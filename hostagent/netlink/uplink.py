@@ -12,7 +12,6 @@ from pathlib import Path
 from hostagent.netlink import links, names, rules
 from hostagent.netlink.links import Route
 from hostagent.netlink.namespaces import Namespace, write_sysctls
-from hostagent.netlink.nft import Nft
 from hostagent.netlink.rtnl import Message, Rtnl
 from hostagent.netlink.rules import Binding
 from hostagent.netlink.site import Site
@@ -25,10 +24,8 @@ def ensure(site: Site, record: NetworkRecord, bindings: Sequence[Binding]) -> No
     with site.open_network(record.network_id) as space:
         _ensure_pair(site, space, record)
         _ensure_gateway(space, record)
-        with space.entered():
-            nft = Nft()
-        with nft:
-            nft.run(rules.network_table(record.network_id, [cidr for cidr, _gateway in record.subnets], bindings))
+        subnets = [cidr for cidr, _gateway in record.subnets]
+        site.network_nft(space).run(rules.network_table(record.network_id, subnets, bindings))
 
 
 def remove(site: Site, network_id: NetworkId) -> None:
@@ -43,10 +40,7 @@ def remove(site: Site, network_id: NetworkId) -> None:
             have = links.list_addresses(space.rtnl).get(bridge.index, set())
             space.rtnl.run([links.address_delete(bridge.index, address) for address in sorted(have)])
             space.sysctl({f"ipv6/conf/{bridge.name}/disable_ipv6": "1"})
-        with space.entered():
-            nft = Nft()
-        with nft:
-            nft.run("add table inet moorage\ndelete table inet moorage\n")
+        site.network_nft(space).run("add table inet moorage\ndelete table inet moorage\n")
 
 
 def _ensure_pair(site: Site, space: Namespace, record: NetworkRecord) -> None:

@@ -1,18 +1,20 @@
-"""The runtime wrapper: a shell script between the engine and runc that puts a container into the namespace prepared for it.
+"""The runtime wrapper: a shell script between the engine and runc that puts a container into the namespace prepared
+for it.
 
-Docker creates our containers without any network, which makes runc give them an empty namespace. The wrapper, registered in
-Docker's `runtimes`, edits the bundle's config.json before runc's `create` so that the `network` entry of `linux.namespaces`
-names the namespace that the agent published for this container id; every other verb goes straight to the real runtime.
+Docker creates our containers without any network, which makes runc give them an empty namespace. The wrapper,
+registered in Docker's `runtimes`, edits the bundle's config.json before runc's `create` so that the `network` entry of
+`linux.namespaces` names the namespace that the agent published for this container id; every other verb goes straight
+to the real runtime.
 
-It fails closed: no namespace published, none visible, or the host's own, and nothing starts. What it says then goes as a JSON
-line to the file that `--log` names, because that is the only place from which Docker shows a runtime's words.
+It fails closed: no namespace published, none visible, or the host's own, and nothing starts. What it says then goes as
+a JSON line to the file that `--log` names, because that is the only place from which Docker shows a runtime's words.
 
-The key is a symbolic link `<run_dir>/runtime/<container id>` to the namespace. Order of use: the engine creates the container, the
-agent publishes, the engine starts it; the link stays as long as the container may be started again.
+The key is a symbolic link `<run_dir>/runtime/<container id>` to the namespace. Order of use: the engine creates the
+container, the agent publishes, the engine starts it; the link stays as long as the container may be started again.
 
-The script is POSIX sh that forks once, for sed, which writes beside the file and renames. sed treats the file as one line, so the
-form in which an engine writes JSON does not matter; quotes inside JSON strings are escaped, so no value that a user can set
-(environment, labels, annotations) looks like the entry.
+The script is POSIX sh that forks once, for sed, which writes beside the file and renames. sed treats the file as one
+line, so the form in which an engine writes JSON does not matter; quotes inside JSON strings are escaped, so no value
+that a user can set (environment, labels, annotations) looks like the entry.
 """
 
 import os
@@ -91,8 +93,8 @@ link=$links/$id
 if [ -s "$link" ] || [ "$link" -ef /proc/self/ns/net ] || [ "$link" -ef /proc/1/ns/net ]; then
     fail "what is published for container $id is the host's network or no namespace; it is not started"
 fi
-exec 7<"$spaces" 8<"$link" || fail "the network namespace published for container $id cannot be opened; it is not started"
-mount_of 7; outside=$mount
+exec 7<"$spaces" 8<"$link" || fail "the network namespace published for container $id cannot be opened; it is not
+started" mount_of 7; outside=$mount
 mount_of 8
 exec 7<&- 8<&-
 if [ -z "$mount" ] || [ "$mount" = "$outside" ]; then
@@ -102,7 +104,8 @@ fi
 space='[[:space:]]*'
 before='"namespaces"'$space:$space'\[('$space'\{[^{}]*\}'$space',)*'$space
 entry='\{([^{}]*,)?'$space'"type"'$space:$space'"network"'$space'(,[^{}]*)?\}'
-LC_ALL=C sed -z -E -i "s|($before)$entry|\\1{\"type\":\"network\",\"path\":\"$link\"}|;t;q1" "$bundle/config.json" 2>/dev/null ||
+LC_ALL=C sed -z -E -i "s|($before)$entry|\\1{\"type\":\"network\",\"path\":\"$link\"}|;t;q1" "$bundle/config.json"
+2>/dev/null ||
     fail "the container's config.json has no network namespace to set; it is not started"
 
 exec "$real" "$@"
