@@ -87,7 +87,7 @@ def write_pid_file(path: Path, pid: int) -> None:
     temporary.replace(path)
 
 
-async def end_leftover(path: Path, *, grace_seconds: float = 5.0) -> int | None:
+async def end_leftover(path: Path, *, grace_seconds: float = 2.0) -> int | None:
     """End the process that a pid file names, if it is still that very process; then remove the file.
 
     Returns: the pid that was ended, or None when there was nothing to do.
