@@ -1,0 +1,149 @@
+"""What a host shall carry, read from a view: pure, and the same whether everything is read or one object.
+
+An isolated network's members on other hosts are its peers. A peer is known as soon as it has a host: its address is reachable
+before its process runs, so no neighbour entry is ever missing.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from controlplane.domain.hosts import Host
+from controlplane.domain.instances import DesiredState, Instance, InstanceSpec
+from controlplane.domain.kinds import HOST, INSTANCE, NETWORK
+from controlplane.domain.networks import Network, NetworkKind, Subnet
+from moorage.store.base import View
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A member on another host; mirrors moorage.v1.Peer."""
+
+    mac: str
+    addresses: tuple[str, ...]
+    host_address: str
+    host_port: int
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NicAssignment:
+    """An interface to make; mirrors moorage.v1.NicAssignment."""
+
+    network_id: str
+    name: str
+    mac: str
+    addresses: tuple[str, ...]
+    gateways: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkAssignment:
+    """A network with a member on the host, without its peers; mirrors moorage.v1.NetworkAssignment."""
+
+    network_id: str
+    name: str
+    kind: NetworkKind
+    subnets: tuple[Subnet, ...]
+    mtu: int
+    vni: int = 0
+    bridge: str = ""
+    egress: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceAssignment:
+    """An instance to carry; mirrors moorage.v1.InstanceAssignment."""
+
+    instance_id: str
+    name: str
+    project: str
+    generation: int
+    run_request: int
+    container_generation: int
+    desired: DesiredState
+    image: str
+    spec: InstanceSpec
+    nics: tuple[NicAssignment, ...] = ()
+    force: bool = False
+
+
+def instance_assignment(instance: Instance) -> InstanceAssignment:
+    """What its host is told of an instance."""
+    return InstanceAssignment(
+        instance_id=instance.uid,
+        name=instance.id,
+        project=instance.project,
+        generation=instance.generation,
+        run_request=instance.run_request,
+        container_generation=instance.container_generation,
+        desired=instance.desired,
+        image=instance.image,
+        spec=instance.effective,
+        nics=tuple(
+            NicAssignment(nic.network_uid, nic.interface, nic.mac, nic.addresses, nic.gateways) for nic in instance.nics
+        ),
+        force=instance.force,
+    )
+
+
+def network_assignment(network: Network) -> NetworkAssignment:
+    """What a host with a member is told of a network."""
+    spec = network.spec
+    return NetworkAssignment(
+        network.uid, network.id, spec.kind, spec.subnets, spec.mtu, network.vni, spec.bridge, spec.egress
+    )
+
+
+def instances_of_host(view: View, host_uid: str) -> list[Instance]:
+    """Everything placed on the host."""
+    return [found.value for found in view.find(INSTANCE, "host", host_uid)]
+
+
+def networks_of(view: View, instances: Iterable[Instance]) -> dict[str, Network]:
+    """By uid, the networks that the instances are on."""
+    uids = sorted({nic.network_uid for instance in instances for nic in instance.nics})
+    found = {}
+    for uid in uids:
+        networks = view.find(NETWORK, "uid", uid)
+        if networks:
+            found[uid] = networks[0].value
+    return found
+
+
+def hosts_of_network(view: View, network_uid: str) -> set[str]:
+    """Uids of the hosts that have a member."""
+    members = view.find(INSTANCE, "network", network_uid)
+    return {member.value.host_uid for member in members if member.value.host_uid}
+
+
+def peers_of(view: View, network_uid: str, host_uid: str) -> dict[str, Peer]:
+    """By MAC, the network's members on other hosts than `host_uid`."""
+    hosts: dict[str, Host | None] = {}
+    peers: dict[str, Peer] = {}
+    for found in view.find(INSTANCE, "network", network_uid):
+        instance = found.value
+        if not instance.host_uid or instance.host_uid == host_uid:
+            continue
+        if instance.host_uid not in hosts:
+            located = view.find(HOST, "uid", instance.host_uid)
+            hosts[instance.host_uid] = located[0].value if located else None
+        host = hosts[instance.host_uid]
+        if host is not None and host.facts.underlay_address:
+            peers.update(peers_by_mac(instance, network_uid, host))
+    return peers
+
+
+def peers_by_mac(instance: Instance, network_uid: str, host: Host) -> dict[str, Peer]:
+    """What other hosts are told of the instance's interfaces on one network."""
+    names = tuple(dict.fromkeys((instance.effective.hostname, instance.id)))
+    return {
+        nic.mac: Peer(
+            nic.mac,
+            tuple(address.split("/")[0] for address in nic.addresses),
+            host.facts.underlay_address,
+            host.facts.vxlan_port or 4789,
+            names,
+        )
+        for nic in instance.nics
+        if nic.network_uid == network_uid
+    }

@@ -1,0 +1,157 @@
+"""Turns the store's changes into marks on the sessions that they concern, and keeps the set of sessions.
+
+Which host cares about what: an instance's host about the instance; every host with a member of an isolated network about the
+members elsewhere and about the network; nobody else.
+"""
+
+import logging
+from collections.abc import Callable
+
+from controlplane.dispatch.assignments import hosts_of_network
+from controlplane.dispatch.sessions import Session
+from controlplane.domain.hosts import Host
+from controlplane.domain.instances import Instance
+from controlplane.domain.kinds import HOST, INSTANCE, NETWORK
+from moorage.clock import Clock
+from moorage.errors import HistoryCompacted, Unavailable
+from moorage.store.base import Batch, Store
+
+log = logging.getLogger(__name__)
+
+
+class Dispatcher:
+    """All sessions. At most one a host: a newer one ends the older."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._sessions: dict[str, Session] = {}
+
+    @property
+    def store_id(self) -> str:
+        """Tells agents whether the control plane's memory is the one that they know."""
+        return self._store.id
+
+    @property
+    def term(self) -> int:
+        """Of this control plane; raised at every start."""
+        return self._store.epoch
+
+    def open(self, host_uid: str, epoch: int) -> Session:
+        """A new session, instead of the one that the host may have had."""
+        old = self._sessions.get(host_uid)
+        if old is not None:
+            old.close("a newer session of this host has begun")
+        session = Session(host_uid, epoch)
+        session.last_heard = self._clock.monotonic()
+        self._sessions[host_uid] = session
+        return session
+
+    def closed(self, session: Session) -> bool:
+        """The session has ended. Returns whether it was the host's newest, so that the host is away now."""
+        if self._sessions.get(session.host_uid) is session:
+            del self._sessions[session.host_uid]
+            return True
+        return False
+
+    def session(self, host_uid: str) -> Session:
+        """The host's session.
+
+        Raises:
+            Unavailable: HOST_AWAY.
+        """
+        found = self._sessions.get(host_uid)
+        if found is None:
+            raise Unavailable("the host's agent is not connected; try again when it is", reason="HOST_AWAY")
+        return found
+
+    def sessions(self) -> list[Session]:
+        """Those that are open."""
+        return list(self._sessions.values())
+
+    def end(self, host_uid: str, reason: str) -> None:
+        """End a host's session, for example because the host was removed."""
+        found = self._sessions.get(host_uid)
+        if found is not None:
+            found.close(reason)
+
+    async def run(self) -> None:
+        """Mark sessions until cancelled."""
+        while True:
+            _, watch = self._store.view_and_watch((HOST, INSTANCE, NETWORK))
+            for session in self._sessions.values():
+                self._mark_everything(session)
+            async with watch:
+                try:
+                    async for batch in watch:
+                        self._mark(batch)
+                except HistoryCompacted:
+                    log.info("fell behind the store's history; comparing everything")
+
+    def _mark(self, batch: Batch) -> None:
+        touched: set[str] = set()
+
+        def mark(host_uid: str, instance_uid: str = "", network_uid: str = "") -> None:
+            session = self._sessions.get(host_uid)
+            if session is not None:
+                session.mark(instance_uid, network_uid)
+                touched.add(host_uid)
+
+        for change in batch.changes:
+            before = change.before.value if change.before is not None else None
+            after = change.after.value if change.after is not None else None
+            if change.kind is INSTANCE:
+                self._mark_instance(before, after, mark)
+            elif change.kind is NETWORK and after is not None:
+                for host_uid in hosts_of_network(self._store.view(), after.uid):
+                    mark(host_uid, network_uid=after.uid)
+            elif change.kind is HOST and _moved(before, after):
+                self._mark_neighbours(after or before, mark)
+            if change.kind is HOST and after is None and before is not None:
+                self.end(before.uid, "this host was removed")
+        for host_uid in touched:
+            self._sessions[host_uid].wake()
+
+    def _mark_instance(self, before: Instance | None, after: Instance | None, mark: Callable[..., None]) -> None:
+        for instance in (before, after):
+            if instance is not None and instance.host_uid:
+                mark(instance.host_uid, instance_uid=instance.uid)
+        if before is not None and after is not None and _same_place(before, after):
+            return
+        view = self._store.view()
+        networks = {nic.network_uid for instance in (before, after) if instance is not None for nic in instance.nics}
+        for network_uid in networks:
+            for host_uid in hosts_of_network(view, network_uid):
+                mark(host_uid, network_uid=network_uid)
+
+    def _mark_neighbours(self, host: Host | None, mark: Callable[..., None]) -> None:
+        """The host's address changed: everybody who sends frames to it must know."""
+        if host is None:
+            return
+        view = self._store.view()
+        networks = {nic.network_uid for i in view.find(INSTANCE, "host", host.uid) for nic in i.value.nics}
+        for network_uid in networks:
+            for host_uid in hosts_of_network(view, network_uid):
+                mark(host_uid, network_uid=network_uid)
+
+    def _mark_everything(self, session: Session) -> None:
+        view = self._store.view()
+        for found in view.find(INSTANCE, "host", session.host_uid):
+            session.mark(instance_uid=found.value.uid)
+            for nic in found.value.nics:
+                session.mark(network_uid=nic.network_uid)
+        for uid in session.known_instances():
+            session.mark(instance_uid=uid)
+        session.wake()
+
+
+def _same_place(before: Instance, after: Instance) -> bool:
+    same_names = (before.effective.hostname, before.id) == (after.effective.hostname, after.id)
+    return before.host_uid == after.host_uid and before.nics == after.nics and same_names
+
+
+def _moved(before: Host | None, after: Host | None) -> bool:
+    if before is None or after is None:
+        return before is not None
+    one, other = before.facts, after.facts
+    return (one.underlay_address, one.vxlan_port) != (other.underlay_address, other.vxlan_port)

@@ -1,0 +1,102 @@
+"""Hosts, zones and what enrolls them: mirrors protos/moorage/v1/hosts.proto and zones.proto."""
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+
+class HostAdminState(enum.Enum):
+    """Whether the host may be given work."""
+
+    ENABLED = 1
+    CORDONED = 2
+    DRAINING = 3
+    MAINTENANCE = 4
+
+
+class HostLinkState(enum.Enum):
+    """Whether the agent can be reached."""
+
+    CONNECTING = 1
+    UP = 2
+    DISCONNECTED = 3
+    DOWN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """What an agent found on its machine."""
+
+    agent_version: str = ""
+    platform: str = ""
+    cpu_millis: int = 0
+    memory_bytes: int = 0
+    engine_version: str = ""
+    engine_api_version: str = ""
+    kernel: str = ""
+    cgroup_version: int = 0
+    underlay_address: str = ""
+    vxlan_port: int = 0
+    registry_proxy_port: int = 0
+    hostname: str = ""
+    bridges: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HostCondition:
+    """Something that is wrong with a host."""
+
+    reason: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantinedItem:
+    """Something that carries our mark but that nobody assigned."""
+
+    kind: str = ""
+    id: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A machine that carries instances."""
+
+    uid: str
+    id: str
+    create_time: datetime
+    zone: str = ""  # the last part of its name
+    labels: Mapping[str, str] = field(default_factory=dict)
+    admin_state: HostAdminState = HostAdminState.ENABLED
+    generation: int = 1
+    link_state: HostLinkState = HostLinkState.CONNECTING
+    link_change_time: datetime | None = None
+    facts: HostFacts = HostFacts()
+    conditions: tuple[HostCondition, ...] = ()
+    quarantined: tuple[QuarantinedItem, ...] = ()
+    sweep_brake: str = ""
+    nonce: str = ""  # of the agent's data directory; another one is another machine with a copied identity
+    epoch: int = 0  # of the agent
+
+    @property
+    def name(self) -> str:
+        """hosts/{host}."""
+        return f"hosts/{self.id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Zone:
+    """A failure domain."""
+
+    uid: str
+    id: str
+    create_time: datetime
+    description: str = ""
+    generation: int = 1
+
+    @property
+    def name(self) -> str:
+        """zones/{zone}."""
+        return f"zones/{self.id}"

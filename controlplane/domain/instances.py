@@ -1,0 +1,215 @@
+"""Instances: mirrors protos/moorage/v1/instances.proto."""
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from controlplane.domain.containers import (
+    Device,
+    HealthCheck,
+    Mount,
+    PublishedPort,
+    Resources,
+    RestartPolicy,
+    Ulimit,
+)
+
+
+class DesiredState(enum.Enum):
+    """What the control plane wants of an instance."""
+
+    RUNNING = 1
+    STOPPED = 2
+    PAUSED = 3
+    DELETED = 4
+
+
+class InstanceState(enum.IntEnum):
+    """Observed; within a run it only rises."""
+
+    UNSPECIFIED = 0
+    PENDING = 100
+    ASSIGNED = 200
+    PULLING = 300
+    PREPARING = 400
+    STARTING = 500
+    RUNNING = 600
+    PAUSED = 650
+    STOPPING = 700
+    STOPPED = 800
+    FAILED = 850
+    DELETING = 900
+    DELETED = 1000
+
+
+class PlacementStrategy(enum.Enum):
+    """How the scheduler chooses among the hosts that fit."""
+
+    UNSPECIFIED = 0
+    SPREAD = 1
+    PACK = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Nic:
+    """An interface that the user asks for."""
+
+    network: str = ""  # projects/{project}/networks/{network}
+    interface: str = ""
+    addresses: tuple[str, ...] = ()
+    mac: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Affinity:
+    """Near to, or far from, instances of the project with all these labels."""
+
+    labels: Mapping[str, str] = field(default_factory=dict)
+    topology: str = ""
+    soft: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where an instance may run."""
+
+    host: str = ""  # hosts/{host}
+    zone: str = ""  # zones/{zone}
+    host_labels: Mapping[str, str] = field(default_factory=dict)
+    affinity: tuple[Affinity, ...] = ()
+    anti_affinity: tuple[Affinity, ...] = ()
+    strategy: PlacementStrategy = PlacementStrategy.UNSPECIFIED
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceSpec:
+    """What the user asks of an instance."""
+
+    template: str = ""
+    command: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    user: str = ""
+    workdir: str = ""
+    hostname: str = ""
+    resources: Resources = Resources()
+    ulimits: tuple[Ulimit, ...] = ()
+    capabilities_add: tuple[str, ...] = ()
+    capabilities_drop: tuple[str, ...] = ()
+    privileged: bool = False
+    read_only_root: bool = False
+    init: bool = False
+    tty: bool = False
+    stdin_open: bool = False
+    mounts: tuple[Mount, ...] = ()
+    devices: tuple[Device, ...] = ()
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    health_check: HealthCheck | None = None
+    stop_signal: str = ""
+    stop_grace_seconds: float | None = None
+    published_ports: tuple[PublishedPort, ...] = ()
+    restart: RestartPolicy = RestartPolicy()
+    nics: tuple[Nic, ...] = ()
+    no_network: bool = False
+    dns_servers: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    extra_hosts: Mapping[str, str] = field(default_factory=dict)
+    placement: Placement = Placement()
+    log_max_bytes: int = 0
+    log_max_files: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FilterResult:
+    """What one filter did."""
+
+    filter: str
+    hosts_removed: int
+    explanation: str
+    examples: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HostScore:
+    """How good a host was."""
+
+    host: str
+    score: float
+    explanation: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PlacementExplanation:
+    """Why an instance is where it is, or nowhere."""
+
+    host: str = ""
+    summary: str = ""
+    hosts_considered: int = 0
+    filters: tuple[FilterResult, ...] = ()
+    scores: tuple[HostScore, ...] = ()
+    decide_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceNic:
+    """An interface as it was given: addresses are leased in the transaction that made the instance."""
+
+    network_uid: str
+    network: str  # projects/{project}/networks/{network}
+    interface: str
+    mac: str
+    addresses: tuple[str, ...]  # with prefix length
+    gateways: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What the agent said last. Ordered by (epoch, run, sequence)."""
+
+    state: InstanceState = InstanceState.PENDING
+    reason: str = ""
+    message: str = ""
+    run: int = 0
+    epoch: int = 0  # of the agent
+    sequence: int = 0
+    generation: int = 0
+    restarts: int = 0
+    exit_code: int | None = None
+    oom_killed: bool = False
+    health: str = ""
+    start_time: datetime | None = None
+    finish_time: datetime | None = None
+    pull_percent: int = 0
+    container_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One container in one place."""
+
+    uid: str
+    project: str
+    id: str  # the last part of the name
+    create_time: datetime
+    spec: InstanceSpec
+    effective: InstanceSpec  # spec with the template's defaults worked in; what the host is told
+    template_uid: str
+    image: str  # repository@digest in the platform's registry
+    platforms: tuple[str, ...]  # that the image offers
+    nics: tuple[InstanceNic, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    desired: DesiredState = DesiredState.RUNNING
+    generation: int = 1  # raised by every change but an observation
+    run_request: int = 1
+    container_generation: int = 1
+    force: bool = False
+    host_uid: str = ""
+    host: str = ""  # the last part of the host's name
+    observed: Observed = Observed()
+    placement: PlacementExplanation | None = None
+
+    @property
+    def name(self) -> str:
+        """projects/{project}/instances/{instance}."""
+        return f"projects/{self.project}/instances/{self.id}"

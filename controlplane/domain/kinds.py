@@ -1,0 +1,88 @@
+"""Which records the store holds: under which key each is kept, and by what else it is found.
+
+Objects that users name are keyed by project and name, so that a listing in order of name is a range of keys; what refers to
+them does so by uid, which an index finds. Names may be used again once the object is gone, uids never.
+"""
+
+from typing import Any
+
+from controlplane.access.join_tokens import JoinToken
+from controlplane.access.keys import ApiKey
+from controlplane.domain.hosts import Host, Zone
+from controlplane.domain.instances import Instance
+from controlplane.domain.networks import AddressLease, Network
+from controlplane.domain.operations import AuditEvent, Event, Operation, OperationState, RequestRecord
+from controlplane.domain.projects import Member, Project
+from controlplane.domain.templates import Template
+from moorage.store.base import Kind
+
+PROJECT = Kind("project", Project, key=lambda p: p.id, indexes={"uid": lambda p: (p.uid,)})
+MEMBER = Kind("member", Member, key=lambda m: f"{m.project}/{m.user}", indexes={"user": lambda m: (m.user,)})
+API_KEY = Kind("api_key", ApiKey, key=lambda k: k.id, indexes={"user": lambda k: (k.user,)})
+JOIN_TOKEN = Kind("join_token", JoinToken, key=lambda t: t.id)
+ZONE = Kind("zone", Zone, key=lambda z: z.id)
+HOST = Kind("host", Host, key=lambda h: h.id, indexes={"uid": lambda h: (h.uid,), "zone": lambda h: (h.zone,)})
+TEMPLATE = Kind(
+    "template",
+    Template,
+    key=lambda t: f"{t.project}/{t.id}",
+    indexes={
+        "uid": lambda t: (t.uid,),
+        "repository": lambda t: (t.repository,),
+        "state": lambda t: (t.status.state.name,),
+    },
+)
+NETWORK = Kind(
+    "network",
+    Network,
+    key=lambda n: f"{n.project}/{n.id}",
+    indexes={"uid": lambda n: (n.uid,), "vni": lambda n: (str(n.vni),) if n.vni else ()},
+)
+INSTANCE = Kind(
+    "instance",
+    Instance,
+    key=lambda i: f"{i.project}/{i.id}",
+    indexes={
+        "uid": lambda i: (i.uid,),
+        "host": lambda i: (i.host_uid,) if i.host_uid else ("unplaced",),
+        "network": lambda i: tuple({nic.network_uid for nic in i.nics}),
+        "template": lambda i: (i.template_uid,),
+    },
+)
+# Owner and network find the leases of an instance and the members of a network; the key makes an address unique in its network.
+ADDRESS = Kind(
+    "address",
+    AddressLease,
+    key=lambda a: f"{a.network_uid}/{a.address}",
+    indexes={
+        "owner": lambda a: (a.owner_uid,),
+        "network": lambda a: (a.network_uid,),
+        "mac": lambda a: (f"{a.network_uid}/{a.mac}",),
+    },
+)
+OPERATION = Kind(
+    "operation",
+    Operation,
+    key=lambda o: f"{o.project}/{o.uid}",
+    indexes={"state": lambda o: (OperationState(o.state).name,), "target": lambda o: (o.target,)},
+)
+EVENT = Kind("event", Event, key=lambda e: f"{e.project}/{e.uid}", indexes={"age": lambda e: (e.uid[:6],)})
+AUDIT_EVENT = Kind("audit_event", AuditEvent, key=lambda e: e.uid)
+REQUEST = Kind("request", RequestRecord, key=lambda r: r.key)
+
+ALL_KINDS: tuple[Kind[Any], ...] = (
+    PROJECT,
+    MEMBER,
+    API_KEY,
+    JOIN_TOKEN,
+    ZONE,
+    HOST,
+    TEMPLATE,
+    NETWORK,
+    INSTANCE,
+    ADDRESS,
+    OPERATION,
+    EVENT,
+    AUDIT_EVENT,
+    REQUEST,
+)

@@ -1,0 +1,65 @@
+"""Networks and the addresses that are given out: mirrors protos/moorage/v1/networks.proto."""
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+
+class NetworkKind(enum.Enum):
+    """How a network reaches its members."""
+
+    UNSPECIFIED = 0
+    ISOLATED = 1
+    SHARED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Subnet:
+    """One subnet; see the proto for the defaults."""
+
+    cidr: str = ""
+    gateway: str = ""
+    ranges: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSpec:
+    """What the user asks of a network, with defaults worked in once it is stored."""
+
+    kind: NetworkKind = NetworkKind.UNSPECIFIED
+    subnets: tuple[Subnet, ...] = ()
+    egress: bool = False
+    bridge: str = ""
+    mtu: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A network of a project."""
+
+    uid: str
+    project: str
+    id: str
+    create_time: datetime
+    spec: NetworkSpec
+    vni: int = 0
+    labels: Mapping[str, str] = field(default_factory=dict)
+    generation: int = 1
+
+    @property
+    def name(self) -> str:
+        """projects/{project}/networks/{network}."""
+        return f"projects/{self.project}/networks/{self.id}"
+
+
+@dataclass(frozen=True, slots=True)
+class AddressLease:
+    """One address that is given out; exists exactly as long as its owner does."""
+
+    network_uid: str
+    address: str  # without prefix length
+    owner_uid: str
+    interface: str
+    mac: str
+    create_time: datetime

@@ -1,0 +1,51 @@
+"""Events: written in the transaction that makes them true, so that history never tells what did not happen."""
+
+import time
+from typing import Any, Protocol
+
+from controlplane.domain.kinds import AUDIT_EVENT, EVENT
+from controlplane.domain.operations import Event
+from moorage.clock import Clock
+from moorage.ids import new_id
+from moorage.store.base import Kind, Transaction
+
+LARGEST_HISTORY = 20_000  # events, and as many audit events
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+def time_id() -> str:
+    """An id that rises with time: 12 hexadecimal digits of milliseconds, and chance."""
+    return f"{time.time_ns() // 1_000_000:012x}{new_id()[:6]}"
+
+
+def record_event(
+    tx: Transaction,
+    clock: Clock,
+    target: _Named,
+    reason: str,
+    message: str,
+    *,
+    project: str = "",
+    severity: str = "normal",
+) -> None:
+    """Add an event about `target`."""
+    tx.put(EVENT, Event(time_id(), project, clock.now(), target.name, reason, message, severity))
+
+
+def trim(tx: Transaction, keep: int = LARGEST_HISTORY) -> int:
+    """Drop the oldest events beyond `keep`, of both kinds. Returns how many."""
+    return _trim_kind(tx, EVENT, keep) + _trim_kind(tx, AUDIT_EVENT, keep)
+
+
+def _trim_kind(tx: Transaction, kind: Kind[Any], keep: int) -> int:
+    surplus = tx.count(kind) - keep
+    if surplus <= 0:
+        return 0
+    records = sorted((found.value for found in tx.all(kind)), key=lambda record: record.uid)
+    for record in records[:surplus]:
+        tx.delete(kind, kind.key(record))
+    return surplus

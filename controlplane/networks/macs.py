@@ -1,0 +1,23 @@
+"""MAC addresses: given ones checked, others derived, so that an instance keeps its MAC over replacement and restart."""
+
+import hashlib
+import ipaddress
+import re
+
+_MAC = re.compile(r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}$")
+
+
+def derived_mac(network_uid: str, address: str) -> str:
+    """A locally administered MAC. An IPv4 address makes it unique in its network; for IPv6 a hash does, near enough."""
+    parsed = ipaddress.ip_address(address)
+    tail = parsed.packed if parsed.version == 4 else hashlib.sha256(network_uid.encode() + parsed.packed).digest()[:4]
+    first = 0x02 if parsed.version == 4 else 0x06
+    return ":".join(f"{byte:02x}" for byte in (first, 0x6D, *tail))
+
+
+def normal_mac(text: str) -> str | None:
+    """In lower case with colons; None when it is no unicast MAC."""
+    mac = text.lower().replace("-", ":")
+    if not _MAC.match(mac) or int(mac[:2], 16) & 1 or mac == "00:00:00:00:00:00":
+        return None
+    return mac

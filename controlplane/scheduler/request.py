@@ -1,0 +1,81 @@
+"""What an instance asks of a host, reduced to what the scheduler looks at. Equal requests are placed in one go."""
+
+from dataclasses import dataclass
+
+from controlplane.domain.containers import PublishedPort
+from controlplane.domain.instances import Affinity, Instance, PlacementStrategy
+
+
+@dataclass(frozen=True, slots=True)
+class AffinityTerm:
+    """Near to, or far from, instances of the project that have all these labels."""
+
+    labels: tuple[tuple[str, str], ...]
+    topology: str  # "host", "zone", or the name of a host label
+    is_soft: bool
+
+    def matches(self, labels: "dict[str, str] | object") -> bool:
+        """Whether an instance with these labels is meant."""
+        assert hasattr(labels, "get")
+        return all(labels.get(key) == value for key, value in self.labels)
+
+
+@dataclass(frozen=True, slots=True)
+class PlacementRequest:
+    """One instance's wishes. Hashable: instances with equal requests form a group."""
+
+    project: str
+    labels: tuple[tuple[str, str], ...]
+    template_uid: str
+    platforms: tuple[str, ...]
+    cpu_millis: int
+    memory_bytes: int
+    ports: tuple[tuple[str, int, str], ...]  # (protocol, port, host address or empty)
+    host: str  # last part of the name; empty: any
+    zone: str
+    host_labels: tuple[tuple[str, str], ...]
+    bridges: tuple[str, ...]
+    affinity: tuple[AffinityTerm, ...]
+    anti_affinity: tuple[AffinityTerm, ...]
+    packs: bool
+
+
+def request_of(instance: Instance, bridges: tuple[str, ...] = ()) -> PlacementRequest:
+    """What `instance` asks for. `bridges` are those of its shared networks."""
+    spec = instance.effective
+    placement = spec.placement
+    return PlacementRequest(
+        project=instance.project,
+        labels=_items(instance.labels),
+        template_uid=instance.template_uid,
+        platforms=instance.platforms,
+        cpu_millis=spec.resources.cpu_millis,
+        memory_bytes=spec.resources.memory_bytes,
+        ports=tuple(sorted(port_key(port) for port in spec.published_ports)),
+        host=placement.host.removeprefix("hosts/"),
+        zone=placement.zone.removeprefix("zones/"),
+        host_labels=_items(placement.host_labels),
+        bridges=bridges,
+        affinity=_terms(placement.affinity),
+        anti_affinity=_terms(placement.anti_affinity),
+        packs=placement.strategy is PlacementStrategy.PACK,
+    )
+
+
+def port_key(port: PublishedPort) -> tuple[str, int, str]:
+    """(protocol, host port, host address or empty for all)."""
+    return (port.protocol or "tcp", port.host_port, port.host_address)
+
+
+def ports_clash(one: tuple[str, int, str], other: tuple[str, int, str]) -> bool:
+    """Whether both cannot be on one host: the same port, and addresses that overlap."""
+    return one[:2] == other[:2] and (one[2] == other[2] or not one[2] or not other[2])
+
+
+def _items(mapping: "dict[str, str] | object") -> tuple[tuple[str, str], ...]:
+    assert hasattr(mapping, "items")
+    return tuple(sorted(mapping.items()))
+
+
+def _terms(terms: tuple[Affinity, ...]) -> tuple[AffinityTerm, ...]:
+    return tuple(AffinityTerm(_items(term.labels), term.topology or "host", term.soft) for term in terms)

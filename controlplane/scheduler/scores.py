@@ -1,0 +1,58 @@
+"""Scores: which of the hosts that fit is best. Higher is better; equal scores go to the first host in order of name."""
+
+import numpy as np
+import numpy.typing as npt
+
+from controlplane.scheduler.filters import places_of
+from controlplane.scheduler.fleet import Fleet
+from controlplane.scheduler.request import PlacementRequest
+
+FloatColumn = npt.NDArray[np.float64]
+
+_TEMPLATE_WEIGHT = 1.0  # an instance of the same template on the host
+_INSTANCE_WEIGHT = 0.1  # any instance
+_LOAD_WEIGHT = 1.0  # the host's fullest resource, 0-1
+_WISH_WEIGHT = 10.0  # a soft affinity goes before balance
+
+
+def load(fleet: Fleet) -> FloatColumn:
+    """How full each host's fullest resource is, 0-1 (more when it is overcommitted)."""
+    cpu = fleet.cpu_used / np.maximum(fleet.cpu_total, 1)
+    memory = fleet.memory_used / np.maximum(fleet.memory_total, 1)
+    return np.maximum(cpu, memory)
+
+
+def score(request: PlacementRequest, fleet: Fleet) -> FloatColumn:
+    """Every host's score for the request."""
+    busy = _LOAD_WEIGHT * load(fleet) + _INSTANCE_WEIGHT * fleet.instances
+    if request.packs:
+        scores: FloatColumn = busy
+    else:
+        same = np.fromiter(
+            (
+                sum(
+                    1
+                    for placed in members.values()
+                    if placed.template_uid == request.template_uid and placed.project == request.project
+                )
+                for members in fleet.members
+            ),
+            np.float64,
+            len(fleet.hosts),
+        )
+        scores = -busy - _TEMPLATE_WEIGHT * same
+    for terms, sign in ((request.affinity, 1.0), (request.anti_affinity, -1.0)):
+        for term in terms:
+            if term.is_soft:
+                places = places_of(term, request.project, fleet) - {""}
+                near = [fleet.topology(row, term.topology) in places for row in range(len(fleet.hosts))]
+                scores = scores + sign * _WISH_WEIGHT * np.array(near, np.float64)
+    return scores
+
+
+def explain(fleet: Fleet, row: int) -> str:
+    """What the host carries, in words."""
+    return (
+        f"{int(fleet.instances[row])} instances, cpu {int(fleet.cpu_used[row])}/{int(fleet.cpu_total[row])} m, "
+        f"memory {int(fleet.memory_used[row]) >> 20}/{int(fleet.memory_total[row]) >> 20} MiB"
+    )

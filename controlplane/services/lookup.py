@@ -1,0 +1,108 @@
+"""Reads that every service needs: an object by its name or uid, its etag, and a retried create."""
+
+import hashlib
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from controlplane.domain.hosts import Host
+from controlplane.domain.instances import Instance
+from controlplane.domain.kinds import HOST, INSTANCE, NETWORK, PROJECT, REQUEST, TEMPLATE
+from controlplane.domain.networks import Network
+from controlplane.domain.operations import RequestRecord
+from controlplane.domain.projects import Project
+from controlplane.domain.templates import Template
+from moorage.errors import AlreadyExists, NotFound, VersionConflict
+from moorage.store.base import Kind, Transaction, View
+
+T = TypeVar("T")
+
+REQUEST_MEMORY = timedelta(hours=24)  # how long a request id is remembered
+
+
+def require(view: View, kind: Kind[T], key: str, name: str) -> T:
+    """The record.
+
+    Raises:
+        NotFound: naming the object.
+    """
+    found = view.get(kind, key)
+    if found is None:
+        raise NotFound(f"{name} does not exist", metadata={"name": name})
+    return found.value
+
+
+def project(view: View, project_id: str) -> Project:
+    """A project by its id. Raises NotFound."""
+    return require(view, PROJECT, project_id, f"projects/{project_id}")
+
+
+def host(view: View, host_id: str) -> Host:
+    """A host by the last part of its name. Raises NotFound."""
+    return require(view, HOST, host_id, f"hosts/{host_id}")
+
+
+def instance(view: View, project_id: str, instance_id: str) -> Instance:
+    """An instance by name. Raises NotFound."""
+    return require(view, INSTANCE, f"{project_id}/{instance_id}", f"projects/{project_id}/instances/{instance_id}")
+
+
+def network(view: View, project_id: str, network_id: str) -> Network:
+    """A network by name. Raises NotFound."""
+    return require(view, NETWORK, f"{project_id}/{network_id}", f"projects/{project_id}/networks/{network_id}")
+
+
+def template(view: View, project_id: str, template_id: str) -> Template:
+    """A template by name. Raises NotFound."""
+    return require(view, TEMPLATE, f"{project_id}/{template_id}", f"projects/{project_id}/templates/{template_id}")
+
+
+def by_uid(view: View, kind: Kind[T], uid: str) -> T | None:
+    """The record with this uid, or None."""
+    found = view.find(kind, "uid", uid)
+    return found[0].value if found else None
+
+
+def etag_of(record: Any) -> str:
+    """Changes with every change that a call makes; observations do not change it."""
+    return f"{record.uid}-{record.generation}"
+
+
+def check_etag(record: Any, etag: str, name: str) -> None:
+    """Let an absent or current etag pass.
+
+    Raises:
+        VersionConflict: ETAG_MISMATCH.
+    """
+    if etag and etag != etag_of(record):
+        raise VersionConflict(f"{name} has changed since you read it; read it again", metadata={"name": name})
+
+
+def remembered(tx: View, key: str, body: bytes) -> tuple[str, ...] | None:
+    """Names that the request with this key made before, or None for a new one.
+
+    Raises:
+        AlreadyExists: REQUEST_ID_REUSED, the id came with another body.
+    """
+    found = tx.get(REQUEST, key)
+    if found is None:
+        return None
+    if found.value.body_digest != _digest(body):
+        raise AlreadyExists("this request_id was used for another request; use a new one", reason="REQUEST_ID_REUSED")
+    return found.value.names
+
+
+def remember(tx: Transaction, key: str, body: bytes, names: tuple[str, ...], now: Any) -> None:
+    """Keep what a request made. Also forgets a few that are too old, so that the table stays bounded."""
+    tx.put(REQUEST, RequestRecord(key, _digest(body), names, now))
+
+
+def forget_old_requests(tx: Transaction, now: Any, limit: int = 1000) -> int:
+    """Remove request ids older than REQUEST_MEMORY; at most `limit` in one go. Returns how many."""
+    old = [r.value.key for r in tx.all(REQUEST) if now - r.value.time > REQUEST_MEMORY][:limit]
+    for key in old:
+        tx.delete(REQUEST, key)
+    return len(old)
+
+
+def _digest(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()

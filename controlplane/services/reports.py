@@ -1,0 +1,201 @@
+"""What agents say about their host and its instances, written into the store.
+
+Order: a report counts only if (agent epoch, run, sequence) is newer than what is known, and only from the host that carries the
+instance. A host can say nothing about another host's instances.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from controlplane.domain.hosts import Host, HostCondition, HostFacts, HostLinkState, QuarantinedItem
+from controlplane.domain.instances import DesiredState, Instance, InstanceState, Observed
+from controlplane.domain.kinds import HOST, INSTANCE
+from controlplane.history import record_event
+from controlplane.services import lookup
+from controlplane.services.context import Context
+from controlplane.services.instances import release
+from moorage.errors import Unauthenticated, VersionConflict
+from moorage.store.base import Transaction
+
+#: Changes of state that people want to read about.
+_TOLD = {
+    InstanceState.RUNNING: "RUNNING",
+    InstanceState.STOPPED: "STOPPED",
+    InstanceState.FAILED: "FAILED",
+    InstanceState.PAUSED: "PAUSED",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One instance as its agent sees it; mirrors moorage.v1.InstanceReport."""
+
+    instance_id: str
+    run: int = 0
+    sequence: int = 0
+    state: InstanceState = InstanceState.UNSPECIFIED
+    reason: str = ""
+    message: str = ""
+    container_id: str = ""
+    exit_code: int | None = None
+    oom_killed: bool = False
+    restarts: int = 0
+    health: str = ""
+    started_at: float | None = None
+    finished_at: float | None = None
+    pull_percent: int = 0
+    generation: int = 0
+
+
+class ReportService:
+    """Applies what agents report."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def connect(self, host_uid: str, facts: HostFacts, nonce: str, epoch: int) -> Host:
+        """A session begins.
+
+        Raises:
+            Unauthenticated: HOST_REMOVED.
+            VersionConflict: HOST_IDENTITY_TAKEN, another machine has this identity, or an older agent came back.
+        """
+
+        def apply(tx: Transaction) -> Host:
+            host = lookup.by_uid(tx, HOST, host_uid)
+            if host is None:
+                raise Unauthenticated("this host was removed; join it anew", reason="HOST_REMOVED")
+            if host.nonce and host.nonce != nonce:
+                raise VersionConflict(
+                    f"{host.name} is another machine; its identity was copied. Join this one under a name of its own",
+                    reason="HOST_IDENTITY_TAKEN",
+                )
+            if epoch < host.epoch:
+                raise VersionConflict(
+                    f"a newer agent of {host.name} has connected meanwhile", reason="HOST_IDENTITY_TAKEN"
+                )
+            now = self._context.clock.now()
+            changed = replace(
+                host, facts=facts, nonce=nonce, epoch=epoch, link_state=HostLinkState.UP, link_change_time=now
+            )
+            tx.put(HOST, changed)
+            if host.link_state is not HostLinkState.UP:
+                record_event(tx, self._context.clock, host, "UP", f"agent {facts.agent_version} connected")
+            return changed
+
+        return await self._context.store.update(apply)
+
+    async def set_link(self, host_uid: str, state: HostLinkState, why: str) -> None:
+        """The session ended, or has been away for too long."""
+
+        def apply(tx: Transaction) -> None:
+            host = lookup.by_uid(tx, HOST, host_uid)
+            if host is None or host.link_state is state:
+                return
+            tx.put(HOST, replace(host, link_state=state, link_change_time=self._context.clock.now()))
+            severity = "normal" if state is HostLinkState.UP else "warning"
+            record_event(tx, self._context.clock, host, state.name, why, severity=severity)
+
+        await self._context.store.update(apply)
+
+    async def heartbeat(
+        self,
+        host_uid: str,
+        conditions: Sequence[HostCondition],
+        quarantined: Sequence[QuarantinedItem],
+        sweep_brake: str,
+        facts: HostFacts | None,
+    ) -> None:
+        """Keep what a heartbeat says, if it is news."""
+
+        def apply(tx: Transaction) -> None:
+            host = lookup.by_uid(tx, HOST, host_uid)
+            if host is None:
+                return
+            changed = replace(
+                host,
+                conditions=tuple(conditions),
+                quarantined=tuple(quarantined),
+                sweep_brake=sweep_brake,
+                facts=host.facts if facts is None else facts,
+            )
+            if changed == host:
+                return
+            tx.put(HOST, changed)
+            for condition in conditions:
+                if condition not in host.conditions:
+                    record_event(tx, self._context.clock, host, condition.reason, condition.message, severity="warning")
+            if sweep_brake and not host.sweep_brake:
+                record_event(tx, self._context.clock, host, "SWEEP_HELD", sweep_brake, severity="warning")
+
+        await self._context.store.update(apply)
+
+    async def instances(self, host_uid: str, epoch: int, reports: Sequence[Report]) -> None:
+        """Apply a batch in one transaction. Instances that are gone are released with their addresses."""
+
+        def apply(tx: Transaction) -> None:
+            for report in reports:
+                found = tx.find(INSTANCE, "uid", report.instance_id)
+                if found and found[0].value.host_uid == host_uid:
+                    self._apply(tx, found[0].value, epoch, report)
+
+        await self._context.store.update(apply)
+
+    def _apply(self, tx: Transaction, instance: Instance, epoch: int, report: Report) -> None:
+        known = instance.observed
+        if (epoch, report.run, report.sequence) <= (known.epoch, known.run, known.sequence) and known.epoch:
+            return
+        if report.state is InstanceState.DELETED:
+            if instance.desired is DesiredState.DELETED:
+                release(tx, instance)
+                record_event(
+                    tx, self._context.clock, instance, "DELETED", "its host removed it", project=instance.project
+                )
+            return
+        observed = Observed(
+            report.state,
+            report.reason,
+            report.message,
+            report.run,
+            epoch,
+            report.sequence,
+            report.generation,
+            report.restarts,
+            report.exit_code,
+            report.oom_killed,
+            report.health,
+            _time(report.started_at),
+            _time(report.finished_at),
+            report.pull_percent,
+            report.container_id,
+        )
+        tx.put(INSTANCE, replace(instance, observed=observed))
+        self._tell(tx, instance, observed)
+
+    def _tell(self, tx: Transaction, instance: Instance, observed: Observed) -> None:
+        known = instance.observed
+        clock, project = self._context.clock, instance.project
+        if observed.oom_killed and not known.oom_killed:
+            record_event(
+                tx,
+                clock,
+                instance,
+                "OOM_KILLED",
+                "used more memory than its limit",
+                project=project,
+                severity="warning",
+            )
+        if observed.health == "unhealthy" and known.health != "unhealthy":
+            record_event(
+                tx, clock, instance, "UNHEALTHY", "its health check fails", project=project, severity="warning"
+            )
+        is_news = (observed.state, observed.run) != (known.state, known.run)
+        if is_news and observed.state in _TOLD:
+            message = observed.message or f"on hosts/{instance.host}, run {observed.run}"
+            severity = "warning" if observed.state is InstanceState.FAILED else "normal"
+            record_event(tx, clock, instance, _TOLD[observed.state], message, project=project, severity=severity)
+
+
+def _time(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
