@@ -6,7 +6,7 @@ standard input sees the end of it.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from hostagent.engine.connection import EngineConnection, ErrorTable, segment
 from hostagent.engine.containers import Containers
@@ -88,6 +88,12 @@ class ExecSession:
         Raises: NotReady (reason STILL_RUNNING) when the program closed its output and runs on.
         """
         return await self._exit_code()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
     async def close(self) -> None:
         """End the conversation; safe to call twice."""

@@ -228,7 +228,7 @@ class FakeEngine:
         for stream, data in container.program.output:
             container.log.append(LogChunk("stdout" if container.spec.tty else stream, data, self._clock()))
         if container.program.exit_code is not None and not container.program.echoes_stdin:
-            self._end(container, container.program.exit_code)
+            self.finish(container.spec.name, container.program.exit_code, oom_killed=container.program.oom_killed)
 
     async def stop(self, container_id: str, *, grace_seconds: float, signal: str = "") -> None:
         await self.enter("stop")

@@ -21,6 +21,7 @@ class FakeProgram:
     echoes_stdin: bool = False  # writes what it reads, and ends with `exit_code` (or 0) at the input's end
     on_signal: int | None = None  # its exit code at SIGTERM; None: 128 and the signal's number
     ignores_signals: bool = False  # only SIGKILL ends it
+    oom_killed: bool = False  # its end is the kernel's doing
     prints_size: bool = False  # writes "rows cols" of its terminal
 
 
@@ -40,7 +41,7 @@ class FakeContainer:
     started_at: float | None = None
     finished_at: float | None = None
     pid: int = 0
-    resources: Resources = Resources()
+    resources: Resources = field(default_factory=Resources)
     log: list[LogChunk] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -169,6 +170,12 @@ class FakeSession:
 
     async def exit_code(self) -> int:
         return await asyncio.shield(self._ended)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
     async def close(self) -> None:
         self._is_closed = True
