@@ -164,7 +164,9 @@ def _connect(path: str, max_bytes: int) -> sqlite3.Connection:
     # Not bound to a thread: open may be undone elsewhere than on the writer's thread, but never at the same time.
     connection = sqlite3.connect(path, isolation_level=None, timeout=10.0, check_same_thread=False)
     try:
-        connection.execute("PRAGMA journal_mode = WAL")
+        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode != "wal":  # SQLite says so instead of failing, on file systems without shared memory
+            raise StoreUnavailable(f"{path} is on a file system that cannot hold a write-ahead log; use a local disk")
         connection.execute(
             "PRAGMA synchronous = FULL"
         )  # in WAL mode: one flush a transaction, before it is acknowledged

@@ -51,7 +51,7 @@ class TableEditor(Table):
     def __init__(self, kind: Kind[Any], base: Table) -> None:
         self._kind = kind
         self._objects = base.objects.edit()
-        self._indexes: dict[str, MapEditor[str]] = {name: index.edit() for name, index in base.indexes.items()}
+        self._indexes = dict(base.indexes)  # an index gets its editor when an entry of it moves: most updates move none
         super().__init__(self._objects, self._indexes)
 
     def replace(self, key: str, before: Versioned[Any] | None, after: Versioned[Any] | None) -> None:
@@ -61,12 +61,15 @@ class TableEditor(Table):
             old = _index_values(self._kind, name, function, before.value) if before else frozenset()
             new = _index_values(self._kind, name, function, after.value) if after else frozenset()
             if old != new:
-                moves.append((self._indexes[name], old - new, new - old))
+                moves.append((name, old - new, new - old))
         if after is None:
             self._objects.delete(key)
         else:
             self._objects.put(key, after)
-        for index, gone, come in moves:
+        for name, gone, come in moves:
+            index = self._indexes[name]
+            if not isinstance(index, MapEditor):
+                index = self._indexes[name] = index.edit()
             for value in gone:
                 index.delete(f"{value}\0{key}")
             for value in come:

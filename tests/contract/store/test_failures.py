@@ -72,6 +72,20 @@ async def test_a_failure_takes_along_all_that_was_waiting_and_no_more() -> None:
     assert (batch.revision, [change.key for change in batch.changes]) == (2, ["retry"])
 
 
+async def test_a_cancelled_close_goes_on() -> None:
+    store = FaultyStore()
+    task = await begun(store, Box("a"))
+    closing = asyncio.ensure_future(store.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.wait([closing])
+    store.answer()
+    await task
+    await store.close()
+    with pytest.raises(StoreUnavailable):
+        await anext(store.watch())
+
+
 async def test_closing_ends_although_the_log_fails() -> None:
     store = FaultyStore()
     task = await begun(store, Box("a"))

@@ -1,12 +1,14 @@
 """Transactions: what they see, what they leave, and what they leave undone."""
 
 import asyncio
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from moorage.errors import Internal, InvalidSpec, StoreUnavailable
-from moorage.store import Kind, Store, Transaction
+from moorage.store import Kind, MemoryStore, SqliteStore, Store, Transaction
 from tests.contract.store.conftest import OpenStore
 from tests.contract.store.records import BOXES, COUNTERS, Box, Counter, delete, put
 
@@ -207,6 +209,30 @@ async def test_mistakes_in_the_use_of_a_store_are_told(store: Store) -> None:
     with pytest.raises(TypeError):
         await (await store.update(coroutine))  # refused before there is anything to await
     assert store.view().revision == 0
+
+
+async def test_kinds_that_cannot_work_are_refused_at_the_start(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Mutable:
+        name: str
+        content: list[str]
+
+    mutable: Kind[Mutable] = Kind("mutable", Mutable, lambda record: record.name)
+    for kinds, reason in (([mutable], "RECORD_TYPE_UNSUPPORTED"), ([BOXES, BOXES], "STORE_MISUSED")):
+        with pytest.raises(Internal) as raised:
+            MemoryStore(kinds)
+        assert raised.value.reason == reason
+        with pytest.raises(Internal) as raised:
+            await SqliteStore.open(tmp_path / "s.db", kinds)
+        assert raised.value.reason == reason
+
+
+async def test_an_index_that_gives_a_bare_string_is_refused() -> None:
+    wrong: Kind[Box] = Kind("boxes", Box, lambda box: box.name, {"host": lambda box: box.host or ""})
+    store = MemoryStore([wrong])
+    with pytest.raises(Internal, match="in place of strings"):
+        await store.update(lambda tx: tx.put(wrong, Box("a", host="h1")))
+    await store.close()
 
 
 async def test_transactions_run_in_the_order_of_their_calls_and_are_published_in_it(store: Store) -> None:
