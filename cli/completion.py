@@ -17,7 +17,7 @@ Completer = Callable[[click.Context, click.Parameter, str], list[str]]
 
 
 def complete_names(collection: str) -> Completer:
-    """Completes names of `instances`, `templates`, `networks` or `hosts`; nothing when the control plane does not answer."""
+    """Completes names of `instances`, `templates`, `networks` or `hosts`; nothing without an answer."""
 
     def complete(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
         session = ctx.find_object(Session) or Session()

@@ -1,4 +1,4 @@
-"""The options of run, create and replace, named as `docker run` names them where they fit. spec.py gives them meaning."""
+"""The options of run, create and replace, named as in `docker run` where they fit. spec.py gives them meaning."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path

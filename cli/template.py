@@ -88,7 +88,7 @@ def template() -> None:
 @project_option
 @output_option("name")
 @pass_session
-def register(session: Session, name: str | None, output: str, no_wait: bool, **options: Any) -> None:
+def register(session: Session, /, name: str | None, output: str, no_wait: bool, **options: Any) -> None:
     """Register a template NAME from exactly one source. Without NAME, one is made from the source."""
     plan = plan_registration(session.project, name, options)
     show = OperationProgress(f"template {plan.create.template_id}", quiet=output in ("json", "yaml"))
