@@ -37,7 +37,7 @@ $(VENV)/.installed: pyproject.toml hatch_build.py
 	@touch $@
 
 $(STUBS): $(PROTOS) scripts/generate_stubs.py | $(VENV)/.installed
-	@$(BIN)/python scripts/generate_stubs.py
+	@$(BIN)/python scripts/generate_stubs.py 2> >(grep -v '^Writing mypy to' >&2)
 	@touch $@
 
 $(THIRD_PARTY): $(PROTOS) scripts/third_party_protos.py | $(VENV)/.installed
