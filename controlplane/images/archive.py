@@ -18,7 +18,7 @@ import subprocess
 import tarfile
 import tempfile
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
@@ -75,7 +75,7 @@ class Archive:
 
     Attributes:
         end: offset of the end-of-archive mark.
-        members: by normalised name; None where there are too many for a saved image.
+        members: by normalised name; None where there are too many for a saved image and none was asked for by name.
         count: how many there are.
     """
 
@@ -173,8 +173,13 @@ def write_all(file: BinaryIO, data: bytes) -> None:
         raise
 
 
-async def open_archive(stream: AsyncIterator[bytes], limits: TarLimits, progress: ProgressCallback) -> Archive:
+async def open_archive(
+    stream: AsyncIterator[bytes], limits: TarLimits, progress: ProgressCallback, *, remember: Collection[str] = ()
+) -> Archive:
     """Receive, decompress and index an archive. The caller closes `file`.
+
+    Args:
+        remember: names that `find` must know even in an archive of very many members.
 
     Raises:
         InvalidSpec: NOT_A_TAR, TAR_TRUNCATED, TAR_UNSAFE_NAME or TAR_TOO_LARGE.
@@ -198,7 +203,10 @@ async def open_archive(stream: AsyncIterator[bytes], limits: TarLimits, progress
                 packed.close()
             size = os.fstat(file.fileno()).st_size
         return await in_thread(
-            lambda worker: index_archive(file, limits, worker), progress=progress, phase="reading", total_bytes=size
+            lambda worker: index_archive(file, limits, worker, remember),
+            progress=progress,
+            phase="reading",
+            total_bytes=size,
         )
     except BaseException:
         file.close()
@@ -340,13 +348,13 @@ class _HeaderReader:
         return self._at
 
 
-def index_archive(file: BinaryIO, limits: TarLimits, worker: Worker) -> Archive:
+def index_archive(file: BinaryIO, limits: TarLimits, worker: Worker, remember: Collection[str] = ()) -> Archive:
     """Walk all headers; see `open_archive` for what it raises."""
     size = os.fstat(file.fileno()).st_size
     if size == 0:
         raise InvalidSpec.of("tar", "is empty", "NOT_A_TAR")
-    members: dict[str, Member] | None = {}
-    count, at = 0, 0
+    members: dict[str, Member] = {}
+    is_complete, count, at = True, 0, 0
     try:
         # errors="surrogateescape" is tarfile's default: names that are no UTF-8 stay distinguishable.
         tar = tarfile.TarFile(fileobj=cast(BinaryIO, _HeaderReader(file)), mode="r")
@@ -360,14 +368,16 @@ def index_archive(file: BinaryIO, limits: TarLimits, worker: Worker) -> Archive:
             worker.step(tar.offset - at)
             at = tar.offset
             check_member_name(info.name)
-            if members is not None:
+            name = posixpath.normpath(info.name)
+            if is_complete or name in remember:
                 link = info.linkname if info.issym() else None
                 if info.islnk():
                     link = posixpath.relpath(info.linkname, posixpath.dirname(info.name) or ".")
                 if info.isreg() or link is not None:
-                    members[posixpath.normpath(info.name)] = Member(info.offset_data, info.size, link)
-                if len(members) > _MAX_REMEMBERED:
-                    members = None
+                    members[name] = Member(info.offset_data, info.size, link)
+                if is_complete and len(members) > _MAX_REMEMBERED:
+                    is_complete = False
+                    members = {name: member for name, member in members.items() if name in remember}
         end = tar.offset
     except MoorageError:
         raise
@@ -383,7 +393,7 @@ def index_archive(file: BinaryIO, limits: TarLimits, worker: Worker) -> Archive:
         raise _truncated(end)
     if mark.strip(b"\0"):
         raise InvalidSpec.of("tar", f"has a damaged header at byte {end}", "NOT_A_TAR")
-    return Archive(file, end, members, count)
+    return Archive(file, end, members if is_complete or remember else None, count)
 
 
 def _truncated(at: int) -> InvalidSpec:

@@ -15,8 +15,26 @@ from moorage.errors import FieldViolation, InvalidSpec
 MAX_DOCKERFILE_BYTES = 1024 * 1024
 
 INSTRUCTIONS = frozenset(
-    "ADD ARG CMD COPY ENTRYPOINT ENV EXPOSE FROM HEALTHCHECK LABEL MAINTAINER ONBUILD RUN SHELL STOPSIGNAL USER VOLUME "
-    "WORKDIR".split()
+    {
+        "ADD",
+        "ARG",
+        "CMD",
+        "COPY",
+        "ENTRYPOINT",
+        "ENV",
+        "EXPOSE",
+        "FROM",
+        "HEALTHCHECK",
+        "LABEL",
+        "MAINTAINER",
+        "ONBUILD",
+        "RUN",
+        "SHELL",
+        "STOPSIGNAL",
+        "USER",
+        "VOLUME",
+        "WORKDIR",
+    }
 )
 
 _DIRECTIVE = re.compile(r"#\s*([A-Za-z][A-Za-z0-9]*)\s*=\s*(.+?)\s*")
@@ -247,12 +265,11 @@ def _split(text: str) -> tuple[dict[str, str], list[Instruction]]:
                 break
             joined += stripped[: -len(escape)] + " "
         has_heredoc = False
-        if joined.split(None, 1)[0].upper() in ("RUN", "COPY", "ADD"):
+        if joined.lstrip()[:4].strip().upper() in ("RUN", "COPY", "ADD"):
             for dash, _, word in _HEREDOC.findall(joined):
-                has_heredoc = True
-                while at < len(lines) and (lines[at].lstrip("\t") if dash else lines[at]) != word:
-                    at += 1
-                at += 1
+                end = next((n for n in range(at, len(lines)) if _ends_heredoc(lines[n], word, dash)), None)
+                if end is not None:  # else it is a shift or the like in a shell command
+                    has_heredoc, at = True, end + 1
         instructions.append(_instruction(start + 1, joined, has_heredoc))
     return directives, instructions
 
@@ -268,6 +285,10 @@ def _instruction(line: int, text: str, has_heredoc: bool) -> Instruction:
             flags.append((match[1], match[2] or ""))
             rest = rest[match.end() :]
     return Instruction(line, name.upper(), tuple(flags), rest, has_heredoc)
+
+
+def _ends_heredoc(line: str, word: str, dash: str) -> bool:
+    return (line.lstrip("\t") if dash else line) == word
 
 
 def _is_skipped(line: str) -> bool:
