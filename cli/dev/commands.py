@@ -93,7 +93,8 @@ def down(keep_data: bool, directory: Path) -> None:
             fleet = _open(directory)
         except NotFound:
             click.echo(f"There is no fleet in {directory}.")
-            return
+            # A `down` that was killed at its very end may have left an empty folder.
+            fleet = Fleet(FleetConfig(directory=directory))
         await fleet.down(keep_data=keep_data)
 
     _run(work())

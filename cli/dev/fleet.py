@@ -121,8 +121,10 @@ class Fleet:
                     if keep_data:
                         await self._shut_down(config, current)
                     await removal.remove_outside(config, current, lock)
-                if keep_data:
-                    shutil.rmtree(self.config.records, ignore_errors=True)
+                if current is None:
+                    removal.remove_empty(directory)
+                elif keep_data:
+                    shutil.rmtree(config.records, ignore_errors=True)
                 else:
                     await asyncio.to_thread(removal.remove_folder, directory)
 
@@ -240,6 +242,10 @@ class Fleet:
         config = self.config
         found = state.load(config.directory)
         if found is None:
+            # `down` removes the folder as a whole, so nobody else's files may be in it.
+            strange = sorted(entry.name for entry in config.directory.iterdir() if entry.name not in state.OWN_FILES)
+            if strange:
+                raise AlreadyExists(f"{config.directory} is not empty ({strange[0]}); choose a folder of its own")
             return state.create(config)
         if (found.prefix, found.subnet, found.loopback_port) != (config.prefix, config.subnet, config.loopback_port):
             raise AlreadyExists(

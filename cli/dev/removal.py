@@ -15,7 +15,7 @@ from moorage.errors import DeadlineExceeded, NotReady
 from . import cgroups, processes, underlay
 from .config import FleetConfig
 from .processes import Process
-from .state import FleetState
+from .state import OWN_FILES, FleetState
 
 
 async def reap(prefix: str) -> None:
@@ -66,13 +66,18 @@ def remove_folder(directory: Path) -> None:
     if inside:
         raise NotReady(f"something is mounted at {', '.join(inside)}; unmount it, then repeat `moor dev down`")
     for entry in directory.iterdir():
-        if entry.name in ("fleet.json", "lock"):
+        if entry.name in OWN_FILES:
             continue
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
         else:
             entry.unlink()
-    for name in ("fleet.json", "lock"):
+    remove_empty(directory)
+
+
+def remove_empty(directory: Path) -> None:
+    """Remove our own few files from a folder, and the folder if nothing else is in it."""
+    for name in OWN_FILES:
         (directory / name).unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # the next command already waits in it
         directory.rmdir()

@@ -27,6 +27,7 @@ from moorage.errors import DeadlineExceeded
 from .config import FleetConfig
 
 LOCK_SECONDS = 900.0
+OWN_FILES = ("fleet.json", "fleet.json.new", "lock")
 
 
 @dataclass(frozen=True, slots=True)

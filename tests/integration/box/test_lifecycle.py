@@ -110,6 +110,35 @@ async def test_a_fleet_whose_folder_is_lost_is_found_by_its_prefix() -> None:
         assert observe.machine() == clean
 
 
+async def test_a_folder_with_other_files_is_refused_and_left_alone() -> None:
+    with box(1) as fleet:
+        (fleet.config.directory / "thesis.txt").write_text("years of work")
+        with pytest.raises(AlreadyExists, match=r"thesis\.txt"):
+            await fleet.up()
+        await fleet.down()
+        assert (fleet.config.directory / "thesis.txt").exists()
+
+
+async def test_down_can_be_killed_and_repeated() -> None:
+    clean = before()
+    with box(2) as fleet:
+        await fleet.up()
+        down = "import asyncio, sys; from pathlib import Path; from cli.dev.fleet import Fleet\n"
+        down += "asyncio.run(Fleet.open(Path(sys.argv[1])).down())"
+        command = subprocess.Popen(
+            [sys.executable, "-c", down, str(fleet.config.directory)], cwd=Path(__file__).parents[3]
+        )
+        deadline = time.monotonic() + 20
+        while True:
+            if len(processes.tagged(f"{OWN.prefix}-")) < 7:  # it has begun
+                break
+            assert time.monotonic() < deadline
+        command.kill()
+        command.wait()
+        await fleet.down()
+        assert observe.machine() == clean
+
+
 async def test_a_foreign_link_of_our_name_is_left_alone() -> None:
     with box(1) as fleet:
         link = fleet.config.machine_link
