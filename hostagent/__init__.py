@@ -1,1 +1,3 @@
-"""Carries out on one host what the control plane decided: Docker, netlink, images. It decides nothing about other hosts."""
+"""Carries out on one host what the control plane decided: Docker, netlink, images. It decides nothing about other
+hosts.
+"""

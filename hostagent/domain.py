@@ -1,7 +1,7 @@
 """What a host agent is told, and what it sees, as plain values. No protobuf, docker or pyroute2 type here.
 
-`session/` turns protobuf into these, `journal/` keeps them, `worker/` decides over them, `executor/`, `engine/` and `netlink/`
-carry them out.
+`session/` turns protobuf into these, `journal/` keeps them, `worker/` decides over them, `executor/`, `engine/` and
+`netlink/` carry them out.
 """
 
 import enum
@@ -136,7 +136,9 @@ class RestartMode(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class RestartPolicy:
-    """Back-off doubles from `initial_seconds` to `max_seconds`; `max_restarts` in a row (0: no limit) is a crash loop."""
+    """Back-off doubles from `initial_seconds` to `max_seconds`; `max_restarts` in a row (0: no limit) is a crash
+    loop.
+    """
 
     mode: RestartMode = RestartMode.ALWAYS
     initial_seconds: float = 0.5
@@ -149,8 +151,8 @@ class RestartPolicy:
 class ContainerSpec:
     """All that the engine needs to create one container. Networking is not the engine's affair."""
 
-    name: str
-    image: str  # repository@sha256:digest, as the engine pulls it
+    name: str = ""
+    image: str = ""  # repository@sha256:digest, as the engine pulls it
     labels: Mapping[str, str] = field(default_factory=dict)
     command: tuple[str, ...] = ()
     entrypoint: tuple[str, ...] | None = None  # None: the image's
@@ -273,3 +275,49 @@ class InstanceReport:
     finished_at: float | None = None
     pull_percent: int = 0
     generation: int = 0  # of the assignment that this report answers
+
+
+@dataclass(frozen=True, slots=True)
+class HostCondition:
+    """Something that is wrong with this host: a word for programs, a sentence for people."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantinedItem:
+    """Something with our mark that nobody assigned. `kind`: container, namespace, link or network."""
+
+    kind: str
+    id: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """What this machine is. Mirrors the message of the same name."""
+
+    agent_version: str = ""
+    platform: str = ""
+    cpu_millis: int = 0
+    memory_bytes: int = 0
+    engine_version: str = ""
+    engine_api_version: str = ""
+    kernel: str = ""
+    cgroup_version: int = 0
+    underlay_address: str = ""
+    vxlan_port: int = 0
+    registry_proxy_port: int = 0
+    hostname: str = ""
+    bridges: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AgentHeartbeat:
+    """What the agent tells at each heartbeat. `facts` is None where they did not change."""
+
+    conditions: tuple[HostCondition, ...] = ()
+    quarantined: tuple[QuarantinedItem, ...] = ()
+    sweep_brake: str = ""
+    facts: HostFacts | None = None

@@ -231,7 +231,9 @@ class Executor:
 
     def publish_key(self, instance_id: InstanceId, container_id: ContainerId) -> None:
         """Tell the runtime wrapper the namespace of a container."""
-        self._keys.publish(container_id, self._state.namespaces[instance_id].path)
+        path = self._state.namespaces[instance_id].path
+        assert path is not None  # the plan plugs before it publishes
+        self._keys.publish(container_id, path)
         self._state.keys.add(container_id)
 
     async def publish_ports(self, assignment: InstanceAssignment) -> None:

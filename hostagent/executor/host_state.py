@@ -22,11 +22,9 @@ _FACTS_OF_ACTION = frozenset({"die", "start", "pause", "unpause", "oom", "destro
 
 @dataclass(frozen=True, slots=True)
 class NamespaceState:
-    """A namespace of an instance. `nics` is what was plugged by this agent process; None: found on start, not
-    checked.
-    """
+    """A namespace of an instance, and what this agent process plugged into it; None: found on start, not checked."""
 
-    path: Path
+    path: Path | None = None
     nics: tuple[NicAssignment, ...] | None = None
 
 
@@ -114,8 +112,9 @@ class HostState:
         changed, look = _after_event(known, action, detail, event)
         if action == "die":
             self._deaths[container_id] = self.deaths(container_id) + 1
-        if changed != known:
-            self.containers[instance_id][container_id] = changed
+        if changed == known and not look:
+            return None, False
+        self.containers[instance_id][container_id] = changed
         return instance_id, look
 
 

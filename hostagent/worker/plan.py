@@ -253,7 +253,7 @@ def _bring_up(view: InstanceView) -> list[Action]:
 
 
 def _begin(view: InstanceView, now: float) -> list[Action]:
-    local, policy = view.local, view.assignment.restart
+    local = view.local
     if local.stage is RunStage.IDLE or _is_outdated(view):
         return [BeginRun("a run was asked for", is_restart=False)]
     is_new_spec = local.generation != view.assignment.generation
@@ -263,7 +263,6 @@ def _begin(view: InstanceView, now: float) -> list[Action]:
         return []
     if view.retry_at is not None and view.retry_at > now:
         return [WaitBackoff(f"restart back-off after {local.failures_in_row} short runs", view.retry_at - now)]
-    assert policy.mode is not RestartMode.NEVER or local.was_asked_to_stop or is_new_spec
     return [BeginRun("the process ended and shall run", is_restart=True)]
 
 

@@ -1,0 +1,216 @@
+"""One host agent put together from its parts: who knows whom, and in which order they begin and end.
+
+Everything that touches the world comes in as an argument, so that main.py runs it on a real host, and tests and hollow
+agents run the same with an engine and a network in memory.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from hostagent.domain import AgentHeartbeat, HostCondition, HostFacts, InstanceAssignment
+from hostagent.executor.executor import Executor
+from hostagent.executor.host_state import HostState
+from hostagent.executor.ports import Engine, Fabric, RuntimeKeys
+from hostagent.facts import Site, disk_condition, host_facts
+from hostagent.files import InstanceFiles
+from hostagent.journal.journal import AssignmentChange, Journal
+from hostagent.session.outbox import Outbox
+from hostagent.session.session import Connect, Session
+from hostagent.worker.intake import Intake
+from hostagent.worker.loop import Reconciler
+from hostagent.worker.networks import NetworkKeeper, PeerBook, networks_of
+from hostagent.worker.sweeper import Sweeper
+from hostagent.worker.watcher import EngineWatcher
+from moorage.clock import Clock
+from moorage.errors import EngineUnavailable
+from moorage.ids import InstanceId
+from moorage.retry import Backoff
+from moorage.tasks import OnFailure, TaskOwner
+from moorage.v1 import agent_pb2
+
+log = logging.getLogger(__name__)
+
+RUNTIME = "moorage"
+
+OnRegistry = Callable[[str], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What an agent needs of the outside."""
+
+    engine: Engine
+    fabric: Fabric
+    keys: RuntimeKeys
+    clock: Clock
+    data_dir: Path
+    boot_id: str
+    site: Site
+
+
+class Agent:
+    """A whole agent. `start`, then `close`.
+
+    Args:
+        connect: opens a channel to the control plane.
+        on_registry: told the address of the platform's registry at each welcome, before anything is pulled for it.
+        on_failure: called when a task ends with an error that nobody expected; ends the program.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        journal: Journal,
+        *,
+        connect: Connect,
+        on_registry: OnRegistry | None = None,
+        on_failure: OnFailure | None = None,
+    ) -> None:
+        self._world = world
+        self.journal = journal
+        self._on_registry = on_registry
+        self._tasks = TaskOwner("agent", on_failure=on_failure)
+        self._steps = TaskOwner("instances")
+        self.outbox = Outbox()
+        self.state = HostState(journal.nonce)
+        self._files = InstanceFiles(world.data_dir / "instances")
+        self._data_root = ""
+        self._facts = HostFacts()
+        self._has_begun = asyncio.Event()
+        book = PeerBook(journal)
+        self.executor = Executor(
+            engine=world.engine,
+            fabric=world.fabric,
+            keys=world.keys,
+            files=self._files,
+            journal=journal,
+            state=self.state,
+            clock=world.clock,
+            runtime=RUNTIME,
+            peer_lines=book.lines,
+            boot_id=world.boot_id,
+        )
+        self.reconciler = Reconciler(
+            journal=journal,
+            state=self.state,
+            executor=self.executor,
+            clock=world.clock,
+            tasks=self._steps,
+            publish=self.outbox.put,
+            on_gone=self._on_gone,
+            boot_id=world.boot_id,
+        )
+        self.networks = NetworkKeeper(
+            journal=journal,
+            state=self.state,
+            executor=self.executor,
+            book=book,
+            clock=world.clock,
+            wake=self.reconciler.wake,
+        )
+        self._intake = Intake(journal=journal, reconciler=self.reconciler, networks=self.networks, clock=world.clock)
+        self.sweeper = Sweeper(
+            fabric=world.fabric,
+            keys=world.keys,
+            files=self._files,
+            journal=journal,
+            state=self.state,
+            executor=self.executor,
+            reconciler=self.reconciler,
+            clock=world.clock,
+        )
+        self._watcher = EngineWatcher(
+            engine=world.engine,
+            state=self.state,
+            executor=self.executor,
+            on_listing=self._on_listing,
+            wake=self.reconciler.wake,
+        )
+        self.session = Session(
+            connect=connect,
+            journal=journal,
+            outbox=self.outbox,
+            peer=self,
+            clock=world.clock,
+            registry=f"127.0.0.1:{world.site.registry_proxy_port}",
+        )
+
+    async def start(self) -> None:
+        """Look at the host, then work; returns when the first look was taken and the session is being opened."""
+        await self.sweeper.begin()
+        await self.journal.commit()
+        backoff = Backoff(initial=0.1, maximum=5.0)
+        self._tasks.supervise(self._watcher.run, name="engine watcher", backoff=backoff)
+        self._tasks.supervise(self.networks.run, name="network keeper")
+        self._tasks.supervise(self._sweep, name="sweep", backoff=Backoff(initial=1.0, maximum=30.0))
+        self._tasks.supervise(self.session.run, name="session", backoff=backoff)
+
+    async def close(self) -> None:
+        """Stop working; instances run on. The journal is closed too."""
+        await self._tasks.close()
+        await self._steps.close()
+        self.journal.close()
+
+    # What the session asks of us.
+
+    async def on_welcome(self, *, host_name: str, registry_url: str) -> None:
+        """A session stands."""
+        if self._on_registry is not None and registry_url:
+            await self._on_registry(registry_url)
+
+    async def on_assignments(self, change: AssignmentChange) -> None:
+        """News from the control plane."""
+        await self._intake.apply(change)
+
+    def on_stream(self, request: agent_pb2.StreamRequest) -> None:
+        """Somebody wants to look into an instance."""
+        log.warning("side streams are not there yet", extra={"stream": request.stream_id})
+
+    def on_task(self, task: agent_pb2.Task) -> None:
+        """Work that is no instance."""
+        log.warning("tasks are not there yet", extra={"task": task.task_id})
+
+    def on_release_sweep_brake(self) -> None:
+        """An operator's word."""
+        self.sweeper.release()
+        self._steps.spawn(self.sweeper.sweep_once(), name="released sweep")
+
+    async def facts(self) -> HostFacts:
+        """What this machine is; of an engine that does not answer, what it was when it did."""
+        try:
+            info = await self._world.engine.info()
+        except EngineUnavailable:
+            return self._facts
+        self._data_root = info.data_root
+        self._facts = host_facts(info, self._world.site)
+        return self._facts
+
+    def heartbeat(self) -> AgentHeartbeat:
+        """What is wrong with this host."""
+        conditions: list[HostCondition] = []
+        if not self._watcher.is_engine_up:
+            conditions.append(HostCondition("ENGINE_DOWN", "the Docker Engine does not answer"))
+        if self._data_root and (pressure := disk_condition(self._data_root)):
+            conditions.append(pressure)
+        return AgentHeartbeat(tuple(conditions), self.sweeper.quarantined, self.sweeper.brake)
+
+    # What the parts tell each other.
+
+    def _on_listing(self, changed: set[InstanceId]) -> None:
+        if self._has_begun.is_set():
+            self.reconciler.wake(*changed)
+            return
+        self._has_begun.set()
+        self.reconciler.begin()
+
+    def _on_gone(self, assignment: InstanceAssignment) -> None:
+        self.networks.mark(networks_of(assignment))
+        if assignment.instance_id in self.journal.orphans:
+            self.outbox.forget(assignment.instance_id)
+
+    async def _sweep(self) -> None:
+        await self._has_begun.wait()
+        await self.sweeper.run()

@@ -1,0 +1,72 @@
+"""What this machine is, for the control plane; and what is wrong with it."""
+
+import os
+import platform
+import shutil
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from hostagent.domain import HostCondition, HostFacts
+from hostagent.engine.values import EngineInfo
+
+DISK_PRESSURE_PERCENT = 95
+_OUR_BRIDGES = "mb"  # as hostagent/netlink/names.py has it
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What the configuration says of the machine."""
+
+    underlay_address: str
+    vxlan_port: int
+    registry_proxy_port: int
+
+
+def host_facts(info: EngineInfo, site: Site) -> HostFacts:
+    """Facts from the engine, the machine and the configuration."""
+    return HostFacts(
+        agent_version=_version(),
+        platform=info.platform,
+        cpu_millis=info.cpus * 1000,
+        memory_bytes=info.memory_bytes,
+        engine_version=info.version,
+        engine_api_version=info.api_version,
+        kernel=info.kernel or platform.release(),
+        cgroup_version=info.cgroup_version,
+        underlay_address=site.underlay_address,
+        vxlan_port=site.vxlan_port,
+        registry_proxy_port=site.registry_proxy_port,
+        hostname=info.hostname,
+        bridges=_bridges(),
+    )
+
+
+def disk_condition(data_root: str) -> HostCondition | None:
+    """DISK_PRESSURE when the file system of the engine's data is nearly full. None also where it cannot be asked."""
+    try:
+        usage = shutil.disk_usage(data_root)
+    except OSError:
+        return None
+    percent = 100 * (usage.total - usage.free) // max(1, usage.total)
+    if percent <= DISK_PRESSURE_PERCENT:
+        return None
+    return HostCondition("DISK_PRESSURE", f"{percent} % of the disk that holds {data_root} is used; free some space")
+
+
+def boot_id() -> str:
+    """Changes with each boot of the machine."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def _version() -> str:
+    try:
+        return metadata.version("moorage")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _bridges() -> tuple[str, ...]:
+    root = Path("/sys/class/net")
+    names = os.listdir(root) if root.is_dir() else []
+    return tuple(sorted(n for n in names if (root / n / "bridge").is_dir() and not n.startswith(_OUR_BRIDGES)))

@@ -1,0 +1,69 @@
+"""What waits to be said to the control plane: of each instance the newest report only, so it is bounded whatever
+happens.
+
+The newest report of every instance is kept after it was sent, for the hello of the next session.
+"""
+
+import asyncio
+from collections import deque
+from dataclasses import replace
+
+from google.protobuf.message import Message
+
+from hostagent.domain import InstanceReport
+from moorage.ids import InstanceId
+
+MAX_NOTICES = 1000
+
+
+class Outbox:
+    """Filled by the workers, emptied by the session."""
+
+    def __init__(self) -> None:
+        self._latest: dict[InstanceId, InstanceReport] = {}
+        self._waiting: dict[InstanceId, InstanceReport] = {}
+        self._notices: deque[Message] = deque(maxlen=MAX_NOTICES)
+        self._filled = asyncio.Event()
+
+    @property
+    def latest(self) -> dict[InstanceId, InstanceReport]:
+        """The newest report of each instance."""
+        return self._latest
+
+    def put(self, report: InstanceReport) -> None:
+        """Send a report soon, unless it says what the last one of this instance said."""
+        known = self._latest.get(report.instance_id)
+        report = replace(report, sequence=known.sequence if known else 0)
+        if report == known:
+            return
+        report = replace(report, sequence=report.sequence + 1)
+        self._latest[report.instance_id] = report
+        self._waiting[report.instance_id] = report
+        self._filled.set()
+
+    def notify(self, message: Message) -> None:
+        """Send a task report or an event soon; with too many waiting, the oldest are lost."""
+        self._notices.append(message)
+        self._filled.set()
+
+    def forget(self, instance_id: InstanceId) -> None:
+        """The control plane knows that the instance is gone."""
+        self._latest.pop(instance_id, None)
+        self._waiting.pop(instance_id, None)
+
+    def hello(self) -> list[InstanceReport]:
+        """Every newest report; what waited is in it."""
+        self._waiting.clear()
+        return list(self._latest.values())
+
+    async def wait(self) -> None:
+        """Return when something waits."""
+        await self._filled.wait()
+
+    def take(self) -> tuple[list[InstanceReport], list[Message]]:
+        """All that waits. What is taken and not sent is in the next hello (reports) or lost (notices)."""
+        reports, notices = list(self._waiting.values()), list(self._notices)
+        self._waiting.clear()
+        self._notices.clear()
+        self._filled.clear()
+        return reports, notices

@@ -1,0 +1,276 @@
+"""The session with the control plane: dialled by the agent, held open, opened again with growing delays when it ends.
+
+A control plane that is away stops nothing: workers go on from the journal, and what happened is told in the next hello.
+
+Rules: assignments are applied in order, each durable before the next is read; one that does not follow the last (a
+gap) ends the session, and the next begins with everything; a control plane of a lower term than the highest seen is
+not obeyed.
+"""
+
+import asyncio
+import logging
+import random as random_module
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from typing import Any, Protocol
+
+import grpc
+
+from hostagent.domain import AgentHeartbeat, HostFacts, InstanceReport, InstanceState
+from hostagent.journal.journal import AssignmentChange, Journal
+from hostagent.session.outbox import Outbox
+from hostagent.session.translate import change_from_message, report_message
+from moorage.clock import Clock
+from moorage.errors import MoorageError, NotReady, Unavailable
+from moorage.ids import InstanceId
+from moorage.protoconv import fill
+from moorage.retry import Backoff, RandomFraction
+from moorage.tasks import TaskOwner
+from moorage.v1 import agent_pb2, agent_pb2_grpc
+
+log = logging.getLogger(__name__)
+
+PROTOCOL_VERSION = 1
+_BACKOFF = Backoff(initial=0.2, maximum=10.0)
+_GATHER_SECONDS = 0.02  # between two batches of reports; the first after a quiet time leaves at once
+_WELCOME_SECONDS = 10.0
+_MAX_REPORTS = 500  # of one message
+_DEFAULT_HEARTBEAT_SECONDS = 5.0
+
+_EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]
+Connect = Callable[[], grpc.aio.Channel]
+Call = Any  # grpc.aio.StreamStreamCall; its type parameters differ between stub packages
+
+
+class SessionPeer(Protocol):
+    """What the rest of the agent does about messages of the session."""
+
+    async def on_welcome(self, *, host_name: str, registry_url: str) -> None: ...
+    async def on_assignments(self, change: AssignmentChange) -> None: ...
+    def on_stream(self, request: agent_pb2.StreamRequest) -> None: ...
+    def on_task(self, task: agent_pb2.Task) -> None: ...
+    def on_release_sweep_brake(self) -> None: ...
+    async def facts(self) -> HostFacts: ...
+    def heartbeat(self) -> AgentHeartbeat: ...
+
+
+class Session:
+    """Runs one session after the other.
+
+    Args:
+        connect: opens a channel to the control plane; called for each session, so that a renewed certificate is used.
+        registry: host:port under which this host's engine reaches the platform's images.
+    """
+
+    def __init__(
+        self,
+        *,
+        connect: Connect,
+        journal: Journal,
+        outbox: Outbox,
+        peer: SessionPeer,
+        clock: Clock,
+        registry: str,
+        random: RandomFraction = random_module.random,
+    ) -> None:
+        self._connect = connect
+        self._journal = journal
+        self._outbox = outbox
+        self._peer = peer
+        self._clock = clock
+        self._registry = registry
+        self._random = random
+        self._channel: grpc.aio.Channel | None = None
+        self._has_complete = False
+        self._is_settled = False
+        self._heartbeat_seconds = _DEFAULT_HEARTBEAT_SECONDS
+
+    @property
+    def channel(self) -> grpc.aio.Channel:
+        """The channel of the session that stands, for side streams.
+
+        Raises:
+            Unavailable: no session stands.
+        """
+        if self._channel is None:
+            raise Unavailable("there is no session with the control plane", reason="SESSION_LOST")
+        return self._channel
+
+    async def run(self) -> None:
+        """Hold a session until cancelled."""
+        delays = _BACKOFF.delays(self._random)
+        while True:
+            self._is_settled = False
+            try:
+                await self.run_once()
+            except grpc.aio.AioRpcError as exc:
+                log.warning(
+                    "the session ended", extra={"code": exc.code().name, "details": exc.details()}
+                )  # always with a code of gRPC's, never silently
+            except (MoorageError, TimeoutError) as exc:
+                log.warning("the session ended", extra={"problem": str(exc) or type(exc).__name__})
+            if self._is_settled:
+                delays = _BACKOFF.delays(self._random)
+            await self._clock.sleep(next(delays))
+
+    async def run_once(self) -> None:
+        """One session, until it ends.
+
+        Raises:
+            grpc.aio.AioRpcError: the connection or the control plane ended it.
+            MoorageError: we did, because of what was said.
+        """
+        channel = self._connect()
+        call: Call = None
+        try:
+            stub: Any = agent_pb2_grpc.AgentServiceStub(channel)
+            call = stub.Session()
+            await call.write(agent_pb2.SessionRequest(hello=await self._hello()))
+            async with asyncio.timeout(_WELCOME_SECONDS):
+                first = await call.read()
+            if first is _EOF:
+                raise await _ending(call)
+            await self._welcome(first)
+            self._channel = channel
+            self._has_complete = False
+            async with TaskOwner("session", on_failure=lambda *_: call.cancel()) as tasks:
+                tasks.spawn(self._send(call), name="session sender")
+                await self._receive(call)
+        finally:
+            self._channel = None
+            if call is not None:
+                call.cancel()
+            await channel.close(None)
+
+    async def _hello(self) -> agent_pb2.AgentHello:
+        link = self._journal.link
+        hello = agent_pb2.AgentHello(
+            protocol_version=PROTOCOL_VERSION,
+            epoch=self._journal.epoch,
+            host_nonce=self._journal.nonce,
+            store_id=link.store_id,
+            applied_revision=link.revision,
+            term=link.term,
+            instances=[report_message(report) for report in self._outbox.hello()],
+        )
+        fill(await self._peer.facts(), hello.facts)
+        return hello
+
+    async def _welcome(self, message: agent_pb2.SessionResponse) -> None:
+        if message.WhichOneof("part") != "welcome":
+            raise NotReady("the control plane did not begin with a welcome", reason="PROTOCOL_VIOLATION")
+        welcome = message.welcome
+        link = self._journal.link
+        if welcome.term < link.term:
+            raise NotReady(
+                f"the control plane is of term {welcome.term} and was replaced in term {link.term}", reason="OLD_TERM"
+            )
+        if welcome.HasField("heartbeat_period"):
+            self._heartbeat_seconds = welcome.heartbeat_period.ToNanoseconds() / 1e9 or _DEFAULT_HEARTBEAT_SECONDS
+        went_back = link.went_back
+        if link.store_id and welcome.store_id != link.store_id:
+            went_back = f"the control plane's store is another one ({welcome.store_id}) than before ({link.store_id})"
+        self._journal.set_link(
+            replace(
+                link,
+                term=welcome.term,
+                store_id=welcome.store_id,
+                revision=link.revision if welcome.store_id == link.store_id else 0,
+                went_back=went_back,
+            )
+        )
+        await self._journal.commit()
+        await self._peer.on_welcome(host_name=welcome.host_name, registry_url=welcome.registry_url)
+        log.info("session stands", extra={"host": welcome.host_name, "term": welcome.term})
+
+    async def _receive(self, call: Call) -> None:
+        async for message in _messages(call):
+            match message.WhichOneof("part"):
+                case "assignments":
+                    await self._assignments(message.assignments)
+                case "stream":
+                    self._peer.on_stream(message.stream)
+                case "task":
+                    self._peer.on_task(message.task)
+                case "release_sweep_brake":
+                    self._peer.on_release_sweep_brake()
+                case other:
+                    # A newer control plane: what an older agent does not know must not end its session.
+                    log.warning("an unknown message was skipped", extra={"part": str(other)})
+        raise await _ending(call)
+
+    async def _assignments(self, message: agent_pb2.Assignments) -> None:
+        change, problems = change_from_message(message, self._registry)
+        link = self._journal.link
+        if change.is_complete:
+            if change.revision < link.revision:
+                went_back = f"the control plane's store went back from revision {link.revision} to {change.revision}"
+                self._journal.set_link(replace(link, went_back=went_back))
+            self._has_complete = True
+        elif not self._has_complete or message.applies_to != link.sequence:
+            raise Unavailable(
+                f"assignments {message.applies_to} do not follow {link.sequence}", reason="ASSIGNMENT_GAP"
+            )
+        await self._peer.on_assignments(change)
+        self._is_settled = True
+        for instance_id, generation, problem in problems:
+            self._outbox.put(self._misunderstood(instance_id, generation, problem))
+
+    def _misunderstood(self, instance_id: InstanceId, generation: int, problem: str) -> InstanceReport:
+        return InstanceReport(
+            instance_id=instance_id,
+            run=self._journal.local(instance_id).run,
+            sequence=0,
+            state=InstanceState.FAILED,
+            reason="ASSIGNMENT_INVALID",
+            message=f"this agent does not understand the assignment: {problem}",
+            generation=generation,
+        )
+
+    async def _send(self, call: Call) -> None:
+        try:
+            await self._send_heartbeat(call)
+            next_heartbeat = self._next_heartbeat()
+            while True:
+                try:
+                    async with asyncio.timeout(max(0.0, next_heartbeat - self._clock.monotonic())):
+                        await self._outbox.wait()
+                except TimeoutError:
+                    await self._send_heartbeat(call)
+                    next_heartbeat = self._next_heartbeat()
+                    continue
+                await self._send_waiting(call)
+                await self._clock.sleep(_GATHER_SECONDS)
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            # The call has ended. Reading from it tells why, and ends the session.
+            return
+
+    async def _send_waiting(self, call: Call) -> None:
+        reports, notices = self._outbox.take()
+        for message in notices:
+            await call.write(message)
+        for start in range(0, len(reports), _MAX_REPORTS):
+            batch = [report_message(report) for report in reports[start : start + _MAX_REPORTS]]
+            await call.write(agent_pb2.SessionRequest(status=agent_pb2.StatusBatch(reports=batch)))
+
+    def _next_heartbeat(self) -> float:
+        return self._clock.monotonic() + self._heartbeat_seconds * (1.0 - 0.1 * self._random())
+
+    async def _send_heartbeat(self, call: Call) -> None:
+        heartbeat = self._peer.heartbeat()
+        message = agent_pb2.AgentHeartbeat()
+        fill(heartbeat, message)
+        await call.write(agent_pb2.SessionRequest(heartbeat=message))
+
+
+async def _messages(call: Call) -> AsyncIterator[agent_pb2.SessionResponse]:
+    while (message := await call.read()) is not _EOF:
+        yield message
+
+
+async def _ending(call: Call) -> Exception:
+    """What ended a call whose messages are over."""
+    code, details = await call.code(), await call.details()
+    return Unavailable(
+        f"the control plane ended the session: {code.name} {details or ''}".strip(), reason="SESSION_LOST"
+    )

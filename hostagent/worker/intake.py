@@ -1,0 +1,67 @@
+"""Takes in what the control plane says: journal first, then everybody whom it concerns is woken."""
+
+from collections.abc import Iterable
+
+from hostagent.domain import DesiredState, InstanceAssignment
+from hostagent.journal.journal import AssignmentChange, Journal
+from hostagent.worker.loop import Reconciler
+from hostagent.worker.networks import NetworkKeeper, networks_of
+from moorage.clock import Clock
+from moorage.ids import InstanceId, NetworkId
+
+
+class Intake:
+    """The one way by which assignments come in."""
+
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        reconciler: Reconciler,
+        networks: NetworkKeeper,
+        clock: Clock,
+    ) -> None:
+        self._journal = journal
+        self._reconciler = reconciler
+        self._networks = networks
+        self._clock = clock
+
+    async def apply(self, change: AssignmentChange) -> None:
+        """Record the news durably, then act on it.
+
+        Raises:
+            StoreUnavailable: the journal cannot be written; nothing is acted on, and the same set may be sent again.
+        """
+        before = {i.instance_id: self._journal.assignments.get(i.instance_id) for i in change.instances}
+        touched, networks = self._journal.apply(change, now=self._clock.now().timestamp())
+        await self._journal.commit()
+        changed = {i for i in touched if self._journal.assignments.get(i) != before.get(i) or i not in before}
+        marked = networks | self._member_networks(changed, before)
+        self._networks.mark(marked, changed)
+        self._reconciler.wake(*touched, *self._members(networks), is_assignment=True)
+
+    def _member_networks(
+        self, changed: Iterable[InstanceId], before: "dict[InstanceId, InstanceAssignment | None]"
+    ) -> set[NetworkId]:
+        """Networks on which somebody's addresses or names changed."""
+        found: set[NetworkId] = set()
+        for instance_id in changed:
+            old, new = before.get(instance_id), self._journal.assignments.get(instance_id)
+            if _appearance(old) != _appearance(new):
+                for assignment in (old, new):
+                    if assignment is not None:
+                        found |= networks_of(assignment)
+        return found
+
+    def _members(self, networks: set[NetworkId]) -> list[InstanceId]:
+        """Instances that may have waited for these networks."""
+        if not networks:
+            return []
+        return [i for i, a in self._journal.assignments.items() if not networks.isdisjoint(networks_of(a))]
+
+
+def _appearance(assignment: InstanceAssignment | None) -> tuple[object, ...]:
+    """What the other members of its networks see of an instance."""
+    if assignment is None or assignment.desired is DesiredState.DELETED:
+        return ()
+    return (assignment.nics, assignment.hostname, assignment.name)

@@ -1,0 +1,235 @@
+"""A host's network and a control plane in memory, for tests of the agent as a whole. The engine is
+tests/fakes/engine.py.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from hostagent.domain import NetworkAssignment, NicAssignment, Peer, PublishedPort
+from moorage.errors import MoorageError, NotFound
+from moorage.ids import ContainerId, InstanceId, NetworkId
+from moorage.v1 import agent_pb2, agent_pb2_grpc
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """What is there."""
+
+    instances: frozenset[InstanceId]
+    networks: frozenset[NetworkId]
+    strays: tuple[str, ...] = ()
+
+
+@dataclass
+class FakeFabric:
+    """Namespaces, networks and ports as plain values. `faults` are raised, one a call, by the method of that name."""
+
+    networks: dict[NetworkId, NetworkAssignment] = field(default_factory=dict)
+    peers: dict[NetworkId, dict[str, Peer]] = field(default_factory=dict)
+    instances: dict[InstanceId, tuple[NicAssignment, ...]] = field(default_factory=dict)
+    ports: dict[InstanceId, tuple[PublishedPort, ...]] = field(default_factory=dict)
+    faults: dict[str, list[MoorageError]] = field(default_factory=dict)
+    strays: tuple[str, ...] = ()
+
+    def _enter(self, method: str) -> None:
+        if waiting := self.faults.get(method):
+            raise waiting.pop(0)
+
+    async def ensure_network(self, network: NetworkAssignment) -> None:
+        self._enter("ensure_network")
+        self.networks[network.network_id] = network
+        self.peers[network.network_id] = {peer.mac: peer for peer in network.peers}
+
+    async def update_peers(self, network_id: NetworkId, upsert: Sequence[Peer], removed_macs: Sequence[str]) -> None:
+        if network_id not in self.networks:
+            raise NotFound("no such network")
+        for mac in removed_macs:
+            self.peers[network_id].pop(mac, None)
+        self.peers[network_id].update({peer.mac: peer for peer in upsert})
+
+    async def remove_network(self, network_id: NetworkId) -> None:
+        self._enter("remove_network")
+        assert not any(nic.network_id == network_id for nics in self.instances.values() for nic in nics)
+        self.networks.pop(network_id, None)
+        self.peers.pop(network_id, None)
+
+    async def ensure_instance(
+        self,
+        instance_id: InstanceId,
+        nics: Sequence[NicAssignment],
+        networks: Mapping[NetworkId, NetworkAssignment],
+    ) -> Path:
+        self._enter("ensure_instance")
+        for nic in nics:
+            assert nic.network_id in self.networks
+            assert nic.network_id in networks
+        self.instances[instance_id] = tuple(nics)
+        return Path(f"/run/fake/netns/i-{instance_id}")
+
+    async def remove_instance(self, instance_id: InstanceId) -> None:
+        self._enter("remove_instance")
+        self.instances.pop(instance_id, None)
+        self.ports.pop(instance_id, None)
+
+    async def publish_ports(
+        self, instance_id: InstanceId, ports: Sequence[PublishedPort], nics: Sequence[NicAssignment]
+    ) -> None:
+        self._enter("publish_ports")
+        self.ports[instance_id] = tuple(ports)
+
+    async def inventory(self) -> Inventory:
+        return Inventory(frozenset(self.instances), frozenset(self.networks), self.strays)
+
+
+@dataclass
+class FakeKeys:
+    """Runtime keys in a dictionary."""
+
+    links: dict[ContainerId, Path] = field(default_factory=dict)
+
+    def publish(self, container_id: ContainerId, ns_path: Path) -> None:
+        self.links[container_id] = ns_path
+
+    def withdraw(self, container_id: ContainerId) -> None:
+        self.links.pop(container_id, None)
+
+    def published(self) -> Mapping[ContainerId, Path]:
+        return dict(self.links)
+
+
+class FakeControlPlane(agent_pb2_grpc.AgentServiceServicer):
+    """The control plane's end of a session, over a real gRPC server on a port of its own (without TLS)."""
+
+    def __init__(self) -> None:
+        self.hellos: list[agent_pb2.AgentHello] = []
+        self.heartbeats: list[agent_pb2.AgentHeartbeat] = []
+        self.reports: dict[str, agent_pb2.InstanceReport] = {}
+        self.history: list[agent_pb2.InstanceReport] = []
+        self.tasks: list[agent_pb2.TaskReport] = []
+        self.streams: list[list[agent_pb2.OpenStreamRequest]] = []
+        self.term, self.store_id, self.revision, self.sequence = 1, "store-1", 1, 0
+        self.complete: agent_pb2.Assignments | None = None
+        self.stream_inputs: list[agent_pb2.OpenStreamResponse] = []
+        self._queue: asyncio.Queue[agent_pb2.SessionResponse | None] = asyncio.Queue()
+        self._server: grpc.aio.Server | None = None
+        self._changed = asyncio.Condition()
+        self.port = 0
+
+    async def start(self) -> None:
+        self._server = grpc.aio.server()
+        agent_pb2_grpc.add_AgentServiceServicer_to_server(self, self._server)
+        self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
+        await self._server.start()
+
+    async def stop(self) -> None:
+        assert self._server is not None
+        await self._server.stop(0)
+        self._server = None
+
+    def connect(self) -> grpc.aio.Channel:
+        return grpc.aio.insecure_channel(f"127.0.0.1:{self.port}")
+
+    async def Session(self, requests: AsyncIterator[agent_pb2.SessionRequest], context: Any) -> AsyncIterator[Any]:
+        self._queue = asyncio.Queue()
+        first = await anext(requests)
+        self.hellos.append(first.hello)
+        for report in first.hello.instances:
+            await self._take(report)
+        welcome = agent_pb2.Welcome(term=self.term, store_id=self.store_id, host_uid="h1", host_name="hosts/h1")
+        welcome.heartbeat_period.FromMilliseconds(200)
+        yield agent_pb2.SessionResponse(welcome=welcome)
+        if self.complete is not None:
+            yield agent_pb2.SessionResponse(assignments=self._numbered(self.complete))
+        reading = asyncio.ensure_future(self._read(requests))
+        try:
+            while (message := await self._queue.get()) is not None:
+                yield message
+        finally:
+            reading.cancel()
+
+    def send(self, message: agent_pb2.SessionResponse) -> None:
+        self._queue.put_nowait(message)
+
+    def end_session(self) -> None:
+        self._queue.put_nowait(None)
+
+    def change(self, *instances: agent_pb2.InstanceAssignment, **fields: Any) -> None:
+        """Send an INCREMENTAL change."""
+        self.revision += 1
+        message = agent_pb2.Assignments(
+            type=agent_pb2.Assignments.TYPE_INCREMENTAL,
+            applies_to=self.sequence,
+            results_in=self.sequence + 1,
+            revision=self.revision,
+            instances=instances,
+            **fields,
+        )
+        self.sequence += 1
+        self.send(agent_pb2.SessionResponse(assignments=message))
+
+    def set_complete(
+        self,
+        instances: Sequence[agent_pb2.InstanceAssignment] = (),
+        networks: Sequence[agent_pb2.NetworkAssignment] = (),
+    ) -> agent_pb2.Assignments:
+        """What a COMPLETE set says from now on; sent with each new session."""
+        self.complete = agent_pb2.Assignments(
+            type=agent_pb2.Assignments.TYPE_COMPLETE, instances=instances, networks=networks
+        )
+        return self.complete
+
+    def send_complete(self) -> None:
+        assert self.complete is not None
+        self.send(agent_pb2.SessionResponse(assignments=self._numbered(self.complete)))
+
+    async def until(self, condition: Callable[[], bool], seconds: float = 10.0) -> None:
+        """Wait until something that the agent said makes a condition true."""
+        deadline = time.monotonic() + seconds
+        async with self._changed:
+            while not condition():
+                try:
+                    async with asyncio.timeout(min(0.05, max(0.001, deadline - time.monotonic()))):
+                        await self._changed.wait()
+                except TimeoutError:
+                    if time.monotonic() > deadline and not condition():
+                        raise AssertionError(f"not within {seconds} s; the agent said: {self.reports}") from None
+
+    async def until_state(self, instance_id: str, state: int, *, run: int | None = None, seconds: float = 10.0) -> None:
+        def reached() -> bool:
+            report = self.reports.get(instance_id)
+            return report is not None and report.state == state and (run is None or report.run == run)
+
+        await self.until(reached, seconds)
+
+    def _numbered(self, message: agent_pb2.Assignments) -> agent_pb2.Assignments:
+        self.sequence += 1
+        numbered = agent_pb2.Assignments()
+        numbered.CopyFrom(message)
+        numbered.results_in = self.sequence
+        numbered.revision = self.revision
+        return numbered
+
+    async def _read(self, requests: AsyncIterator[agent_pb2.SessionRequest]) -> None:
+        async for message in requests:
+            part = message.WhichOneof("part")
+            if part == "heartbeat":
+                self.heartbeats.append(message.heartbeat)
+            elif part == "status":
+                for report in message.status.reports:
+                    await self._take(report)
+            elif part == "task":
+                self.tasks.append(message.task)
+            async with self._changed:
+                self._changed.notify_all()
+
+    async def _take(self, report: agent_pb2.InstanceReport) -> None:
+        self.reports[report.instance_id] = report
+        self.history.append(report)
+        async with self._changed:
+            self._changed.notify_all()
