@@ -2,9 +2,9 @@
 for.
 
 In the machine's own network namespace only two things are ever made: the leg `<prefix>0` and, for egress, one
-nftables table together with net.ipv4.ip_forward. The namespace is kept alive by a process of ours (the keeper) and
-has its name in /run/netns for `ip netns exec`; it is bound there by hand, because `ip netns add` would leave a mount
-of /run/netns behind for good.
+nftables table together with net.ipv4.ip_forward (and, where the machine runs Docker, two rules in its DOCKER-USER).
+The namespace is kept alive by a process of ours (the keeper) and has its name in /run/netns for `ip netns exec`; it
+is bound there by hand, because `ip netns add` would leave a mount of /run/netns behind for good.
 """
 
 # Small files on the machine's own disk and in /proc: an asynchronous file library would gain nothing.
@@ -143,7 +143,24 @@ async def ensure_egress(config: FleetConfig, lock: int) -> None:
         }}
     """
     await processes.run(["nft", "-f", "-"], stdin=rules.encode(), lock=lock)
+    await processes.run(["sh", "-ec", _docker_user(config, add=True)], lock=lock)
     _IP_FORWARD.write_text("1")
+
+
+def _docker_user(config: FleetConfig, *, add: bool) -> str:
+    """The script that lets the hosts' traffic pass a Docker Engine of the machine, which drops what it does not know.
+
+    Its chain DOCKER-USER is there for this. An accept in a table of ours would not help: a drop elsewhere wins. Without
+    Docker on the machine there is no such chain, and nothing is done.
+    """
+    lines = ["iptables -w -n -L DOCKER-USER >/dev/null 2>&1 || exit 0"]
+    for side in ("-i", "-o"):
+        rule = f"DOCKER-USER {side} {config.machine_link} -m comment --comment {config.nft_table} -j ACCEPT"
+        if add:
+            lines.append(f"iptables -w -C {rule} 2>/dev/null || iptables -w -I {rule}")
+        else:
+            lines.append(f"while iptables -w -D {rule} 2>/dev/null; do :; done")
+    return "\n".join(lines)
 
 
 def ip_forward() -> str:
@@ -180,6 +197,7 @@ async def _remove_egress(config: FleetConfig, state: FleetState | None, lock: in
         stdin=f"add table ip {config.nft_table}\ndelete table ip {config.nft_table}\n".encode(),
         lock=lock,
     )
+    await processes.run(["sh", "-ec", _docker_user(config, add=False)], lock=lock)
     others = "moorage-box-" in await processes.run(["nft", "list", "tables"], lock=lock)
     if state is not None and state.ip_forward_was == "0" and not others:
         _IP_FORWARD.write_text("0")
