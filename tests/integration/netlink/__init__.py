@@ -1,0 +1,1 @@
+"""The real fabric in namespaces that play hosts."""
