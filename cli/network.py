@@ -1,0 +1,192 @@
+"""network: isolated networks of our own, shared ones on a bridge of the hosts, and their addresses."""
+
+from typing import Any
+
+import click
+from google.protobuf import field_mask_pb2
+
+from cli.completion import complete_names
+from cli.names import short
+from cli.output import Column, age, enum_word, output_option, pairs, print_list, print_one
+from cli.session import Session, pass_session, project_option
+from cli.spec import key_values
+from moorage.client import Client, paginate
+from moorage.errors import InvalidSpec
+from moorage.ids import new_id
+from moorage.v1 import networks_pb2
+
+COLUMNS = (
+    Column("NAME", lambda network: short(network.name)),
+    Column("KIND", lambda network: enum_word(networks_pb2.NetworkKind, network.spec.kind) or "ISOLATED"),
+    Column("SUBNETS", lambda network: ",".join(subnet.cidr for subnet in network.spec.subnets)),
+    Column("EGRESS", lambda network: "yes" if network.spec.egress else "no"),
+    Column("ADDRESSES", lambda network: str(network.status.addresses_used)),
+    Column("HOSTS", lambda network: str(len(network.status.hosts))),
+    Column("AGE", lambda network: age(network.create_time)),
+    Column("VNI", lambda network: str(network.status.vni or ""), wide=True),
+    Column("BRIDGE", lambda network: network.spec.bridge, wide=True),
+    Column("MTU", lambda network: str(network.spec.mtu or ""), wide=True),
+    Column("LABELS", lambda network: pairs(network.labels.items()), wide=True),
+)
+
+ADDRESS_COLUMNS = (
+    Column("ADDRESS", lambda lease: lease.address),
+    Column("INSTANCE", lambda lease: short(lease.owner)),
+    Column("INTERFACE", lambda lease: lease.nic),
+    Column("MAC", lambda lease: lease.mac),
+    Column("AGE", lambda lease: age(lease.create_time)),
+)
+
+
+def parse_subnet(word: str) -> networks_pb2.Subnet:
+    """`CIDR[,gateway=ADDRESS][,range=FIRST-LAST]...`.
+
+    Raises:
+        InvalidSpec: an unknown part. Whether it is a subnet, the control plane says.
+    """
+    cidr, *parts = word.split(",")
+    subnet = networks_pb2.Subnet(cidr=cidr)
+    for part in parts:
+        key, _, value = part.partition("=")
+        if key == "gateway":
+            subnet.gateway = value
+        elif key == "range":
+            subnet.ranges.append(value)
+        else:
+            raise InvalidSpec.of("subnet", f"{word!r}: write 10.1.0.0/24,gateway=10.1.0.1,range=10.1.0.10-10.1.0.99")
+    return subnet
+
+
+@click.group("network")
+def network() -> None:
+    """Networks and their addresses."""
+
+
+@network.command("create")
+@click.argument("name")
+@click.option("--subnet", multiple=True, metavar="CIDR[,gateway=A][,range=A-B]", help="At most one IPv4 and one IPv6.")
+@click.option("--egress", is_flag=True, help="Instances reach what lies beyond the host, by masquerade.")
+@click.option("--shared-bridge", metavar="BRIDGE", help="A shared network on this bridge of the hosts.")
+@click.option("--mtu", type=click.IntRange(min=0), default=0, help="Of the instances' interfaces; default computed.")
+@click.option("--label", "-l", multiple=True, metavar="K=V", help="Label of the network.")
+@click.option("--validate-only", is_flag=True, help="Check only.")
+@project_option
+@output_option("name")
+@pass_session
+def create(
+    session: Session,
+    name: str,
+    subnet: tuple[str, ...],
+    egress: bool,
+    shared_bridge: str | None,
+    mtu: int,
+    label: tuple[str, ...],
+    validate_only: bool,
+    output: str,
+) -> None:
+    """Make a network. An isolated one without --subnet gets free ones."""
+    shared = networks_pb2.NETWORK_KIND_SHARED
+    spec = networks_pb2.NetworkSpec(
+        kind=shared if shared_bridge else networks_pb2.NETWORK_KIND_ISOLATED,
+        subnets=[parse_subnet(word) for word in subnet],
+        egress=egress,
+        bridge=shared_bridge or "",
+        mtu=mtu,
+    )
+
+    async def work(client: Client) -> networks_pb2.Network:
+        request = networks_pb2.CreateNetworkRequest(
+            parent=session.project,
+            network_id=short(name),
+            network=networks_pb2.Network(spec=spec, labels=key_values("label", label)),
+            request_id=new_id(),
+            validate_only=validate_only,
+        )
+        return await client.networks.CreateNetwork(request)
+
+    print_one(session.run(work), COLUMNS, output)
+
+
+@network.command("ls")
+@click.option("-A", "--all-projects", is_flag=True, help="Of all projects that you may see.")
+@click.option("--filter", "filter_text", default="", metavar="TERMS", help="Such as 'labels.app=web'.")
+@project_option
+@output_option()
+@pass_session
+def ls(session: Session, all_projects: bool, filter_text: str, output: str) -> None:
+    """List networks."""
+
+    async def work(client: Client) -> list[networks_pb2.Network]:
+        request = networks_pb2.ListNetworksRequest(parent=session.parent(all_projects), filter=filter_text)
+        return [found async for found in paginate(client.networks.ListNetworks, request, lambda page: page.networks)]
+
+    print_list(session.run(work), COLUMNS, output)
+
+
+@network.command("get")
+@click.argument("name", shell_complete=complete_names("networks"))
+@project_option
+@output_option("yaml")
+@pass_session
+def get(session: Session, name: str, output: str) -> None:
+    """Show one network."""
+
+    async def work(client: Client) -> networks_pb2.Network:
+        full_name = session.name_in_project("networks", name)
+        return await client.networks.GetNetwork(networks_pb2.GetNetworkRequest(name=full_name))
+
+    print_one(session.run(work), COLUMNS, output)
+
+
+@network.command("update")
+@click.argument("name", shell_complete=complete_names("networks"))
+@click.option("--egress/--no-egress", required=True, help="Whether instances reach what lies beyond the host.")
+@project_option
+@output_option("name")
+@pass_session
+def update(session: Session, name: str, egress: bool, output: str) -> None:
+    """Open or close a network's way out."""
+
+    async def work(client: Client) -> networks_pb2.Network:
+        changed = networks_pb2.Network(name=session.name_in_project("networks", name))
+        changed.spec.egress = egress
+        mask = field_mask_pb2.FieldMask(paths=["spec.egress"])
+        return await client.networks.UpdateNetwork(networks_pb2.UpdateNetworkRequest(network=changed, update_mask=mask))
+
+    print_one(session.run(work), COLUMNS, output)
+
+
+@network.command("rm")
+@click.argument("names", nargs=-1, required=True, shell_complete=complete_names("networks"))
+@project_option
+@pass_session
+def rm(session: Session, names: tuple[str, ...]) -> None:
+    """Delete networks without members."""
+
+    async def work(client: Client) -> None:
+        for name in names:
+            full_name = session.name_in_project("networks", name)
+            await client.networks.DeleteNetwork(networks_pb2.DeleteNetworkRequest(name=full_name))
+            click.echo(f"Deleted {short(full_name)}.")
+
+    session.run(work)
+
+
+@network.command("addresses")
+@click.argument("name", shell_complete=complete_names("networks"))
+@project_option
+@output_option()
+@pass_session
+def addresses(session: Session, name: str, output: str) -> None:
+    """List the addresses that are given out, and to whom."""
+
+    async def work(client: Client) -> list[Any]:
+        request = networks_pb2.ListAddressesRequest(parent=session.name_in_project("networks", name))
+        return [found async for found in paginate(client.networks.ListAddresses, request, lambda page: page.addresses)]
+
+    leases = session.run(work)
+    if output == "name":
+        for lease in leases:
+            click.echo(lease.address)
+    else:
+        print_list(leases, ADDRESS_COLUMNS, output)
