@@ -93,8 +93,8 @@ class FleetConfig:
             bad.append(FieldViolation("hosts", f"must be 1 to {MAX_HOSTS}"))
         if not self.directory.is_absolute() or str(self.directory).startswith(tuple(f"{top}/" for top in _HIDDEN)):
             bad.append(FieldViolation("directory", f"must be an absolute path, and not below {', '.join(_HIDDEN)}"))
-        if len(str(self.directory)) > 60:
-            bad.append(FieldViolation("directory", "must be at most 60 characters: socket paths are limited"))
+        if len(str(self.directory)) > 80:
+            bad.append(FieldViolation("directory", "must be at most 80 characters: socket paths are limited"))
         if not self.zones:
             bad.append(FieldViolation("zones", "must name at least one zone"))
         if bad:

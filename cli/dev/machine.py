@@ -1,9 +1,9 @@
 """One host of the box: its namespaces, its containerd and its dockerd, each a process of its own as on every real host.
 
 Inside, a host looks like a machine of its own: own network, host name, /run (a tmpfs, empty after a power cut), /etc
-(an overlay that keeps its changes), /sys of its own network. So nothing reaches the machine's Docker, systemd or
-firewalld by a well-known socket, and nothing is written outside the fleet's folder. Processes and control groups are
-the machine's.
+(an overlay that keeps its changes), /sys of its own network, and a boot id of its own, new with each start. So
+nothing reaches the machine's Docker, systemd or firewalld by a well-known socket, and nothing is written outside the
+fleet's folder. Processes and control groups are the machine's.
 
 dockerd runs as users have it: default bridge and iptables on. What a user could change is in /etc/docker/daemon.json,
 and the box writes that file only once; what the box needs is on the command line.
@@ -15,6 +15,7 @@ and the box writes that file only once; what the box needs is on the command lin
 import contextlib
 import json
 import socket
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -42,6 +43,8 @@ mount --rbind "$folder/cgroup" /sys/fs/cgroup
 umount --lazy "$folder/cgroup"
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir /run/lock
+cat /proc/sys/kernel/random/uuid >"$folder/boot-id"
+mount --bind "$folder/boot-id" /proc/sys/kernel/random/boot_id
 mount --make-rshared /
 : >"$folder/ready"
 exec "$@"
@@ -232,6 +235,9 @@ def _write_etc(config: FleetConfig, host: HostPlan) -> None:
     # 20 s a pull.
     lines = [f"nameserver {address}" for address in resolvers or ["127.0.0.1"]]
     _replace(host.etc / "resolv.conf", "\n".join([*lines, "options timeout:1 attempts:1", ""]))
+    machine_id = host.etc / "machine-id"
+    if not machine_id.exists():
+        machine_id.write_text(f"{uuid.uuid4().hex}\n")
     settings = host.etc / "docker/daemon.json"
     if not settings.exists():
         runtimes = {"moorage": {"path": str(host.runtime_path)}}

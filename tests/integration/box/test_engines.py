@@ -104,6 +104,10 @@ async def test_a_host_looks_like_a_machine_of_its_own(engines: Fleet) -> None:
     assert (await host.run(["hostname"])).strip() == "h2"
     assert set((await host.run(["ls", "/sys/class/net"])).split()) >= {"docker0", "eth0", "lo"}
     assert "moorbox0" not in await host.run(["ls", "/sys/class/net"])
+    assert await host.run(["cat", "/etc/machine-id"]) != await engines.host(1).run(["cat", "/etc/machine-id"])
+    assert (await host.run(["cat", "/proc/sys/kernel/random/boot_id"])) not in Path(
+        "/proc/sys/kernel/random/boot_id"
+    ).read_text()
     assert "live-restore" in await host.run(["cat", "/etc/docker/daemon.json"])
     assert (await host.run(["docker", "version", "--format", "{{.Server.Os}}"])).strip() == "linux"
     assert not Path("/etc/docker/daemon.json").exists() or "moorage" not in Path("/etc/docker/daemon.json").read_text()
@@ -149,6 +153,7 @@ async def test_power_cut_ends_everything_and_disks_stay(engines: Fleet) -> None:
     await host.docker("run", "-d", "--name", "gone", IMAGE, "sleep", "600")
     await host.docker("pause", "gone")  # a frozen process must die with the others
     pid = (await host.docker("inspect", "-f", "{{.State.Pid}}", "gone")).strip()
+    boot = await host.run(["cat", "/proc/sys/kernel/random/boot_id"])
     assert await engines.power_off("h3") >= 4
     assert processes.start_time(int(pid)) is None
     with pytest.raises(NotReady):
@@ -157,5 +162,6 @@ async def test_power_cut_ends_everything_and_disks_stay(engines: Fleet) -> None:
     assert [status.hosts[2].is_on, status.hosts[2].is_plugged_in] == [False, False]
     await engines.start("h3")
     again = engines.host(3)
+    assert await again.run(["cat", "/proc/sys/kernel/random/boot_id"]) != boot
     assert "exited" in await again.docker("ps", "-a", "--format", "{{.State}}")
     assert await reaches(again, engines.host(1).address)

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from cli.dev import processes, state
+from cli.dev import processes, programs, state
 from cli.dev.config import FleetConfig
 from cli.dev.rootfs import demo_rootfs
+from hostagent import config as agent_config
 from moorage.errors import InvalidSpec, NotSupported
 
 IF_NAME_SIZE = 15
@@ -58,6 +59,18 @@ def test_a_process_without_our_token_is_not_ours(tmp_path: Path) -> None:
     record.write_text(f"{os.getpid()} {processes.start_time(os.getpid())}\n")
     assert processes.recorded(record, "moordev-0123") is None
     assert processes.recorded(tmp_path / "missing", "moordev-0123") is None
+
+
+def test_the_agent_understands_its_configuration_file(tmp_path: Path) -> None:
+    config = FleetConfig(directory=tmp_path, hosts=2, zones=("a", "b"), labels={"disk": "ssd"})
+    host = config.host(2)
+    host.folder.mkdir(parents=True)
+    path = programs.write_agent_config(config, host, "the-token")
+    read = agent_config.load(path)
+    assert (read.name, read.zone, read.control_plane) == ("h2", "b", "172.31.250.1:7460")
+    assert (read.underlay_address, read.join_token, read.labels) == (host.address, "the-token", {"disk": "ssd"})
+    assert read.runtime_path == host.runtime_path
+    assert path.stat().st_mode & 0o777 == 0o600
 
 
 def test_rootfs_is_reproducible_and_has_a_page(tmp_path: Path) -> None:
