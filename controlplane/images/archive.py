@@ -25,6 +25,7 @@ from typing import BinaryIO, Protocol, cast
 
 from controlplane.images.model import Progress, ProgressCallback
 from controlplane.images.threads import Worker, in_thread
+from controlplane.registry.streams import closing
 from moorage.errors import Exhausted, InvalidSpec, MoorageError
 
 CHUNK_BYTES = 1024 * 1024
@@ -141,17 +142,16 @@ async def receive(stream: AsyncIterator[bytes], limits: TarLimits, progress: Pro
     """
     file = open_spool(limits)
     try:
-        size, told, buffered = 0, 0, bytearray()
-        async for chunk in stream:
-            size += len(chunk)
-            if size > limits.max_upload_bytes:
-                raise InvalidSpec.of("tar", f"is larger than {limits.max_upload_bytes} bytes", "TAR_TOO_LARGE")
-            buffered += chunk
-            if len(buffered) >= CHUNK_BYTES:
-                await asyncio.to_thread(write_all, file, bytes(buffered))
-                buffered.clear()
-                if size - told >= CHUNK_BYTES:
-                    told = size
+        size, buffered = 0, bytearray()
+        async with closing(stream):
+            async for chunk in stream:
+                size += len(chunk)
+                if size > limits.max_upload_bytes:
+                    raise InvalidSpec.of("tar", f"is larger than {limits.max_upload_bytes} bytes", "TAR_TOO_LARGE")
+                buffered += chunk
+                if len(buffered) >= CHUNK_BYTES:
+                    await asyncio.to_thread(write_all, file, bytes(buffered))
+                    buffered.clear()
                     progress(Progress("receiving", size, 0))
         await asyncio.to_thread(write_all, file, bytes(buffered))
         progress(Progress("receiving", size, size))

@@ -51,8 +51,10 @@ async def fetch_url(
         resolver: how names become addresses; None for the system's way.
 
     Raises:
-        InvalidSpec: URL_FORBIDDEN (scheme, address, user name in it), URL_TOO_LARGE, URL_UNREADABLE (the server
-        refused). NotFound: URL_NOT_FOUND. Unavailable: URL_UNREACHABLE. DeadlineExceeded: URL_TIMEOUT.
+        InvalidSpec: URL_FORBIDDEN (scheme, address, user name in it), URL_TOO_LARGE, URL_UNREADABLE (refused there).
+        NotFound: URL_NOT_FOUND.
+        Unavailable: URL_UNREACHABLE.
+        DeadlineExceeded: URL_TIMEOUT.
     """
     check_url(url)
     clock = _Clock(limits.total_seconds)
@@ -150,6 +152,8 @@ def _too_large(limits: FetchLimits) -> InvalidSpec:
 def _failed(url: str, exc: BaseException) -> MoorageError:
     if is_forbidden(exc):
         return forbidden()
+    if isinstance(exc, aiohttp.InvalidURL):
+        return InvalidSpec.of("url", "has no proper host", "URL_FORBIDDEN")
     host = urlsplit(url).hostname
     if isinstance(exc, TimeoutError):
         return DeadlineExceeded(f"{host} took longer than allowed", reason="URL_TIMEOUT")

@@ -23,6 +23,7 @@ from controlplane.registry.manifests import (
     platform_text,
     require_image,
 )
+from controlplane.registry.streams import closing
 
 DEFAULT_PLATFORM = "linux/amd64"
 
@@ -185,10 +186,11 @@ async def _upload(
         if descriptor.digest in in_memory:
             yield in_memory[descriptor.digest]
             return
-        async for chunk in source.blob(descriptor):
-            yield chunk
-            done += len(chunk)
-            tell(descriptor.digest, done)
+        async with closing(source.blob(descriptor)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+                done += len(chunk)
+                tell(descriptor.digest, done)
 
     async def send(descriptor: Descriptor) -> None:
         async with gate:

@@ -39,6 +39,7 @@ from controlplane.registry.manifests import (
     sha256_digest,
 )
 from controlplane.registry.names import Reference, check_digest, check_repository, is_digest, is_tag
+from controlplane.registry.streams import closing
 from controlplane.registry.tokens import Grant
 from moorage.errors import InvalidSpec, MoorageError, NotFound, Unauthenticated, Unavailable
 
@@ -162,7 +163,8 @@ class RegistryClient:
         """A blob in memory (an image configuration)."""
         if descriptor.size > limit_bytes:
             raise invalid(f"blob {descriptor.digest} is larger than {limit_bytes} bytes")
-        return b"".join([c async for c in self.get_blob(repository, descriptor.digest, descriptor.size)])
+        async with closing(self.get_blob(repository, descriptor.digest, descriptor.size)) as chunks:
+            return b"".join([chunk async for chunk in chunks])
 
     async def upload_blob(
         self, repository: str, digest: str, size: int, source: BlobSource, *, mount_from: str | None = None
@@ -250,8 +252,9 @@ class RegistryClient:
         async def body() -> AsyncIterator[bytes]:
             # aiohttp reports whatever goes wrong in here as a broken connection: keep the true reason.
             try:
-                async for chunk in source():
-                    yield chunk
+                async with closing(source()) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
             except Exception as exc:
                 failures.append(exc)
                 raise
@@ -317,11 +320,14 @@ class RegistryClient:
                     return answer
                 body = await _error_body(answer)
                 challenges = answer.headers.getall("WWW-Authenticate", [])
-                if answer.status == 401 and not challenged and not once and self._auth is not None:
-                    challenged = True
-                    if await self._auth.challenged(challenges, grants):
-                        continue
                 error = _refused(answer.status, body, self.base_url)
+                if answer.status == 401 and not challenged and not once and self._auth is not None:
+                    try:
+                        challenged = await self._auth.challenged(challenges, grants)
+                        if challenged:
+                            continue
+                    except Unavailable as exc:  # the token server is away: as good as the registry itself
+                        error = exc
                 if not error.retryable or attempt >= attempts:
                     raise error
                 wait_seconds = _retry_after(answer.headers.get("Retry-After"))
