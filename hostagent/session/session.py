@@ -20,6 +20,7 @@ from hostagent.domain import AgentHeartbeat, HostFacts, InstanceReport, Instance
 from hostagent.journal.journal import AssignmentChange, Journal
 from hostagent.session.outbox import Outbox
 from hostagent.session.translate import change_from_message, report_message
+from moorage.client import error_from_rpc
 from moorage.clock import Clock
 from moorage.errors import MoorageError, NotReady, Unavailable
 from moorage.ids import InstanceId
@@ -104,10 +105,9 @@ class Session:
             try:
                 await self.run_once()
             except grpc.aio.AioRpcError as exc:
-                log.warning(
-                    "the session ended", extra={"code": exc.code().name, "details": exc.details()}
-                )  # always with a code of gRPC's, never silently
-            except (MoorageError, TimeoutError) as exc:
+                error = error_from_rpc(exc)
+                log.warning("the session ended", extra={"reason": error.reason, "problem": error.message})
+            except (MoorageError, TimeoutError, OSError) as exc:
                 log.warning("the session ended", extra={"problem": str(exc) or type(exc).__name__})
             if self._is_settled:
                 delays = _BACKOFF.delays(self._random)

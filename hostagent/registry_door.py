@@ -1,0 +1,71 @@
+"""Opens this host's loopback registry proxy once the control plane has told where the platform's registry is.
+
+Which images may pass is asked of the journal for each request, so an image that is taken away from this host cannot
+be read any more.
+"""
+
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from hostagent.enroll import IdentityStore
+from hostagent.images.proxy import RegistryProxy, TokenFor
+from hostagent.journal.journal import Journal
+from moorage.errors import Unavailable
+
+
+class RegistryDoor:
+    """One proxy at a time, on one port."""
+
+    def __init__(self, port: int, store: IdentityStore, journal: Journal, token_for: TokenFor) -> None:
+        self._port = port
+        self._store = store
+        self._journal = journal
+        self._token_for = token_for
+        self._proxy: RegistryProxy | None = None
+        self._opened_for: tuple[str, bytes] | None = None
+
+    async def open(self, registry_url: str) -> None:
+        """Lead to this registry from now on, with the certificate that the host has now.
+
+        Raises:
+            OSError: the port is taken.
+            ValueError: not an https address.
+        """
+        wanted = (registry_url, self._store.identity().cert_pem)
+        if self._proxy is not None and self._opened_for == wanted:
+            return
+        await self.close()
+        context = ssl.create_default_context(cadata=self._store.authority_pem().decode())
+        context.load_cert_chain(self._store.folder / "host.pem")
+        proxy = RegistryProxy(
+            listen_port=self._port,
+            upstream_url=registry_url,
+            ssl_context=context,
+            token_for=self._token_for,
+            allowed=self._is_allowed,
+        )
+        await proxy.start()
+        self._proxy, self._opened_for = proxy, wanted
+
+    async def close(self) -> None:
+        """Stop listening."""
+        proxy, self._proxy, self._opened_for = self._proxy, None, None
+        if proxy is not None:
+            await proxy.stop()
+
+    @contextmanager
+    def grant_push(self, repository: str) -> Iterator[None]:
+        """Let the engine push to a repository for a while.
+
+        Raises:
+            Unavailable: the proxy is not open.
+        """
+        if self._proxy is None:
+            raise Unavailable("the platform's registry is not known yet", reason="REGISTRY_UNREACHABLE")
+        with self._proxy.grant_push(repository):
+            yield
+
+    def _is_allowed(self, repository: str, reference: str) -> bool:
+        name = f"127.0.0.1:{self._port}/{repository}@{reference}"
+        return any(assignment.container.image == name for assignment in self._journal.assignments.values())
