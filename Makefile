@@ -12,7 +12,7 @@ THIRD_PARTY := third_party/.made
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 export BUF_CACHE_DIR := $(abspath build)/buf
 
-.PHONY: help setup packages check unit test demo demo-down protos protos-archive fmt lint types imports proto-lint \
+.PHONY: help setup python packages root check unit test demo demo-down protos protos-archive fmt lint types imports proto-lint \
 	bench-deploy bench-store clean
 
 help: ## Print this list
@@ -21,13 +21,15 @@ help: ## Print this list
 
 setup: packages $(VENV)/.installed $(STUBS) ## Install missing packages (root) and the virtual environment
 
-packages:
-	@PYTHON=$(PYTHON) scripts/install_packages.sh
-
-$(VENV)/.installed: pyproject.toml hatch_build.py
+python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "setup: Moorage needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1);" \
 			"name another one: make setup PYTHON=python3.12" >&2; exit 1; }
+
+packages: python
+	@PYTHON=$(PYTHON) scripts/install_packages.sh
+
+$(VENV)/.installed: pyproject.toml hatch_build.py | python
 	@$(PYTHON) -m venv $(VENV) || { \
 		echo "setup: $(PYTHON) cannot make a virtual environment; install its venv package (python3-venv)" >&2; exit 1; }
 	@echo "setup: installing Moorage and its developer tools into $(VENV)"
@@ -71,18 +73,20 @@ proto-lint: $(THIRD_PARTY) ## Lint the protos
 unit: $(STUBS) ## Unit tests: no root, no Docker, under 30 seconds
 	@$(BIN)/python -m pytest tests/unit
 
-test: check unit ## Everything, on real engines (root)
-	@[ "$$(id -u)" -eq 0 ] || { echo "test: needs root, because it makes network namespaces: sudo make test" >&2; exit 1; }
+root:
+	@[ "$$(id -u)" -eq 0 ] || { echo "this needs root, because it makes network namespaces: sudo make $(MAKECMDGOALS)" >&2; exit 1; }
+
+test: root check unit ## Everything, on real engines (root)
 	@rm -rf build/test-logs
 	@MOORAGE_REQUIRE=docker,netns $(BIN)/python -m pytest tests/contract tests/integration tests/e2e --durations=20
 
-demo: setup ## A control plane and three hosts on this machine, with instances that answer (root)
+demo: root setup ## A control plane and three hosts on this machine, with instances that answer (root)
 	@MOOR=$(BIN)/moor scripts/demo.sh up
 
-demo-down: ## Remove the demo and everything that it made (root)
+demo-down: root ## Remove the demo and everything that it made (root)
 	@MOOR=$(BIN)/moor scripts/demo.sh down
 
-bench-deploy: $(STUBS) ## Deployment against Docker Swarm and docker run (root)
+bench-deploy: root $(STUBS) ## Deployment against Docker Swarm and docker run (root)
 	@$(BIN)/python -m benchmarks.deploy
 
 bench-store: $(STUBS) ## The store's commits and rows a second
