@@ -88,7 +88,7 @@ class GroupWriter:
         await future
 
     def close(self) -> None:
-        """Write what is left and end the thread."""
+        """Write what is left and end the thread. Can be called twice."""
         with self._ready:
             self._is_closing = True
             self._ready.notify()

@@ -1,0 +1,206 @@
+"""A whole agent and a control plane in memory, run inside a test engine's namespaces by test_real_host.py.
+
+    python -m tests.integration.hostagent.drive SCENARIO SETTINGS
+
+SETTINGS is JSON (see `Settings`); the last line of output is JSON with what was seen.
+"""
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hostagent.agent import Agent, World
+from hostagent.engine.docker_engine import DockerEngine
+from hostagent.facts import Site, boot_id
+from hostagent.journal.journal import Journal
+from hostagent.netlink.fabric import LinuxFabric
+from hostagent.runtime import wrapper
+from moorage.clock import SystemClock
+from moorage.v1 import agent_pb2
+from moorage.v1 import instances_pb2 as pb
+from tests.unit.hostagent.conftest import instance, network
+from tests.unit.hostagent.fakes import FakeControlPlane
+
+SCRIPT = (
+    "ip addr show eth0; ip route; cat /etc/hosts; hostname; trap 'exit 0' TERM; while :; do sleep 1000 & wait; done"
+)
+
+
+@dataclass
+class Settings:
+    """Where everything is."""
+
+    folder: str
+    engine: str
+    runtime: str
+    image: str  # repository@digest, without the registry
+    registry_port: int
+
+
+@dataclass
+class Machine:
+    """The world of one run."""
+
+    settings: Settings
+    engine: DockerEngine
+    fabric: LinuxFabric
+    control_plane: FakeControlPlane
+
+    async def agent(self) -> Agent:
+        folder = Path(self.settings.folder)
+        world = World(
+            engine=self.engine,
+            fabric=self.fabric,
+            keys=wrapper.RuntimeKeys(folder / "run"),
+            clock=SystemClock(),
+            data_dir=folder / "data",
+            boot_id=boot_id(),
+            site=Site("127.0.0.1", 4789, self.settings.registry_port),
+        )
+        (folder / "data").mkdir(exist_ok=True)
+        agent = Agent(world, Journal.open(folder / "data", now=time.time()), connect=self.control_plane.connect)
+        await agent.start()
+        return agent
+
+    def instance(self, name: str, number: int, **fields: Any) -> agent_pb2.InstanceAssignment:
+        spec = pb.InstanceSpec(command=["sh", "-c", SCRIPT])
+        spec.stop_grace.FromSeconds(3)
+        return instance(name, number, image=self.settings.image, spec=spec, **fields)
+
+    async def output(self, container_id: str, last: str) -> str:
+        """What the process wrote, up to and with the line `last`."""
+        text = ""
+        async with asyncio.timeout(10):
+            async for chunk in self.engine.logs(container_id, follow=True):
+                text += chunk.data.decode()
+                if text.endswith(f"\n{last}\n"):
+                    break
+        return text
+
+
+@asynccontextmanager
+async def machine(settings: Settings) -> AsyncIterator[Machine]:
+    engine = await DockerEngine.connect(settings.engine)
+    run_dir = Path(settings.folder) / "run"
+    run_dir.mkdir(exist_ok=True)
+    wrapper.install(Path(settings.runtime), run_dir=run_dir)
+    fabric = LinuxFabric(run_dir=run_dir, underlay_address="127.0.0.1")
+    await fabric.start()
+    control_plane = FakeControlPlane()
+    await control_plane.start()
+    try:
+        yield Machine(settings, engine, fabric, control_plane)
+    finally:
+        await control_plane.stop()
+        await fabric.close()
+        await engine.close()
+
+
+async def one(m: Machine) -> dict[str, Any]:
+    """One instance comes up with its network, is stopped, started, and goes."""
+    m.control_plane.set_complete([], [network()])
+    agent = await m.agent()
+    await m.control_plane.until(lambda: bool(m.control_plane.hellos))
+    seen: dict[str, Any] = {"start_ms": [], "delete_ms": []}
+    for number in range(10, 15):
+        name = f"a{number}"
+        began = time.perf_counter()
+        m.control_plane.change(m.instance(name, number))
+        await m.control_plane.until_state(name, pb.INSTANCE_STATE_RUNNING)
+        seen["start_ms"].append(round(1000 * (time.perf_counter() - began), 1))
+    container_id = m.control_plane.reports["a10"].container_id
+    seen["states"] = [report.state for report in m.control_plane.history if report.instance_id == "a10"]
+    seen["output"] = await m.output(container_id, "web-a10")
+    m.control_plane.change(m.instance("a10", 10, generation=2, run_request=2))
+    await m.control_plane.until_state("a10", pb.INSTANCE_STATE_RUNNING, run=2)
+    seen["same_container"] = m.control_plane.reports["a10"].container_id == container_id
+    seen["exit_code"] = m.control_plane.reports["a10"].exit_code
+    for number in range(10, 15):
+        name = f"a{number}"
+        began = time.perf_counter()
+        m.control_plane.change(m.instance(name, number, generation=3, desired=pb.DESIRED_STATE_DELETED))
+        await m.control_plane.until_state(name, pb.INSTANCE_STATE_DELETED)
+        seen["delete_ms"].append(round(1000 * (time.perf_counter() - began), 1))
+    seen["left"] = await left(m)
+    await agent.close()
+    return seen
+
+
+async def fifty(m: Machine) -> dict[str, Any]:
+    """Fifty at once come up and go."""
+    m.control_plane.set_complete([], [network()])
+    agent = await m.agent()
+    await m.control_plane.until(lambda: bool(m.control_plane.hellos))
+    names = {f"b{number}": number for number in range(10, 60)}
+    m.control_plane.change(m.instance("warm", 200))
+    await m.control_plane.until_state("warm", pb.INSTANCE_STATE_RUNNING)
+    transactions = agent.journal.transactions
+    began, cpu = time.perf_counter(), time.process_time()
+    m.control_plane.change(*[m.instance(name, number) for name, number in names.items()])
+    await m.control_plane.until(lambda: all(_is(m, name, pb.INSTANCE_STATE_RUNNING) for name in names), 60)
+    seen = {"up_seconds": round(time.perf_counter() - began, 2), "cpu_seconds": round(time.process_time() - cpu, 2)}
+    seen["transactions"] = agent.journal.transactions - transactions
+    began = time.perf_counter()
+    m.control_plane.change(
+        *[m.instance(name, number, generation=2, desired=pb.DESIRED_STATE_DELETED) for name, number in names.items()]
+    )
+    await m.control_plane.until(lambda: all(_is(m, name, pb.INSTANCE_STATE_DELETED) for name in names), 60)
+    seen["down_seconds"] = round(time.perf_counter() - began, 2)
+    await agent.close()
+    return seen
+
+
+async def adopt(m: Machine) -> dict[str, Any]:
+    """An agent that ends in the middle and comes back adopts what runs, and finishes what was begun."""
+    names = {f"c{number}": number for number in range(10, 18)}
+    m.control_plane.set_complete([m.instance(name, number) for name, number in names.items()], [network()])
+    agent = await m.agent()
+    await m.control_plane.until(lambda: any(_is(m, name, pb.INSTANCE_STATE_RUNNING) for name in names))
+    await agent.close()
+    before = {c.labels["moorage.instance"]: (c.container_id, c.pid) for c in await m.engine.list("moorage.instance")}
+    running = {name for name in before if before[name][1]}
+    agent = await m.agent()
+    await m.control_plane.until(lambda: all(_is(m, name, pb.INSTANCE_STATE_RUNNING) for name in names), 30)
+    after = {c.labels["moorage.instance"]: (c.container_id, c.pid) for c in await m.engine.list("moorage.instance")}
+    runs = {report.run for report in m.control_plane.reports.values()}
+    await agent.close()
+    return {
+        "ran_before": len(running),
+        "kept": all(after[name] == before[name] for name in running),
+        "containers": len(after),
+        "runs": sorted(runs),
+    }
+
+
+async def left(m: Machine) -> dict[str, int]:
+    """What of ours is on the machine."""
+    inventory = await m.fabric.inventory()
+    return {
+        "containers": len(await m.engine.list("moorage.instance")),
+        "namespaces": len(inventory.instances),
+        "strays": len(inventory.strays),
+        "keys": len(wrapper.RuntimeKeys(Path(m.settings.folder) / "run").published()),
+    }
+
+
+def _is(m: Machine, name: str, state: int) -> bool:
+    report = m.control_plane.reports.get(name)
+    return report is not None and report.state == state
+
+
+SCENARIOS: dict[str, Callable[[Machine], Awaitable[dict[str, Any]]]] = {"one": one, "fifty": fifty, "adopt": adopt}
+
+
+async def main(scenario: str, settings: Settings) -> None:
+    async with machine(settings) as m:
+        print(json.dumps(await SCENARIOS[scenario](m)))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], Settings(**json.loads(sys.argv[2]))))
