@@ -1,0 +1,1 @@
+"""The engine layer against a real Docker Engine: what a fake cannot show."""
