@@ -242,7 +242,8 @@ class RegistryProxy:
         session = self._session
         if session is None:
             raise _Refused(503, "UNAVAILABLE", "the agent is stopping")
-        headers = {name: request.headers[name] for name in _REQUEST_HEADERS if name in request.headers}
+        # Docker sends one Accept line per type that it knows.
+        headers = {n: ", ".join(request.headers.getall(n)) for n in _REQUEST_HEADERS if n in request.headers}
         headers["Accept-Encoding"] = "identity"  # a compressed blob would no longer have its digest
         body: Any = request.content.iter_chunked(_CHUNK_BYTES) if request.can_read_body else None
         if body is None and request.method in ("POST", "PUT", "PATCH"):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import aiohttp
 import pytest
+from multidict import CIMultiDict
 from yarl import URL
 
 from controlplane.images.model import ImportedImage
@@ -158,6 +159,15 @@ async def test_mounting_from_another_repository_does_not_get_past_the_rules(door
 async def test_everything_else_is_refused(door: Door, method: str, path: str, status: int) -> None:
     async with door.http.request(method, URL(door.url + path, encoded=True)) as answer:
         assert answer.status == status
+
+
+async def test_several_accept_lines_all_count(door: Door, image: ImportedImage) -> None:
+    door.allowed.add((REPOSITORY, image.digest))
+    accept = CIMultiDict(
+        [("Accept", "application/vnd.docker.distribution.manifest.v2+json"), ("Accept", a.OCI_MANIFEST)]
+    )
+    async with door.http.get(f"{door.url}/v2/{REPOSITORY}/manifests/{image.digest}", headers=accept) as answer:
+        assert answer.status == 200
 
 
 async def test_a_foreign_host_header_is_refused(door: Door) -> None:
