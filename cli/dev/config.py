@@ -9,6 +9,7 @@ import ipaddress
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from moorage.errors import FieldViolation, InvalidSpec
 
@@ -62,6 +63,7 @@ class FleetConfig:
         egress: let the hosts out through the machine (IP forwarding and one masquerade table, both undone by `down`).
         zones: host N gets the zone N, round and round.
         labels: labels of every host.
+        engine_settings: entries of the first daemon.json, over those of the box ({"live-restore": False} for a Swarm).
 
     Raises:
         InvalidSpec: a value is out of bounds.
@@ -75,6 +77,7 @@ class FleetConfig:
     egress: bool = False
     zones: tuple[str, ...] = ("default",)
     labels: dict[str, str] = field(default_factory=dict)
+    engine_settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         bad: list[FieldViolation] = []

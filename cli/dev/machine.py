@@ -241,7 +241,8 @@ def _write_etc(config: FleetConfig, host: HostPlan) -> None:
     settings = host.etc / "docker/daemon.json"
     if not settings.exists():
         runtimes = {"moorage": {"path": str(host.runtime_path)}}
-        settings.write_text(json.dumps({"live-restore": True, "runtimes": runtimes}, indent=2) + "\n")
+        content = {"live-restore": True, "runtimes": runtimes, **config.engine_settings}
+        settings.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def _replace(path: Path, text: str) -> None:

@@ -47,6 +47,7 @@ class FleetState:
     egress: bool
     zones: tuple[str, ...]
     labels: dict[str, str]
+    engine_settings: dict[str, Any]
     ip_forward_was: str | None = None
 
     @property
@@ -66,6 +67,7 @@ class FleetState:
             egress=self.egress,
             zones=self.zones,
             labels=self.labels,
+            engine_settings=self.engine_settings,
         )
 
 
@@ -99,6 +101,7 @@ def create(config: FleetConfig) -> FleetState:
         egress=config.egress,
         zones=config.zones,
         labels=config.labels,
+        engine_settings=config.engine_settings,
     )
     save(config.directory, made)
     return made
@@ -112,6 +115,7 @@ def adjusted(state: FleetState, config: FleetConfig) -> FleetState:
         egress=state.egress or config.egress,
         zones=config.zones,
         labels=config.labels,
+        engine_settings=config.engine_settings,
     )
 
 

@@ -16,7 +16,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -83,9 +83,18 @@ def to_ourselves(place: Place) -> Iterator[None]:
 
 @contextlib.contextmanager
 def box(
-    hosts: int = 1, *, programs: Programs | None = None, egress: bool = False, place: Place = OWN
+    hosts: int = 1,
+    *,
+    programs: Programs | None = None,
+    egress: bool = False,
+    place: Place = OWN,
+    zones: tuple[str, ...] = ("default",),
+    engine_settings: Mapping[str, Any] | None = None,
 ) -> Iterator[Fleet]:
-    """A fleet's folder and operations; it is not up yet. Everything of it is removed at the end of the block."""
+    """A fleet's folder and operations; it is not up yet. Everything of it is removed at the end of the block.
+
+    A test run can be in one block of a place at a time; the others wait up to 20 minutes.
+    """
     require_fleet()
     with to_ourselves(place):
         directory = Path(tempfile.mkdtemp(prefix=f"{place.prefix}-"))
@@ -96,6 +105,8 @@ def box(
             hosts=hosts,
             loopback_port=place.loopback_port,
             egress=egress,
+            zones=zones,
+            engine_settings=dict(engine_settings or {}),
         )
         try:
             yield Fleet(config, programs=programs)

@@ -139,6 +139,16 @@ async def test_down_can_be_killed_and_repeated() -> None:
         assert observe.machine() == clean
 
 
+async def test_engines_can_form_a_swarm() -> None:
+    with box(2, engine_settings={"live-restore": False}) as fleet:
+        await fleet.up()
+        one, two = fleet.hosts()
+        await one.docker("swarm", "init", "--advertise-addr", one.address)
+        token = (await one.docker("swarm", "join-token", "-q", "worker")).strip()
+        await two.docker("swarm", "join", "--token", token, f"{one.address}:2377")
+        assert len((await one.docker("node", "ls", "-q")).split()) == 2
+
+
 async def test_a_foreign_link_of_our_name_is_left_alone() -> None:
     with box(1) as fleet:
         link = fleet.config.machine_link

@@ -46,7 +46,9 @@ def test_a_subnet_without_room_is_refused() -> None:
 
 
 def test_state_is_read_as_written(tmp_path: Path) -> None:
-    config = FleetConfig(directory=tmp_path, hosts=2, zones=("a", "b"), labels={"disk": "ssd"})
+    config = FleetConfig(
+        directory=tmp_path, hosts=2, zones=("a", "b"), labels={"disk": "ssd"}, engine_settings={"debug": True}
+    )
     made = state.create(config)
     assert state.load(tmp_path) == made
     assert made.config(tmp_path) == config
