@@ -5,7 +5,6 @@ leaves the old one. Certificates are kept in it, not paths to them.
 """
 
 import os
-import tempfile
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -95,6 +94,8 @@ def save(path: Path, contexts: Contexts) -> None:
     Raises:
         InvalidSpec: it cannot be written.
     """
+    import tempfile
+
     import yaml
 
     content = {

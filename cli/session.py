@@ -1,9 +1,6 @@
 """What every command needs: which control plane, key and project, and a way to run a coroutine with a client."""
 
-import asyncio
 import os
-import secrets
-import signal
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +25,7 @@ class Session:
     project_option: str | None = None
     context_option: str | None = None
     debug: bool = False
-    trace_id: str = field(default_factory=lambda: secrets.token_hex(16))
+    trace_id: str = field(default_factory=lambda: os.urandom(16).hex())
     _context: Context | None = None
 
     def context(self) -> Context:
@@ -79,6 +76,9 @@ class Session:
 
 def run_with(context: Context, work: "Callable[[Client], Coroutine[Any, Any, T]]", *, trace_id: str = "") -> T:
     """`Session.run` for any context."""
+    import asyncio
+    import signal
+
     # grpc's own lines on stderr say nothing that our errors do not.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from moorage.client import Client

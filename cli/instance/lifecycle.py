@@ -43,6 +43,7 @@ def _change(
     no_wait: bool,
     timeout: str,
     new_run_from: Collection[_State] = (),
+    missing_ok: bool = False,
 ) -> None:
     """Do it to all at once, print the name of each that is done, and fail with the first error.
 
@@ -51,17 +52,15 @@ def _change(
     full_names = [session.name_in_project("instances", name) for name in names]
     seconds = parse_duration(timeout, field="timeout")
 
-    async def one(client: Client, name: str) -> int:
-        after_run = -1
-        if new_run_from:
-            before = await client.instances.GetInstance(instances_pb2.GetInstanceRequest(name=name))
-            after_run = before.status.run if before.status.state in new_run_from else -1
-        await verb(client, name)
-        return after_run
+    async def one(client: Client, name: str) -> tuple[str, int]:
+        # By what people type (a name or a uid) to its name, which is what a watch tells of.
+        before = await client.instances.GetInstance(instances_pb2.GetInstanceRequest(name=name))
+        await verb(client, before.name)
+        return before.name, before.status.run if before.status.state in new_run_from else -1
 
     async def work(client: Client) -> None:
         results = await asyncio.gather(*(one(client, name) for name in full_names), return_exceptions=True)
-        runs = {name: run for name, run in zip(full_names, results, strict=True) if isinstance(run, int)}
+        runs = dict(found for found in results if not isinstance(found, BaseException))
         projects = {"/".join(name.split("/")[:2]) for name in runs}
         for project in sorted(projects) if not no_wait else ():
             wanted = [name for name in runs if name.startswith(f"{project}/")]
@@ -69,6 +68,8 @@ def _change(
         for name in runs:
             click.echo(short(name))
         errors = [error for error in results if isinstance(error, BaseException)]
+        if missing_ok:
+            errors = [error for error in errors if not isinstance(error, NotFound)]
         for error in errors[1:]:
             click.echo(render(error) if isinstance(error, MoorageError) else repr(error), err=True)
         if errors:
@@ -165,10 +166,6 @@ def rm(session: Session, names: tuple[str, ...], force: bool, no_wait: bool, tim
     """Delete instances, and wait until their containers and addresses are gone."""
 
     async def verb(client: Client, name: str) -> None:
-        try:
-            await client.instances.DeleteInstance(instances_pb2.DeleteInstanceRequest(name=name, force=force))
-        except NotFound:
-            if not force:
-                raise
+        await client.instances.DeleteInstance(instances_pb2.DeleteInstanceRequest(name=name, force=force))
 
-    _change(session, names, verb, _DELETED, no_wait=no_wait, timeout=timeout)
+    _change(session, names, verb, _DELETED, no_wait=no_wait, timeout=timeout, missing_ok=force)

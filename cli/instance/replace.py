@@ -69,7 +69,7 @@ def replace(
 
     async def work(client: Client) -> instances_pb2.Instance:
         before = await client.instances.GetInstance(instances_pb2.GetInstanceRequest(name=full_name))
-        request = instances_pb2.ReplaceInstanceRequest(name=full_name, validate_only=dry_run)
+        request = instances_pb2.ReplaceInstanceRequest(name=before.name, validate_only=dry_run)
         if given or template:
             request.etag = before.etag  # the spec is made from this version of it
             request.spec.CopyFrom(before.spec)
@@ -81,7 +81,7 @@ def replace(
         changed = await client.instances.ReplaceInstance(request)
         if dry_run or no_wait:
             return changed
-        return await client.wait_instance(full_name, HAS_RUN, seconds, after_run=before.status.run)
+        return await client.wait_instance(before.name, HAS_RUN, seconds, after_run=before.status.run)
 
     print_one(session.run(work), COLUMNS, output)
 
