@@ -204,7 +204,7 @@ class ManagedRegistry:
                 stopped = time.monotonic()
                 await self._end_process()
                 # A failed start is not an error of the collection: the watcher goes on trying.
-                with contextlib.suppress(Unavailable):
+                with contextlib.suppress(Unavailable, OSError):
                     await self._launch(read_only=False)
                 away += time.monotonic() - stopped
                 self._watcher = asyncio.create_task(self._watch(), name="registry-watch")
@@ -363,7 +363,7 @@ class ManagedRegistry:
             self.restarts += 1
             try:
                 await self._launch(read_only=False)
-            except Unavailable as exc:
+            except (Unavailable, OSError) as exc:  # OSError: a full disk, no more processes. The watch goes on.
                 _log.warning("the registry did not come back: %s", exc)
                 await self._end_process()
 

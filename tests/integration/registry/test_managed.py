@@ -13,7 +13,7 @@ import pytest
 from controlplane.images.tar import import_tar
 from controlplane.registry.client import RegistryClient
 from controlplane.registry.process import start_time
-from moorage.errors import NotFound, NotReady, Unavailable
+from moorage.errors import Internal, NotFound, NotReady, Unavailable
 from tests.integration.registry import archives as a
 from tests.integration.registry.bed import RegistryBed, require_registry
 
@@ -76,6 +76,40 @@ async def test_collection_frees_what_was_deleted_and_keeps_the_rest(bed: Registr
     assert again.digest == drop.digest
     manifest = await client.get_manifest("p1/drop", drop.digest)
     assert sum([len(c) async for c in client.get_blob("p1/drop", manifest.layers[0].digest)]) > 4_900_000
+
+
+async def test_collection_keeps_the_children_of_an_index(bed: RegistryBed, client: RegistryClient) -> None:
+    layers = [a.tar_bytes({"x": os.urandom(100_000)})]
+    manifests, blobs = {}, {}
+    for arch in ("amd64", "arm64"):
+        manifest, parts = a.image_blobs(layers, a.image_config(layers, arch=arch))
+        manifests[f"linux/{arch}"] = manifest
+        blobs |= parts
+    inner = a.index_document(manifests)
+    outer = f'{{"mediaType":"{a.OCI_INDEX}","digest":"{a.sha256(inner)}","size":{len(inner)}}}'
+    layout = a.oci_layout(f'{{"schemaVersion":2,"manifests":[{outer}]}}'.encode(), {**blobs, a.sha256(inner): inner})
+    image = await import_tar(a.stream(layout), client, "p1/multi")
+    assert image.digest == a.sha256(inner)
+    await bed.registry.collect_garbage()
+    for digest in (image.digest, *(a.sha256(manifest) for manifest in manifests.values())):
+        await client.get_manifest("p1/multi", digest)
+    for digest in blobs:
+        if digest not in {a.sha256(manifest) for manifest in manifests.values()}:
+            assert await client.has_blob("p1/multi", digest)
+    await client.delete_image("p1/multi", image.digest)
+    await bed.registry.collect_garbage()
+    assert storage_bytes(bed) < 5_000
+
+
+async def test_a_failed_collection_leaves_a_running_registry(bed: RegistryBed, client: RegistryClient) -> None:
+    image = await import_tar(a.stream(a.tar_bytes({"x": b"1"})), client, "p1/t1")
+    link = next((bed.folder / "registry/storage/docker/registry/v2/repositories/p1/t1/_manifests").rglob("link"))
+    link.write_text("damaged")
+    with pytest.raises(Internal, match="collection failed"):
+        await bed.registry.collect_garbage()
+    link.write_text(image.digest)
+    assert (await client.get_manifest("p1/t1", image.digest)).digest == image.digest
+    await client.upload_bytes("p1/t1", b"and it can be written to")
 
 
 async def test_a_repository_can_be_forgotten_whole(bed: RegistryBed, client: RegistryClient) -> None:
