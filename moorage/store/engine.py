@@ -43,9 +43,13 @@ class Row:
 
 @dataclass(slots=True)
 class Commit:
-    """A transaction that has run and is not durable yet."""
+    """A transaction that has run and is not durable yet.
 
-    state: State
+    It does not keep the state that it made: a group is published as a whole, and a thousand waiting states would hold
+    a thousand copies of the chunks that they touched.
+    """
+
+    revision: int
     changes: tuple[Change, ...]
     rows: list[Row]
     waiters: list["asyncio.Future[None]"] = field(default_factory=list)
@@ -69,6 +73,7 @@ class LogStore(Store):
         self._published = state
         self._pending: list[Commit] = []
         self._writing: list[Commit] = []
+        self._writing_state = state  # what the group at the log leads to
         self._history = History(state.revision, max_commits=history_commits, max_changes=history_changes)
         self._is_closing = False
         self._closing_task: asyncio.Task[None] | None = None
@@ -96,7 +101,7 @@ class LogStore(Store):
         if changes:
             rows = [encode_row(change) for change in changes]
             self._head = state
-            self._pending.append(Commit(state, changes, rows))
+            self._pending.append(Commit(state.revision, changes, rows))
         durable = self._when_durable()
         if changes:
             self._start_writing()
@@ -151,6 +156,7 @@ class LogStore(Store):
         if self._writing or not self._pending:
             return
         self._writing, self._pending = self._pending, []
+        self._writing_state = self._head
         try:
             self._write(self._writing, self._written)
         except RuntimeError as exc:  # threads take no more work: the interpreter is ending
@@ -161,9 +167,9 @@ class LogStore(Store):
             self._roll_back(error)
             return
         commits, self._writing = self._writing, []
+        self._published = self._writing_state
         for commit in commits:
-            self._published = commit.state
-            self._history.append(Batch(commit.state.revision, commit.changes))
+            self._history.append(Batch(commit.revision, commit.changes))
             for waiter in commit.waiters:
                 if not waiter.done():  # its task may have been cancelled
                     waiter.set_result(None)

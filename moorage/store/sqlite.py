@@ -81,7 +81,7 @@ class SqliteStore(LogStore):
         loop = asyncio.get_running_loop()
         rows = {(row.kind, row.key): row for commit in commits for row in commit.rows}  # the last word on each record
         writing = self._writer.submit(
-            self._file.write, self._published.revision, commits[-1].state.revision, list(rows.values())
+            self._file.write, self._published.revision, commits[-1].revision, list(rows.values())
         )
 
         def report(finished: "Future[None]") -> None:
