@@ -10,9 +10,9 @@ history.py    the bounded past that watches read
 
 Nothing here knows what the records mean.
 
-For the composition root: a store is many long-lived objects without cycles, which Python's garbage collector searches
-in vain. `gc.freeze()` after the open and a first threshold of some 20,000 (`gc.set_threshold`) spare that: with a
-thousand writers at once over 100,000 records, collecting took half of the time (9,000 commits a second in memory, 20,000 without).
+For the composition root: a store is many long-lived objects without cycles, which the garbage collector searches in
+vain. With a thousand writers at once over 100,000 records in memory, collecting took half of the time (9,000 commits a
+second; 20,000 with `gc.disable()`). `gc.freeze()` after the open and a higher first threshold are worth trying.
 """
 
 from moorage.store.base import Batch, Change, Kind, Store, Transaction, Versioned, View, Watch
