@@ -218,7 +218,7 @@ class LinuxFabric:
         return Transit(free)
 
     def _write_host_table(self) -> None:
-        table = rules.host_table(self._with_transit(self._all_bindings()), self._egress())
+        table = rules.host_table(self._entries(self._all_bindings()), self._egress())
         self._required_site.host_nft().run(table)
 
     async def update_peers(self, network_id: NetworkId, upsert: Sequence[Peer], removed_macs: Sequence[str]) -> None:
@@ -316,7 +316,9 @@ class LinuxFabric:
     def _publish(self, instance_id: InstanceId, wanted: Sequence[PublishedPort], nics: Sequence[NicAssignment]) -> None:
         others = [b for other, found in self._bindings.items() if other != instance_id for b in found]
         before = self._bindings.get(instance_id, ())
-        self._replace_ports(instance_id, ports.resolve(wanted, nics, self._records, others, before))
+        after = ports.resolve(wanted, nics, self._records, others, before)
+        ports.check_free(after, others)
+        self._replace_ports(instance_id, after)
 
     def _replace_ports(self, instance_id: InstanceId, after: tuple[Binding, ...]) -> None:
         """Reserve, keep, then program; a refusal of the reservation changes nothing."""
@@ -336,8 +338,8 @@ class LinuxFabric:
             self._bindings.pop(instance_id, None)
         self._state.keep_ports(instance_id, after)
         self._refresh_uplinks(sorted({one.network_id for one in new}))
-        delta = rules.host_elements("delete", self._with_transit(gone))
-        delta += rules.host_elements("add", self._with_transit(new))
+        delta = rules.host_elements("delete", self._entries(gone))
+        delta += rules.host_elements("add", self._entries(new))
         if not self._required_site.host_nft().accepts(delta):  # somebody flushed our table
             self._write_host_table()
         self._refresh_uplinks(sorted({one.network_id for one in gone} - {one.network_id for one in new}))
@@ -420,8 +422,9 @@ class LinuxFabric:
     def _egress(self) -> list[NetworkId]:
         return [record.network_id for record in self._records.values() if record.egress]
 
-    def _with_transit(self, bindings: Iterable[Binding]) -> list[tuple[Binding, Transit]]:
-        return [(b, self._records[b.network_id].transit) for b in bindings if b.network_id in self._records]
+    def _entries(self, bindings: Iterable[Binding]) -> list[rules.Entry]:
+        known = [(b, self._records[b.network_id]) for b in bindings if b.network_id in self._records]
+        return [rules.Entry(b, r.transit, tuple(cidr for cidr, _gateway in r.subnets)) for b, r in known]
 
 
 def _check_shared(assignment: NetworkAssignment) -> None:

@@ -112,6 +112,8 @@ def _add_vxlan(site: Site, space: Namespace, network: NetworkAssignment, name: s
         except OSError as error:
             words = f"VXLAN link of network {network.name}: {error.strerror}"
             raise NotReady(words, reason="VXLAN_TAKEN") from error
+    # it answers ND from its neighbour table, for which IPv6 must be on; it still gets no address
+    space.sysctl({f"ipv6/conf/{name}/forwarding": "0", f"ipv6/conf/{name}/disable_ipv6": "0"})
 
 
 def _program(site: Site, space: Namespace, index: int, peers: Iterable[Peer], *, fresh: bool) -> None:

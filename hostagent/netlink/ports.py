@@ -126,6 +126,13 @@ def _key(binding: Binding) -> _Key:
     return _Key(binding.version, binding.protocol, binding.host_address, binding.host_port)
 
 
+def check_free(bindings: Iterable[Binding], others: Iterable[Binding]) -> None:
+    """Raises Exhausted: another instance has one of the ports."""
+    held = {_key(one) for one in others}
+    for key in sorted({_key(one) for one in bindings} & held):
+        raise _taken(key)
+
+
 class Reservations:
     """The sockets that hold published ports in the host's namespace."""
 
@@ -189,10 +196,14 @@ def _bind(key: _Key) -> socket.socket:
     raise AssertionError("unreachable")
 
 
-def _refusal(key: _Key, error: OSError) -> Exception:
+def _taken(key: _Key) -> Exhausted:
     where = f"{key.address or 'any address'} port {key.port}/{key.protocol}"
+    return Exhausted(f"{where} of this host is in use", reason="HOST_PORT_TAKEN", metadata={"port": str(key.port)})
+
+
+def _refusal(key: _Key, error: OSError) -> Exception:
     if error.errno == errno.EADDRINUSE:
-        return Exhausted(f"{where} of this host is in use", reason="HOST_PORT_TAKEN", metadata={"port": str(key.port)})
+        return _taken(key)
     if error.errno == errno.EADDRNOTAVAIL:
         return InvalidSpec.of("published_ports.host_address", f"{key.address} is not an address of this host")
     return error

@@ -70,7 +70,16 @@ class Binding:
         return ipaddress.ip_address(self.target).version
 
 
-def host_table(bindings: Iterable[tuple[Binding, Transit]], egress: Iterable[NetworkId]) -> str:
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A binding with what the host must know of its network."""
+
+    binding: Binding
+    transit: Transit
+    subnets: tuple[str, ...]
+
+
+def host_table(entries: Iterable[Entry], egress: Iterable[NetworkId]) -> str:
     """The whole table of the host's namespace; replaces what was there in one transaction."""
     outward = ", ".join(f'"{names.uplink_outer(network)}"' for network in sorted(egress))
     lines = [
@@ -82,6 +91,8 @@ def host_table(bindings: Iterable[tuple[Binding, Transit]], egress: Iterable[Net
         "add map inet moorage one4 { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }",
         "add map inet moorage one6 { type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service; }",
         "add set inet moorage egress { type ifname; }",
+        "add set inet moorage clash4 { type ifname . ipv4_addr; flags interval; }",
+        "add set inet moorage clash6 { type ifname . ipv6_addr; flags interval; }",
         "add chain inet moorage ports",
         "add rule inet moorage ports dnat ip to ip daddr . meta l4proto . th dport map @one4",
         "add rule inet moorage ports dnat ip to meta l4proto . th dport map @any4",
@@ -98,6 +109,8 @@ def host_table(bindings: Iterable[tuple[Binding, Transit]], egress: Iterable[Net
         f"add rule inet moorage postrouting ip saddr {{ {TRANSIT4} }} masquerade",
         f"add rule inet moorage postrouting ip6 saddr {{ {TRANSIT6} }} masquerade",
         'add rule inet moorage postrouting ip saddr 127.0.0.0/8 oifname "mu*" masquerade',
+        "add rule inet moorage postrouting oifname . ip saddr @clash4 masquerade",
+        "add rule inet moorage postrouting oifname . ip6 saddr @clash6 masquerade",
         "add chain inet moorage entry { type filter hook prerouting priority -300; policy accept; }",
         f'add rule inet moorage entry iifname "mu*" ip saddr != {TRANSIT4} drop',
         f'add rule inet moorage entry iifname "mu*" ip6 saddr != {TRANSIT6} drop',
@@ -117,13 +130,14 @@ def host_table(bindings: Iterable[tuple[Binding, Transit]], egress: Iterable[Net
     if outward:
         lines.append(f"add element inet moorage egress {{ {outward} }}")
     text = "\n".join(lines) + "\n"
-    return text + host_elements("add", bindings)
+    return text + host_elements("add", entries)
 
 
-def host_elements(verb: str, bindings: Iterable[tuple[Binding, Transit]]) -> str:
+def host_elements(verb: str, entries: Iterable[Entry]) -> str:
     """`add` or `delete` the elements of these ports in the host's table."""
     lines: list[str] = []
-    for binding, transit in bindings:
+    for entry in entries:
+        binding, transit = entry.binding, entry.transit
         key = f"{binding.protocol} . {binding.host_port}"
         inner = transit.inner4 if binding.version == 4 else transit.inner6
         target = f"{inner} . {binding.transit_port}"
@@ -131,10 +145,15 @@ def host_elements(verb: str, bindings: Iterable[tuple[Binding, Transit]]) -> str
         if binding.host_address:
             name, key = f"one{binding.version}", f"{binding.host_address} . {key}"
         lines.append(f"{verb} element inet moorage {name} {{ {key} : {target} }}")
+        if verb == "add":  # stays when the port goes: others of the network may need it
+            uplink = names.uplink_outer(binding.network_id)
+            for cidr in entry.subnets:
+                clash = f"clash{ipaddress.ip_network(cidr).version}"
+                lines.append(f'add element inet moorage {clash} {{ "{uplink}" . {cidr} }}')
     return "\n".join(dict.fromkeys(lines)) + "\n"
 
 
-def network_table(network_id: NetworkId, subnets: Sequence[str], bindings: Sequence[Binding]) -> str:
+def network_table(network_id: NetworkId, bindings: Sequence[Binding]) -> str:
     """The whole table of a network's namespace; replaces what was there in one transaction."""
     inner, bridge = names.uplink_inner(network_id), names.bridge(network_id)
     lines = [
@@ -162,9 +181,6 @@ def network_table(network_id: NetworkId, subnets: Sequence[str], bindings: Seque
         f'add rule inet moorage forward iifname "{inner}" ct status dnat accept',
         f'add rule inet moorage forward iifname "{bridge}" oifname "{inner}" accept',
     ]
-    for cidr in subnets:
-        family = "ip" if ipaddress.ip_network(cidr).version == 4 else "ip6"
-        lines.append(f'add rule inet moorage postrouting oifname "{bridge}" {family} saddr {cidr} masquerade')
     for binding in bindings:
         key = f"{binding.protocol} . {binding.transit_port}"
         target = f"{binding.target} . {binding.target_port}"

@@ -9,7 +9,7 @@ import ipaddress
 from collections.abc import Sequence
 from pathlib import Path
 
-from hostagent.netlink import links, names, rules
+from hostagent.netlink import guard, links, names, rules
 from hostagent.netlink.links import Route
 from hostagent.netlink.namespaces import Namespace, write_sysctls
 from hostagent.netlink.rtnl import Message, Rtnl
@@ -24,8 +24,7 @@ def ensure(site: Site, record: NetworkRecord, bindings: Sequence[Binding]) -> No
     with site.open_network(record.network_id) as space:
         _ensure_pair(site, space, record)
         _ensure_gateway(space, record)
-        subnets = [cidr for cidr, _gateway in record.subnets]
-        site.network_nft(space).run(rules.network_table(record.network_id, subnets, bindings))
+        site.network_nft(space).run(rules.network_table(record.network_id, bindings))
 
 
 def remove(site: Site, network_id: NetworkId) -> None:
@@ -75,8 +74,9 @@ def _ensure_pair(site: Site, space: Namespace, record: NetworkRecord) -> None:
             space.rtnl.run([links.link_set(index=inner.index, mtu=record.mtu, up=True)])
         outer_messages = _addresses(host, outer.index, [f"{transit.outer4}/31", f"{transit.outer6}/127"])
         inner_messages = _addresses(space.rtnl, inner.index, [f"{transit.inner4}/31", f"{transit.inner6}/127"])
-        host.run(outer_messages)
-        space.rtnl.run(inner_messages)
+        # forwarding asks for a neighbour from a link-local address only; the ends have none, and know each other anyway
+        host.run([*outer_messages, links.neighbour_add(outer.index, transit.inner6, inner.mac)])
+        space.rtnl.run([*inner_messages, links.neighbour_add(inner.index, transit.outer6, outer.mac)])
         space.rtnl.run(
             [
                 links.route_add(Route("0.0.0.0/0", transit.outer4, inner.index)),
@@ -90,6 +90,9 @@ def _ensure_gateway(space: Namespace, record: NetworkRecord) -> None:
     if bridge is None:
         return
     wanted = [f"{gateway}/{ipaddress.ip_network(cidr).prefixlen}" for cidr, gateway in record.subnets if gateway]
+    if any(ipaddress.ip_interface(address).version == 6 for address in wanted):
+        # a forwarded packet's neighbour is asked for from a link-local address
+        wanted.append(f"{guard.link_local(bridge.mac)}/64")
     space.sysctl({f"ipv6/conf/{bridge.name}/disable_ipv6": "0"})
     space.rtnl.run(_addresses(space.rtnl, bridge.index, wanted))
 

@@ -181,8 +181,8 @@ async def test_refusals_say_why(host: Host) -> None:
     await host.fabric.ensure_network(net(NET))
     with pytest.raises(NotReady, match="VXLAN"):
         await host.fabric.ensure_network(net("nbbbbbbbbb"))  # the same VNI
+    bad = NicAssignment(NetworkId(NET), "eth0", mac(5), ("10.1.0.300/24",))
     with pytest.raises(InvalidSpec, match="no address"):
-        bad = NicAssignment(NetworkId(NET), "eth0", mac(5), ("10.1.0.300/24",))
         await host.fabric.ensure_instance(InstanceId(ONE), [bad], {NetworkId(NET): net(NET)})
 
 

@@ -1,0 +1,115 @@
+"""Networks over several hosts: who reaches whom, and what is seen on the underlay."""
+
+import dataclasses
+
+import pytest
+
+from hostagent.domain import Peer
+from moorage.errors import NotFound
+from moorage.ids import NetworkId
+from tests.integration.netlink.bed import Bed, Host, arp, ethernet, mac, net, nic, peer, plug
+
+pytestmark = pytest.mark.root
+NET = "naaaaaaaaa"
+ONE, TWO, THREE = "iaaaaaaaaa", "ibbbbbbbbb", "iccccccccc"
+
+
+def _inner(frame: bytes) -> bytes | None:
+    """The frame inside a VXLAN packet over IPv4."""
+    is_udp = frame[12:14] == b"\x08\x00" and frame[23] == 17
+    return frame[50:] if is_udp and frame[36:38] == (4789).to_bytes(2, "big") else None
+
+
+async def test_members_of_two_hosts_reach_each_other_and_no_arp_crosses(bed: Bed, host: Host, other: Host) -> None:
+    sniffer = bed.sniff(bed.switch.path, "p1")
+    one = await plug(host, ONE, nic(NET, 5), networks=(net(NET, peers=(peer(6, other),)),))
+    two = await plug(other, TWO, nic(NET, 6), networks=(net(NET, peers=(peer(5, host),)),))
+    assert bed.pings(one, "10.1.0.6")
+    assert bed.pings(one, "fd00:1::6")
+    assert bed.pings(two, "10.1.0.5")
+    assert not bed.pings(one, "10.1.0.99")
+    crossed = [inner for inner in map(_inner, sniffer.frames()) if inner is not None]
+    assert len(crossed) >= 6
+    assert [inner for inner in crossed if inner[12:14] == b"\x08\x06"] == []
+    solicitations = [inner for inner in crossed if inner[12:14] == b"\x86\xdd" and inner[20] == 58 and inner[54] == 135]
+    assert solicitations == []
+
+
+async def test_peers_come_move_and_go(bed: Bed, host: Host, other: Host) -> None:
+    third = await bed.host(3)
+    one = await plug(host, ONE, nic(NET, 5), networks=(net(NET),))
+    await plug(other, TWO, nic(NET, 6), networks=(net(NET, peers=(peer(5, host),)),))
+    await plug(third, THREE, nic(NET, 6), networks=(net(NET, peers=(peer(5, host),)),))
+    assert not bed.pings(one, "10.1.0.6")
+    network_id = NetworkId(NET)
+    await host.fabric.update_peers(network_id, [peer(6, other)], [])
+    assert bed.pings(one, "10.1.0.6")
+    bed.serve(other.instance(TWO), 80, greeting="second host")
+    bed.serve(third.instance(THREE), 80, greeting="third host")
+    assert bed.ask(one, "10.1.0.6", 80).startswith("second")
+    await host.fabric.update_peers(network_id, [peer(6, third)], [])  # the same member, elsewhere
+    assert bed.ask(one, "10.1.0.6", 80).startswith("third")
+    forwarding = bed.run(host.network(NET), f"bridge fdb show dev mv{NET}")
+    assert other.address not in forwarding
+    await host.fabric.update_peers(network_id, [], [mac(6)])
+    assert not bed.pings(one, "10.1.0.6")
+    assert third.address not in bed.run(host.network(NET), f"bridge fdb show dev mv{NET}")
+    with pytest.raises(NotFound):
+        await host.fabric.update_peers(NetworkId("nzzzzzzzzz"), [], [])
+
+
+async def test_ensure_network_replaces_the_set_of_peers(bed: Bed, host: Host, other: Host) -> None:
+    extra = Peer("02:00:00:00:00:09", ("10.1.0.9", "fd00:1::9"), "192.168.77.9", host_port=14789)
+    await host.fabric.ensure_network(net(NET, peers=(peer(6, other), extra)))
+    await host.fabric.ensure_network(net(NET, peers=(peer(6, other), extra)))
+    forwarding = bed.run(host.network(NET), f"bridge fdb show dev mv{NET}").splitlines()
+    assert any("192.168.77.9 port 14789" in line and line.startswith(extra.mac) for line in forwarding)
+    assert len([line for line in forwarding if line.startswith("00:00:00:00:00:00")]) == 2
+    restarted = host.new_fabric()
+    await host.start(restarted)
+    try:
+        await restarted.ensure_network(net(NET, peers=(peer(6, other),)))
+    finally:
+        await restarted.close()
+    left = bed.run(host.network(NET), f"bridge fdb show dev mv{NET}")
+    assert extra.mac not in left
+    assert "192.168.77.9" not in left
+    assert "10.1.0.9" not in bed.run(host.network(NET), f"ip neigh show dev mv{NET}")
+    assert mac(6) in left
+
+
+async def test_broadcast_goes_to_member_hosts_only(bed: Bed, host: Host, other: Host) -> None:
+    third = await bed.host(3)
+    one = await plug(host, ONE, nic(NET, 5), networks=(net(NET, peers=(peer(6, other),)),))
+    two = await plug(other, TWO, nic(NET, 6), networks=(net(NET, peers=(peer(5, host),)),))
+    at_two, at_third = bed.sniff(two, "eth0"), bed.sniff(bed.switch.path, "p3")
+    from tests.integration.netlink.bed import ipv4_udp
+
+    frame = ethernet("ff:ff:ff:ff:ff:ff", mac(5), 0x0800, ipv4_udp("10.1.0.5", "255.255.255.255", b"to all"))
+    bed.send_frame(one, "eth0", frame)
+    at_two.wait_for(lambda seen: seen == frame)
+    assert [inner for inner in map(_inner, at_third.frames()) if inner == frame] == []
+    assert third.address
+
+
+async def test_nobody_speaks_as_the_gateway_from_another_host(bed: Bed, host: Host, other: Host) -> None:
+    one = await plug(host, ONE, nic(NET, 5), networks=(net(NET, peers=(peer(6, other),)),))
+    two = await plug(other, TWO, nic(NET, 6), networks=(net(NET, peers=(peer(5, host),)),))
+    seen = bed.sniff(two, "eth0")
+    forged = ethernet(mac(6), mac(5), 0x0806, arp(2, "02:6d:67:00:00:2a", "10.1.0.1", mac(6), "10.1.0.6"))
+    bed.send_frame(one, "eth0", forged)
+    assert bed.pings(one, "10.1.0.6")
+    assert forged not in seen.frames()
+
+
+async def test_two_vxlan_ports_and_equal_vni_of_two_hosts_networks(bed: Bed, host: Host) -> None:
+    """A network's identifier given to another network after removal is free at once."""
+    for number in range(3):
+        network = net(f"n{number:09}", vni=42)
+        await host.fabric.ensure_network(network)
+        await host.fabric.remove_network(network.network_id)
+    changed = dataclasses.replace(net(NET, vni=42), mtu=1300)
+    await host.fabric.ensure_network(net(NET, vni=41))
+    await host.fabric.ensure_network(changed)  # VNI and MTU changed in place
+    assert "mtu 1300" in bed.run(host.network(NET), f"ip link show mb{NET}")
+    assert "id 42 " in bed.run(host.network(NET), f"ip -d link show mv{NET}")
