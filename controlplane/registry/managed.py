@@ -414,12 +414,9 @@ async def _drain(process: asyncio.subprocess.Process, output: deque[str]) -> Non
 
 
 def _clean_environment() -> Mapping[str, str]:
-    # Variables named REGISTRY_* override the registry's configuration: it must not inherit ours.
-    return {
-        "PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
-        "HOME": "/nonexistent",
-        "LC_ALL": "C.UTF-8",
-    }
+    # Variables named REGISTRY_* override the registry's configuration, and OTEL_* would send its traces somewhere.
+    # The rest is inherited: whoever looks after our processes may know them by a variable.
+    return {name: value for name, value in os.environ.items() if not name.startswith(("REGISTRY_", "OTEL_"))}
 
 
 def _folder_bytes(folder: Path) -> int:

@@ -80,7 +80,8 @@ async def test_collection_frees_what_was_deleted_and_keeps_the_rest(bed: Registr
 
 async def test_collection_keeps_the_children_of_an_index(bed: RegistryBed, client: RegistryClient) -> None:
     layers = [a.tar_bytes({"x": os.urandom(100_000)})]
-    manifests, blobs = {}, {}
+    manifests: dict[str, bytes] = {}
+    blobs: dict[str, bytes] = {}
     for arch in ("amd64", "arm64"):
         manifest, parts = a.image_blobs(layers, a.image_config(layers, arch=arch))
         manifests[f"linux/{arch}"] = manifest
