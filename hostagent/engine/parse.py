@@ -165,21 +165,20 @@ def parse_disk_usage(answer: Json) -> DiskUsage:
     """GET /system/df: lists of objects up to API 1.51, one summary a kind from 1.52 on (which may send both)."""
 
     def total(kind: str, old: int) -> int:
-        summary = answer.get(kind)
+        # The API's change log calls them ImagesUsage and so on, its schema ImageUsage.
+        summary = answer.get(f"{kind}Usage") or answer.get(f"{kind}sUsage")
         return int(summary.get("TotalSize") or 0) if summary else old
 
     return DiskUsage(
-        images_bytes=total("ImageUsage", int(answer.get("LayersSize") or 0)),
-        containers_bytes=total(
-            "ContainerUsage", sum(int(c.get("SizeRw") or 0) for c in answer.get("Containers") or ())
-        ),
+        images_bytes=total("Image", int(answer.get("LayersSize") or 0)),
+        containers_bytes=total("Container", sum(int(c.get("SizeRw") or 0) for c in answer.get("Containers") or ())),
         volumes_bytes=total(
-            "VolumeUsage",
+            "Volume",
             # -1 is "not known"
             sum(max(0, int((v.get("UsageData") or {}).get("Size") or 0)) for v in answer.get("Volumes") or ()),
         ),
         build_cache_bytes=total(
-            "BuildCacheUsage",
+            "BuildCache",
             sum(int(b.get("Size") or 0) for b in answer.get("BuildCache") or () if not b.get("Shared")),
         ),
     )

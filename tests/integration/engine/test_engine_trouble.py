@@ -55,7 +55,8 @@ async def test_an_engine_dies_and_comes_back() -> None:
 
 
 async def test_a_session_ends_with_its_engine() -> None:
-    # Apart from the restart above: Docker 20.10 now and then takes half a minute to remove a container whose exec session
+    # Apart from the restart above: Docker 20.10 now and then takes half a minute to remove a container whose exec
+    # session
     # was cut off by the death of dockerd.
     require_engine()
     async with EngineBed() as bed:
