@@ -1,0 +1,1 @@
+"""The command line and the client library against a control plane of dictionaries, over real gRPC and TLS."""
