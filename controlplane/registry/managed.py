@@ -45,7 +45,6 @@ _DRAIN_SECONDS = 5
 _BACKOFF_FIRST_SECONDS = 0.2
 _BACKOFF_MOST_SECONDS = 30.0
 _STABLE_SECONDS = 60.0
-_CHECK_PERIOD_SECONDS = 10.0
 _CHECK_TIMEOUT_SECONDS = 5.0
 _CHECKS_FAILED_LIMIT = 3
 _COLLECT_TIMEOUT_SECONDS = 3600.0
@@ -79,6 +78,7 @@ class ManagedRegistry:
         key_file: Path,
         tokens: RegistryTokens,
         program: str = PROGRAM,
+        check_period_seconds: float = 10.0,
     ) -> None:
         """Args:
             data_dir: made if missing; holds the images, the configuration, the pid file.
@@ -86,6 +86,7 @@ class ManagedRegistry:
             certificate_file, key_file: PEM; read again at each (re)start, see `restart`.
             tokens: whose tokens the registry is to believe.
             program: name or path of the registry's executable.
+            check_period_seconds: how often a running registry is asked; one that does not answer three times is killed.
 
         Raises:
             ValueError: `listen` has no port.
@@ -103,6 +104,7 @@ class ManagedRegistry:
         self._key_file = key_file
         self._tokens = tokens
         self._program = program
+        self._check_period_seconds = check_period_seconds
         self._secret = secrets.token_hex(32)
         self._lock: FolderLock | None = None
         self._process: asyncio.subprocess.Process | None = None
@@ -371,12 +373,12 @@ class ManagedRegistry:
         process = self._process
         if process is None:
             return
-        failed = 0
+        failed, timeout_seconds = 0, min(self._check_period_seconds, _CHECK_TIMEOUT_SECONDS)
         while process.returncode is None:
             try:
-                await asyncio.wait_for(process.wait(), _CHECK_PERIOD_SECONDS)
+                await asyncio.wait_for(process.wait(), self._check_period_seconds)
             except TimeoutError:
-                failed = 0 if await self._answers(timeout_seconds=_CHECK_TIMEOUT_SECONDS) else failed + 1
+                failed = 0 if await self._answers(timeout_seconds=timeout_seconds) else failed + 1
                 if failed >= _CHECKS_FAILED_LIMIT:
                     _log.warning("the registry does not answer any more: killed")
                     with contextlib.suppress(ProcessLookupError):

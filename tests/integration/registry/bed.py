@@ -79,7 +79,7 @@ class RegistryBed:
         self.registry = self.new_registry()
         self.ssl_context = ssl.create_default_context(cafile=str(self.certificate_file))
 
-    def new_registry(self) -> ManagedRegistry:
+    def new_registry(self, *, check_period_seconds: float = 10.0) -> ManagedRegistry:
         """A second handle on the same data, as a control plane that was started again has."""
         return ManagedRegistry(
             data_dir=self.folder / "registry",
@@ -87,6 +87,7 @@ class RegistryBed:
             certificate_file=self.certificate_file,
             key_file=self.key_file,
             tokens=self.tokens,
+            check_period_seconds=check_period_seconds,
         )
 
     async def token_for(self, repository: str, actions: frozenset[str]) -> str:

@@ -40,6 +40,19 @@ async def test_it_comes_back_after_kill_9_with_its_images(bed: RegistryBed, clie
     assert bed.registry.restarts == 1
 
 
+async def test_one_that_hangs_is_killed_and_started_anew(tmp_path: Path) -> None:
+    require_registry()
+    registry = RegistryBed(tmp_path).new_registry(check_period_seconds=0.2)
+    await registry.start()
+    try:
+        first = registry.pid
+        assert first is not None
+        os.kill(first, signal.SIGSTOP)
+        await until(lambda: registry.restarts == 1 and registry.pid not in (None, first))
+    finally:
+        await registry.stop()
+
+
 async def test_requests_without_a_good_token_are_refused(bed: RegistryBed) -> None:
     async with bed.new_session() as session:
         token = await bed.token_for("p1/t1", frozenset({"pull"}))
