@@ -2,3 +2,5 @@
 
 It never decides anything and knows no program that uses it.
 """
+
+__version__ = "0.1.0"

@@ -44,7 +44,8 @@ def from_proto(record_type: type[T], message: Message) -> T:
         ValueError: an enum number that this version does not know.
     """
     values: dict[str, Any] = {}
-    for read in _readers(record_type, message.DESCRIPTOR):
+    hashable: Any = record_type
+    for read in _readers(hashable, message.DESCRIPTOR):
         read(message, values)
     return record_type(**values)
 
@@ -58,7 +59,8 @@ def to_proto(record: Any, message_type: type[M]) -> M:
 
 def fill(record: Any, message: Message) -> None:
     """Set the fields of an empty `message` from the dataclass `record`."""
-    for write in _writers(type(record), message.DESCRIPTOR):
+    hashable: Any = type(record)
+    for write in _writers(hashable, message.DESCRIPTOR):
         write(record, message)
 
 
@@ -249,3 +251,9 @@ def _single_writer(name: str, field: FieldDescriptor) -> _Writer:
             setattr(message, target, value)
 
     return write_scalar
+
+
+def time_of(message: Any) -> datetime:
+    """The time of a google.protobuf.Timestamp, in UTC."""
+    found: datetime = message.ToDatetime(tzinfo=UTC)
+    return found

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable
 
 from controlplane.dispatch.assignments import hosts_of_network
-from controlplane.dispatch.sessions import Session
+from controlplane.dispatch.sessions import HostSession
 from controlplane.domain.hosts import Host
 from controlplane.domain.instances import Instance
 from controlplane.domain.kinds import HOST, INSTANCE, NETWORK
@@ -25,7 +25,7 @@ class Dispatcher:
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
         self._clock = clock
-        self._sessions: dict[str, Session] = {}
+        self._sessions: dict[str, HostSession] = {}
 
     @property
     def store_id(self) -> str:
@@ -37,24 +37,24 @@ class Dispatcher:
         """Of this control plane; raised at every start."""
         return self._store.epoch
 
-    def open(self, host_uid: str, epoch: int) -> Session:
+    def open(self, host_uid: str, epoch: int) -> HostSession:
         """A new session, instead of the one that the host may have had."""
         old = self._sessions.get(host_uid)
         if old is not None:
             old.close("a newer session of this host has begun")
-        session = Session(host_uid, epoch)
+        session = HostSession(host_uid, epoch)
         session.last_heard = self._clock.monotonic()
         self._sessions[host_uid] = session
         return session
 
-    def closed(self, session: Session) -> bool:
+    def closed(self, session: HostSession) -> bool:
         """The session has ended. Returns whether it was the host's newest, so that the host is away now."""
         if self._sessions.get(session.host_uid) is session:
             del self._sessions[session.host_uid]
             return True
         return False
 
-    def session(self, host_uid: str) -> Session:
+    def session(self, host_uid: str) -> HostSession:
         """The host's session.
 
         Raises:
@@ -65,7 +65,7 @@ class Dispatcher:
             raise Unavailable("the host's agent is not connected; try again when it is", reason="HOST_AWAY")
         return found
 
-    def sessions(self) -> list[Session]:
+    def sessions(self) -> list[HostSession]:
         """Those that are open."""
         return list(self._sessions.values())
 
@@ -134,7 +134,7 @@ class Dispatcher:
             for host_uid in hosts_of_network(view, network_uid):
                 mark(host_uid, network_uid=network_uid)
 
-    def _mark_everything(self, session: Session) -> None:
+    def _mark_everything(self, session: HostSession) -> None:
         view = self._store.view()
         for found in view.find(INSTANCE, "host", session.host_uid):
             session.mark(instance_uid=found.value.uid)

@@ -67,7 +67,7 @@ class Sent:
     peers: dict[str, dict[str, Peer]] = field(default_factory=dict)
 
 
-class Session:
+class HostSession:
     """A host's session. `wake()` after marking; the servicer calls `assignments(view)` when `wait()` returns."""
 
     def __init__(self, host_uid: str, epoch: int) -> None:

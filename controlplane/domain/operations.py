@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from moorage import errors
+
 
 class OperationState(enum.IntEnum):
     """Where an operation stands."""
@@ -31,6 +33,16 @@ class OperationError:
     kind: str  # name of the class
     reason: str
     message: str
+
+
+def failure_error(failure: OperationError) -> errors.MoorageError:
+    """The error that was kept, to be raised again."""
+    kind = getattr(errors, failure.kind, errors.Internal)
+    if kind is errors.InvalidSpec:
+        violation = errors.FieldViolation("", failure.message, failure.reason)
+        return errors.InvalidSpec([violation], message=failure.message, reason=failure.reason)
+    error: errors.MoorageError = kind(failure.message, reason=failure.reason)
+    return error
 
 
 @dataclass(frozen=True, slots=True)

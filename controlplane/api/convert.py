@@ -1,0 +1,188 @@
+"""Records to messages. What has the same name on both sides is moorage.protoconv's work; here is only what differs."""
+
+from dataclasses import replace
+from datetime import datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from controlplane.access.join_tokens import JoinToken
+from controlplane.access.keys import ApiKey
+from controlplane.api.errors import status_of
+from controlplane.domain.hosts import Host, HostLinkState, Zone
+from controlplane.domain.instances import Instance
+from controlplane.domain.names import host_name, zone_name
+from controlplane.domain.networks import AddressLease, Network
+from controlplane.domain.operations import AuditEvent, Event, Operation, failure_error
+from controlplane.domain.projects import Member, Project
+from controlplane.domain.templates import Template
+from controlplane.services.lookup import etag_of
+from moorage import protoconv
+from moorage.v1 import (
+    access_pb2,
+    enrollment_pb2,
+    events_pb2,
+    hosts_pb2,
+    instances_pb2,
+    networks_pb2,
+    operations_pb2,
+    projects_pb2,
+    templates_pb2,
+    zones_pb2,
+)
+
+
+def timestamp(value: datetime | None) -> Timestamp | None:
+    """A message, or None for no time."""
+    if value is None:
+        return None
+    message = Timestamp()
+    message.FromDatetime(value)
+    return message
+
+
+def instance(record: Instance, *, is_stale: bool = False) -> instances_pb2.Instance:
+    """An instance. `is_stale`: its host is away, so what is observed may be old."""
+    message = instances_pb2.Instance(name=record.name, uid=record.uid, etag=etag_of(record), labels=record.labels)
+    message.create_time.FromDatetime(record.create_time)
+    protoconv.fill(record.spec, message.spec)
+    message.desired_state = getattr(instances_pb2, f"DESIRED_STATE_{record.desired.name}")
+    status = message.status
+    protoconv.fill(record.observed, status)
+    status.host = host_name(record.host) if record.host else ""
+    status.image_digest = record.image.partition("@")[2]
+    status.stale = is_stale
+    for nic in record.nics:
+        status.nics.add(network=nic.network, interface=nic.interface, mac=nic.mac, addresses=nic.addresses)
+    if record.placement is not None:
+        protoconv.fill(record.placement, status.placement)
+    return message
+
+
+def network(record: Network, hosts: tuple[str, ...], addresses_used: int) -> networks_pb2.Network:
+    """A network, with what is counted over its members."""
+    message = networks_pb2.Network(name=record.name, uid=record.uid, etag=etag_of(record), labels=record.labels)
+    message.create_time.FromDatetime(record.create_time)
+    protoconv.fill(record.spec, message.spec)
+    message.status.vni = record.vni
+    message.status.addresses_used = addresses_used
+    message.status.hosts.extend(hosts)
+    return message
+
+
+def address_lease(record: AddressLease, network_name: str, owner_name: str) -> networks_pb2.AddressLease:
+    """An address that is given out."""
+    return networks_pb2.AddressLease(
+        address=record.address,
+        network=network_name,
+        owner=owner_name,
+        nic=record.interface,
+        mac=record.mac,
+        create_time=timestamp(record.create_time),
+    )
+
+
+def template(record: Template) -> templates_pb2.Template:
+    """A template; a registry's password is never given back."""
+    message = templates_pb2.Template(
+        name=record.name, uid=record.uid, etag=etag_of(record), labels=record.labels, description=record.description
+    )
+    message.create_time.FromDatetime(record.create_time)
+    source = record.source
+    if source.repository is not None:
+        source = replace(source, repository=replace(source.repository, password=""))
+    protoconv.fill(source, message.source)
+    protoconv.fill(record.defaults, message.defaults)
+    protoconv.fill(record.status, message.status)
+    return message
+
+
+def host(record: Host, heartbeat_time: datetime | None, instances: tuple[Instance, ...]) -> hosts_pb2.Host:
+    """A host, with what its instances take."""
+    message = hosts_pb2.Host(
+        name=record.name, uid=record.uid, etag=etag_of(record), labels=record.labels, zone=zone_name(record.zone)
+    )
+    message.create_time.FromDatetime(record.create_time)
+    message.admin_state = getattr(hosts_pb2, f"HOST_ADMIN_STATE_{record.admin_state.name}")
+    protoconv.fill(record, message.status)
+    beat = timestamp(heartbeat_time)
+    if beat is not None:
+        message.status.heartbeat_time.CopyFrom(beat)
+    used = message.status.used
+    used.instances = len(instances)
+    used.cpu_millis = sum(i.effective.resources.cpu_millis for i in instances)
+    used.memory_bytes = sum(i.effective.resources.memory_bytes for i in instances)
+    return message
+
+
+def is_away(record: Host | None) -> bool:
+    """Whether what the host reported may be old."""
+    return record is None or record.link_state is not HostLinkState.UP
+
+
+def zone(record: Zone) -> zones_pb2.Zone:
+    """A zone."""
+    message = zones_pb2.Zone(name=record.name, uid=record.uid, etag=etag_of(record), description=record.description)
+    message.create_time.FromDatetime(record.create_time)
+    return message
+
+
+def project(record: Project) -> projects_pb2.Project:
+    """A project."""
+    message = projects_pb2.Project(
+        name=record.name, uid=record.uid, etag=etag_of(record), description=record.description
+    )
+    message.create_time.FromDatetime(record.create_time)
+    for part in ("quota", "policy", "usage"):
+        protoconv.fill(getattr(record, part), getattr(message, part))
+    return message
+
+
+def member(record: Member) -> projects_pb2.Member:
+    """A member."""
+    role = getattr(projects_pb2, f"ROLE_{record.role.name}")
+    return projects_pb2.Member(name=record.name, role=role, etag=str(record.generation))
+
+
+def api_key(record: ApiKey) -> access_pb2.ApiKey:
+    """A key, without what proves it."""
+    return access_pb2.ApiKey(
+        name=f"apiKeys/{record.id}",
+        user=record.user,
+        description=record.description,
+        create_time=timestamp(record.created_at),
+        expire_time=timestamp(record.expires_at),
+        fleet_admin=record.fleet_admin,
+    )
+
+
+def join_token(record: JoinToken) -> enrollment_pb2.JoinToken:
+    """A join token, without what proves it."""
+    return enrollment_pb2.JoinToken(
+        name=f"joinTokens/{record.id}",
+        create_time=timestamp(record.created_at),
+        expire_time=timestamp(record.expires_at),
+        max_uses=record.max_uses,
+        used=record.used,
+        revoked=record.revoked,
+        created_by=record.created_by,
+        zone=zone_name(record.zone),
+    )
+
+
+def operation(record: Operation) -> operations_pb2.Operation:
+    """An operation."""
+    message = operations_pb2.Operation(name=record.name)
+    protoconv.fill(record, message)
+    if record.failure is not None:
+        message.error.CopyFrom(status_of(failure_error(record.failure)))
+    return message
+
+
+def event(record: Event) -> events_pb2.Event:
+    """An event."""
+    return protoconv.to_proto(record, events_pb2.Event)
+
+
+def audit_event(record: AuditEvent) -> events_pb2.AuditEvent:
+    """An audit event."""
+    return protoconv.to_proto(record, events_pb2.AuditEvent)

@@ -1,0 +1,113 @@
+"""WatchService: the store's commits as the caller may see them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+import grpc
+
+from controlplane.access.rules import require_fleet_admin
+from controlplane.api import convert, requests
+from controlplane.api.caller import current_user
+from controlplane.domain.kinds import EVENT, HOST, INSTANCE, NETWORK, OPERATION, PROJECT, TEMPLATE
+from controlplane.domain.names import parse_parent
+from controlplane.services.networks import NetworkService
+from moorage.errors import FieldViolation, InvalidSpec
+from moorage.store.base import Change as StoreChange
+from moorage.store.base import Kind, Store
+from moorage.v1 import watch_pb2, watch_pb2_grpc
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+_KINDS: Mapping[str, tuple[Kind[Any], str]] = {
+    "hosts": (HOST, "host"),
+    "instances": (INSTANCE, "instance"),
+    "networks": (NETWORK, "network"),
+    "operations": (OPERATION, "operation"),
+    "projects": (PROJECT, "project"),
+    "templates": (TEMPLATE, "template"),
+    "events": (EVENT, "event"),
+}
+_FLEET_KINDS = frozenset({"hosts"})
+_BOOKMARK_SECONDS = 10.0
+
+
+class WatchServicer(watch_pb2_grpc.WatchServiceServicer):
+    """Every change, as it is made."""
+
+    def __init__(self, store: Store, networks: NetworkService) -> None:
+        self._store = store
+        self._networks = networks
+
+    async def Watch(self, request: watch_pb2.WatchRequest, context: _Context) -> AsyncIterator[watch_pb2.WatchResponse]:
+        names, admits = self._scope(request)
+        fields = {_KINDS[name][0].name: _KINDS[name][1] for name in names}
+        kinds = [_KINDS[name][0] for name in names]
+        if request.from_revision:
+            watch = self._store.watch(kinds, request.from_revision)
+            yield watch_pb2.WatchResponse(revision=request.from_revision, synced=True)
+        else:
+            view, watch = self._store.view_and_watch(kinds)
+            for kind in kinds:
+                for found in view.all(kind):
+                    if admits(kind, found.value):
+                        yield self._message(view.revision, "EXISTING", fields[kind.name], found.value)
+            yield watch_pb2.WatchResponse(revision=view.revision, synced=True)
+        async with watch:
+            while True:
+                try:
+                    async with asyncio.timeout(_BOOKMARK_SECONDS if request.bookmarks else None):
+                        batch = await anext(watch)
+                except TimeoutError:
+                    yield watch_pb2.WatchResponse(revision=watch.revision)
+                    continue
+                except StopAsyncIteration:
+                    return
+                for change in batch.changes:
+                    record = (change.after or change.before).value  # type: ignore[union-attr]
+                    if admits(change.kind, record):
+                        yield self._message(batch.revision, _type(change), fields[change.kind.name], record)
+
+    def _scope(self, request: watch_pb2.WatchRequest) -> tuple[list[str], Callable[[Kind[Any], Any], bool]]:
+        unknown = [kind for kind in request.kinds if kind not in _KINDS]
+        if unknown:
+            hint = ", ".join(_KINDS)
+            raise InvalidSpec(
+                [FieldViolation("kinds", f"{kind!r} is none of {hint}", "KIND_UNKNOWN") for kind in unknown]
+            )
+        caller = current_user()
+        names = list(dict.fromkeys(request.kinds)) or [
+            name for name in _KINDS if name not in _FLEET_KINDS or caller.fleet_admin
+        ]
+        if _FLEET_KINDS.intersection(names):
+            require_fleet_admin(caller)
+        only = parse_parent(request.parent) if request.parent else "-"
+        visible = requests.visible()
+
+        def admits(kind: Kind[Any], record: Any) -> bool:
+            if kind is HOST:
+                return True
+            project = record.id if kind is PROJECT else record.project
+            if only != "-":
+                return bool(project == only)
+            return visible is None or project in visible
+
+        return names, admits
+
+    def _message(self, revision: int, kind_of_change: str, field: str, record: Any) -> watch_pb2.WatchResponse:
+        change = watch_pb2.Change(type=getattr(watch_pb2, f"CHANGE_TYPE_{kind_of_change}"))
+        match field:
+            case "host":
+                message: Any = convert.host(record, None, ())
+            case "network":
+                message = convert.network(record, *self._networks.hosts_and_addresses(record))
+            case _:
+                message = getattr(convert, field)(record)
+        getattr(change, field).CopyFrom(message)
+        return watch_pb2.WatchResponse(revision=revision, change=change)
+
+
+def _type(change: StoreChange) -> str:
+    if change.before is None:
+        return "CREATED"
+    return "DELETED" if change.after is None else "UPDATED"

@@ -1,0 +1,99 @@
+"""The control plane's configuration: a YAML file, every bad field named at once."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from moorage.errors import FieldViolation, InvalidSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What an operator can set. Addresses are host:port.
+
+    Attributes:
+        data_dir: holds everything that must survive: store, keys, images.
+        api_listen: where callers connect (TLS, API keys).
+        agent_listen: where agents connect (TLS, host certificates).
+        registry_listen: where the platform's registry listens; agents reach it.
+        advertise: names and addresses by which others reach this machine: they go into its certificate, and the first one
+            is what agents are told.
+        plain_http_registries: foreign registries that may be spoken to without TLS.
+        outbound_denied: CIDRs that the control plane never connects to on a user's word.
+        outbound_allowed: CIDRs that it may connect to although they are loopback or denied.
+        log_format: "text" or "json".
+    """
+
+    data_dir: Path
+    api_listen: tuple[str, ...] = ("127.0.0.1:7460",)
+    agent_listen: tuple[str, ...] = ("0.0.0.0:7461",)
+    registry_listen: str = "0.0.0.0:7462"
+    advertise: tuple[str, ...] = ("127.0.0.1",)
+    plain_http_registries: tuple[str, ...] = ()
+    outbound_denied: tuple[str, ...] = ()
+    outbound_allowed: tuple[str, ...] = ()
+    log_format: Literal["text", "json"] = "text"
+    log_level: str = "info"
+
+
+def load(path: Path) -> Config:
+    """Read a file.
+
+    Raises:
+        InvalidSpec: CONFIG_INVALID, every bad field at once.
+    """
+    try:
+        document = yaml.safe_load(path.read_text()) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise InvalidSpec.of(str(path), f"cannot be read: {error}", "CONFIG_INVALID") from error
+    if not isinstance(document, dict):
+        raise InvalidSpec.of(str(path), "must be a mapping", "CONFIG_INVALID")
+    return parse(document)
+
+
+def parse(document: dict[str, Any]) -> Config:
+    """The configuration that a document holds. Raises InvalidSpec like `load`."""
+    known = {f.name for f in fields(Config)}
+    found = [FieldViolation(str(key), "is no setting", "CONFIG_INVALID") for key in document if key not in known]
+    values: dict[str, Any] = {}
+    for name, value in document.items():
+        if name in (
+            "api_listen",
+            "agent_listen",
+            "advertise",
+            "plain_http_registries",
+            "outbound_denied",
+            "outbound_allowed",
+        ):
+            items = [value] if isinstance(value, str) else value
+            if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+                found.append(FieldViolation(name, "must be a list of texts", "CONFIG_INVALID"))
+                continue
+            values[name] = tuple(items)
+        elif name in known:
+            if not isinstance(value, str):
+                found.append(FieldViolation(name, "must be a text", "CONFIG_INVALID"))
+                continue
+            values[name] = Path(value) if name == "data_dir" else value
+    for name in ("api_listen", "agent_listen"):
+        found += [_bad_address(name, item) for item in values.get(name, ()) if not _is_address(item)]
+    if "registry_listen" in values and not _is_address(values["registry_listen"]):
+        found.append(_bad_address("registry_listen", values["registry_listen"]))
+    if values.get("log_format", "text") not in ("text", "json"):
+        found.append(FieldViolation("log_format", "must be text or json", "CONFIG_INVALID"))
+    if "data_dir" not in values:
+        found.append(FieldViolation("data_dir", "is required", "CONFIG_INVALID"))
+    if found:
+        raise InvalidSpec(found, reason="CONFIG_INVALID")
+    return Config(**values)
+
+
+def _is_address(text: str) -> bool:
+    host, _, port = text.rpartition(":")
+    return bool(host) and port.isdigit() and 0 <= int(port) <= 65535
+
+
+def _bad_address(name: str, text: str) -> FieldViolation:
+    return FieldViolation(name, f"{text!r} is not host:port", "CONFIG_INVALID")

@@ -1,0 +1,331 @@
+"""`moorage-controlplane`: builds everything and passes it in. The only place that reads configuration and environment."""
+
+import argparse
+import asyncio
+import gc
+import json
+import logging
+import os
+import signal
+import ssl
+import sys
+import tempfile
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from controlplane import config as configuration
+from controlplane import history, keys
+from controlplane.api import interceptor
+from controlplane.api.agent import AgentDeps, AgentServicer, ReleaseBrake
+from controlplane.api.enrollment import EnrollmentServicer
+from controlplane.api.hosts import HostServicer, ZoneServicer
+from controlplane.api.instance_streams import InstanceStreamServicer
+from controlplane.api.instances import InstanceServicer
+from controlplane.api.networks import NetworkServicer
+from controlplane.api.operations import EventServicer, OperationServicer
+from controlplane.api.projects import AccessServicer, ProjectServicer
+from controlplane.api.server import Port, start
+from controlplane.api.templates import TemplateServicer
+from controlplane.api.watch import WatchServicer
+from controlplane.config import Config
+from controlplane.dispatch.dispatcher import Dispatcher
+from controlplane.dispatch.streams import StreamBroker
+from controlplane.dispatch.tasks import HostTasks
+from controlplane.domain.kinds import ALL_KINDS
+from controlplane.liveness.loop import HEARTBEAT_PERIOD_SECONDS, Liveness
+from controlplane.registry.managed import ManagedRegistry
+from controlplane.scheduler.loop import Scheduler
+from controlplane.services import lookup
+from controlplane.services.access import AccessService
+from controlplane.services.context import Context
+from controlplane.services.enrollment import EnrollmentService
+from controlplane.services.hosts import HostService, ZoneService
+from controlplane.services.instances import InstanceService
+from controlplane.services.networks import NetworkService
+from controlplane.services.operations import EventService, OperationService
+from controlplane.services.projects import ProjectService
+from controlplane.services.reports import ReportService
+from controlplane.services.templates import TemplateService
+from controlplane.templates.builds import Builder
+from controlplane.templates.importer import Importer, OutboundRules
+from controlplane.templates.runner import TemplateRunner
+from moorage import __version__, logs
+from moorage.clock import Clock, SystemClock
+from moorage.errors import MoorageError
+from moorage.ids import new_id
+from moorage.store import SqliteStore, Store
+from moorage.tasks import TaskOwner
+from moorage.v1 import (
+    access_pb2_grpc,
+    agent_pb2_grpc,
+    enrollment_pb2_grpc,
+    events_pb2_grpc,
+    hosts_pb2_grpc,
+    instance_streams_pb2_grpc,
+    instances_pb2_grpc,
+    networks_pb2_grpc,
+    operations_pb2_grpc,
+    projects_pb2_grpc,
+    templates_pb2_grpc,
+    watch_pb2_grpc,
+    zones_pb2_grpc,
+)
+
+log = logging.getLogger("controlplane")
+
+_HOUSEKEEPING_SECONDS = 60.0
+_STOP_SECONDS = 3.0
+
+
+def main() -> None:
+    """The program's entry: runs until SIGTERM or SIGINT."""
+    parser = argparse.ArgumentParser(prog="moorage-controlplane", description="The control plane of Moorage.")
+    parser.add_argument("--config", type=Path, required=True, help="YAML file; see docs/configuration.md")
+    parser.add_argument("--version", action="version", version=__version__)
+    arguments = parser.parse_args()
+    try:
+        config = configuration.load(arguments.config)
+        logs.configure("moorage-controlplane", level=config.log_level, format=config.log_format)
+        asyncio.run(run(config))
+    except MoorageError as error:
+        print(f"moorage-controlplane: {error.message}", file=sys.stderr)
+        raise SystemExit(1) from error
+
+
+async def run(config: Config) -> None:
+    """Serve until a signal asks for the end."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    clock = SystemClock()
+    config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    store = await SqliteStore.open(config.data_dir / "store.db", ALL_KINDS)
+    # What was loaded stays: the collector need not look at it again and again.
+    gc.collect()
+    gc.freeze()
+    try:
+        async with ControlPlane(config, store, clock) as controlplane:
+            log.info("ready: API on %s, agents on %s", ", ".join(config.api_listen), ", ".join(config.agent_listen))
+            await controlplane.serve(stop)
+    finally:
+        await store.close()
+
+
+class ControlPlane:
+    """Everything of one control plane, over a store that is open. An async context manager."""
+
+    def __init__(self, config: Config, store: Store, clock: Clock) -> None:
+        self._config = config
+        self._store = store
+        self._clock = clock
+        self._owner = TaskOwner("controlplane", on_failure=self._task_failed)
+        self._failed = asyncio.Event()
+        self._servers: list[Any] = []
+        folder = config.data_dir / "keys"
+        self._authority = keys.authority(folder)
+        self._identity = keys.server_identity(folder, self._authority, self._names(), clock)
+        self._tokens = keys.registry_tokens(folder)
+        self._registry = ManagedRegistry(
+            data_dir=config.data_dir / "registry",
+            listen=config.registry_listen,
+            certificate_file=folder / "server.crt",
+            key_file=folder / "server.key",
+            tokens=self._tokens,
+        )
+        self._session: aiohttp.ClientSession | None = None
+
+    def _names(self) -> tuple[str, ...]:
+        listened = (address.rpartition(":")[0].strip("[]") for address in self._config.api_listen)
+        found = (*self._config.advertise, *listened, "localhost", "127.0.0.1")
+        return tuple(dict.fromkeys(name for name in found if name not in ("0.0.0.0", "::")))
+
+    def _task_failed(self, name: str, error: BaseException) -> None:
+        log.error("%s failed and ends the control plane", name, exc_info=error)
+        self._failed.set()
+
+    async def __aenter__(self) -> "ControlPlane":
+        try:
+            await self._start()
+        except BaseException:
+            await self._close()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._close()
+
+    async def serve(self, stop: asyncio.Event) -> None:
+        """Return when `stop` is set, or a part that must not fail has failed."""
+        waiting = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(self._failed.wait())]
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for future in waiting:
+                future.cancel()
+
+    async def _start(self) -> None:
+        config, store, clock = self._config, self._store, self._clock
+        context = Context(store, clock, new_id)
+        access = AccessService(context)
+        projects = ProjectService(context)
+        await projects.ensure_default()
+        await self._write_admin(await access.ensure_admin())
+        # The registry comes up beside the rest: nothing but images needs it.
+        starting_registry = asyncio.create_task(self._registry.start(), name="registry start")
+        dispatcher = Dispatcher(store, clock)
+        reports = ReportService(context)
+        instances = InstanceService(context)
+        networks = NetworkService(context)
+        hosts = HostService(context)
+        templates = TemplateService(context)
+        operations = OperationService(context)
+        enrollment = EnrollmentService(context, self._authority)
+        broker = StreamBroker(dispatcher, new_id)
+        tasks = HostTasks(dispatcher, new_id)
+        trust = ssl.create_default_context(cadata=self._authority.cert_pem.decode())
+        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trust))
+        rules = OutboundRules(config.outbound_denied, config.outbound_allowed, config.plain_http_registries)
+        importer = Importer(self._registry, self._tokens, clock, self._session, rules)
+        runner = TemplateRunner(store, clock, templates, importer, Builder(store, tasks, importer), self._owner)
+
+        def heartbeat_of(host_uid: str) -> datetime | None:
+            session = next((s for s in dispatcher.sessions() if s.host_uid == host_uid), None)
+            return None if session is None else clock.now() - timedelta(seconds=clock.monotonic() - session.last_heard)
+
+        servicers: list[tuple[Any, Any]] = [
+            (access_pb2_grpc.add_AccessServiceServicer_to_server, AccessServicer(access)),
+            (projects_pb2_grpc.add_ProjectServiceServicer_to_server, ProjectServicer(projects)),
+            (zones_pb2_grpc.add_ZoneServiceServicer_to_server, ZoneServicer(ZoneService(context))),
+            (
+                hosts_pb2_grpc.add_HostServiceServicer_to_server,
+                HostServicer(hosts, heartbeat_of, lambda uid: dispatcher.session(uid).request(ReleaseBrake())),
+            ),
+            (
+                enrollment_pb2_grpc.add_EnrollmentServiceServicer_to_server,
+                EnrollmentServicer(enrollment, self._agent_endpoints()),
+            ),
+            (networks_pb2_grpc.add_NetworkServiceServicer_to_server, NetworkServicer(networks, store)),
+            (templates_pb2_grpc.add_TemplateServiceServicer_to_server, TemplateServicer(templates, runner)),
+            (instances_pb2_grpc.add_InstanceServiceServicer_to_server, InstanceServicer(instances, store)),
+            (
+                instance_streams_pb2_grpc.add_InstanceStreamServiceServicer_to_server,
+                InstanceStreamServicer(instances, broker),
+            ),
+            (
+                operations_pb2_grpc.add_OperationServiceServicer_to_server,
+                OperationServicer(operations, runner.cancel),
+            ),
+            (events_pb2_grpc.add_EventServiceServicer_to_server, EventServicer(EventService(context))),
+            (watch_pb2_grpc.add_WatchServiceServicer_to_server, WatchServicer(store, networks)),
+        ]
+        agent = AgentServicer(
+            AgentDeps(
+                context,
+                dispatcher,
+                reports,
+                enrollment,
+                broker,
+                tasks,
+                self._tokens,
+                self._registry_url(),
+                HEARTBEAT_PERIOD_SECONDS,
+            )
+        )
+        scheduler = Scheduler(store, clock)
+        self._owner.spawn(dispatcher.run(), name="dispatcher")
+        self._owner.spawn(scheduler.run(), name="scheduler")
+        self._owner.spawn(self._housekeeping(), name="housekeeping")
+        self._servers = [
+            await start(
+                Port(
+                    config.api_listen,
+                    self._identity,
+                    self._authority.cert_pem,
+                    False,
+                    interceptor.Gate(context, interceptor.users(access), is_audited=True),
+                    servicers,
+                    _service_names(),
+                )
+            ),
+            await start(
+                Port(
+                    config.agent_listen,
+                    self._identity,
+                    self._authority.cert_pem,
+                    True,
+                    interceptor.Gate(context, interceptor.agents, is_audited=False),
+                    [(agent_pb2_grpc.add_AgentServiceServicer_to_server, agent)],
+                    (),
+                )
+            ),
+        ]
+        self._owner.spawn(Liveness(store, clock, dispatcher, reports).run(), name="liveness")
+        await starting_registry
+        await runner.resume()
+
+    async def _close(self) -> None:
+        for server in self._servers:
+            await server.stop(_STOP_SECONDS if not self._failed.is_set() else 0)
+        await self._owner.close()
+        await self._registry.stop()
+        if self._session is not None:
+            await self._session.close()
+
+    async def _housekeeping(self) -> None:
+        """Keep what only grows bounded."""
+        while True:
+            await self._clock.sleep(_HOUSEKEEPING_SECONDS)
+            await self._store.update(history.trim)
+            await self._store.update(lambda tx: lookup.forget_old_requests(tx, self._clock.now()))
+
+    def _agent_endpoints(self) -> tuple[str, ...]:
+        return tuple(_reachable(address, self._config.advertise[0]) for address in self._config.agent_listen)
+
+    def _registry_url(self) -> str:
+        return f"https://{_reachable(self._config.registry_listen, self._config.advertise[0])}"
+
+    async def _write_admin(self, api_key: str | None) -> None:
+        """What the operator needs to log in for the first time; readable by root only."""
+        if api_key is None:
+            return
+        folder = self._config.data_dir
+        ca_file = folder / "ca.crt"
+        ca_file.write_bytes(self._authority.cert_pem)
+        content = {"api_key": api_key, "ca_file": str(ca_file), "address": self._config.api_listen[0]}
+        handle, name = tempfile.mkstemp(dir=folder)  # 0600
+        with os.fdopen(handle, "w") as file:
+            json.dump(content, file, indent=2)
+        Path(name).rename(folder / "admin.json")
+        log.info("the first admin key is in %s", folder / "admin.json")
+
+
+def _reachable(listened: str, advertised: str) -> str:
+    """The address that others use: a wildcard is replaced by the advertised name."""
+    host, _, port = listened.rpartition(":")
+    return f"{advertised if host in ('0.0.0.0', '[::]') else host}:{port}"
+
+
+def _service_names() -> tuple[str, ...]:
+    nouns = (
+        "AccessService",
+        "EnrollmentService",
+        "EventService",
+        "HostService",
+        "InstanceService",
+        "InstanceStreamService",
+        "NetworkService",
+        "OperationService",
+        "ProjectService",
+        "TemplateService",
+        "WatchService",
+        "ZoneService",
+    )
+    return tuple(f"moorage.v1.{noun}" for noun in nouns)
+
+
+if __name__ == "__main__":
+    main()
