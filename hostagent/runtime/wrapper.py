@@ -93,8 +93,9 @@ link=$links/$id
 if [ -s "$link" ] || [ "$link" -ef /proc/self/ns/net ] || [ "$link" -ef /proc/1/ns/net ]; then
     fail "what is published for container $id is the host's network or no namespace; it is not started"
 fi
-exec 7<"$spaces" 8<"$link" || fail "the network namespace published for container $id cannot be opened; it is not
-started" mount_of 7; outside=$mount
+exec 7<"$spaces" 8<"$link" || fail "the network namespace published for container $id cannot be opened"
+mount_of 7
+outside=$mount
 mount_of 8
 exec 7<&- 8<&-
 if [ -z "$mount" ] || [ "$mount" = "$outside" ]; then
@@ -104,8 +105,8 @@ fi
 space='[[:space:]]*'
 before='"namespaces"'$space:$space'\[('$space'\{[^{}]*\}'$space',)*'$space
 entry='\{([^{}]*,)?'$space'"type"'$space:$space'"network"'$space'(,[^{}]*)?\}'
-LC_ALL=C sed -z -E -i "s|($before)$entry|\\1{\"type\":\"network\",\"path\":\"$link\"}|;t;q1" "$bundle/config.json"
-2>/dev/null ||
+wanted='{"type":"network","path":"'$link'"}'
+LC_ALL=C sed -z -E -i "s|($before)$entry|\\1$wanted|;t;q1" "$bundle/config.json" 2>/dev/null ||
     fail "the container's config.json has no network namespace to set; it is not started"
 
 exec "$real" "$@"

@@ -1,0 +1,1 @@
+"""The runtime wrapper against a runtime that only records, and against runc."""
