@@ -6,9 +6,10 @@ agents run the same with an engine and a network in memory.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from hostagent.domain import AgentHeartbeat, HostCondition, HostFacts, InstanceAssignment
 from hostagent.executor.executor import Executor
@@ -19,14 +20,16 @@ from hostagent.files import InstanceFiles
 from hostagent.journal.journal import AssignmentChange, Journal
 from hostagent.session.outbox import Outbox
 from hostagent.session.session import Connect, Session
+from hostagent.streams.ports import StreamEngine, StreamFabric
+from hostagent.streams.service import SideStreams
 from hostagent.worker.intake import Intake
 from hostagent.worker.loop import Reconciler
 from hostagent.worker.networks import NetworkKeeper, PeerBook, networks_of
 from hostagent.worker.sweeper import Sweeper
 from hostagent.worker.watcher import EngineWatcher
 from moorage.clock import Clock
-from moorage.errors import EngineUnavailable
-from moorage.ids import InstanceId
+from moorage.errors import EngineUnavailable, NotFound, NotReady
+from moorage.ids import ContainerId, InstanceId
 from moorage.retry import Backoff
 from moorage.tasks import OnFailure, TaskOwner
 from moorage.v1 import agent_pb2
@@ -38,12 +41,20 @@ RUNTIME = "moorage"
 OnRegistry = Callable[[str], Awaitable[None]]
 
 
+class AgentEngine(Engine, StreamEngine, Protocol):
+    """All that an agent needs of an engine."""
+
+
+class AgentFabric(Fabric, StreamFabric, Protocol):
+    """All that an agent needs of the host's network."""
+
+
 @dataclass(frozen=True, slots=True)
 class World:
     """What an agent needs of the outside."""
 
-    engine: Engine
-    fabric: Fabric
+    engine: AgentEngine
+    fabric: AgentFabric
     keys: RuntimeKeys
     clock: Clock
     data_dir: Path
@@ -138,6 +149,14 @@ class Agent:
             registry=f"127.0.0.1:{world.site.registry_proxy_port}",
         )
 
+        self.streams = SideStreams(
+            channel=lambda: self.session.channel,
+            engine=world.engine,
+            fabric=world.fabric,
+            instances=self,
+            clock=world.clock,
+        )
+
     async def start(self) -> None:
         """Look at the host, then work; returns when the first look was taken and the session is being opened."""
         await self.sweeper.begin()
@@ -150,6 +169,7 @@ class Agent:
 
     async def close(self) -> None:
         """Stop working; instances run on. The journal is closed too."""
+        await self.streams.close()
         await self._tasks.close()
         await self._steps.close()
         self.journal.close()
@@ -167,7 +187,7 @@ class Agent:
 
     def on_stream(self, request: agent_pb2.StreamRequest) -> None:
         """Somebody wants to look into an instance."""
-        log.warning("side streams are not there yet", extra={"stream": request.stream_id})
+        self.streams.open(request)
 
     def on_task(self, task: agent_pb2.Task) -> None:
         """Work that is no instance."""
@@ -196,6 +216,37 @@ class Agent:
         if self._data_root and (pressure := disk_condition(self._data_root)):
             conditions.append(pressure)
         return AgentHeartbeat(tuple(conditions), self.sweeper.quarantined, self.sweeper.brake)
+
+    # What side streams and tasks ask of us.
+
+    def container_of(self, instance_id: InstanceId) -> ContainerId:
+        """The container of an instance.
+
+        Raises:
+            NotFound: the instance is not assigned here.
+            NotReady: NO_CONTAINER, it has none (yet).
+        """
+        view = self.reconciler.view(instance_id)
+        if view is None:
+            raise NotFound(f"instance {instance_id} is not on this host", reason="INSTANCE_NOT_HERE")
+        if view.container is None:
+            raise NotReady("the instance has no container now", reason="NO_CONTAINER")
+        return view.container.container_id
+
+    def namespace_of(self, instance_id: InstanceId) -> tuple[Path, Sequence[str]]:
+        """The network namespace of an instance and its addresses.
+
+        Raises:
+            NotFound: the instance is not assigned here.
+            NotReady: NAMESPACE_MISSING, it has none (yet).
+        """
+        assignment = self.journal.assignments.get(instance_id)
+        if assignment is None:
+            raise NotFound(f"instance {instance_id} is not on this host", reason="INSTANCE_NOT_HERE")
+        namespace = self.state.namespaces.get(instance_id)
+        if namespace is None or namespace.path is None:
+            raise NotReady("the instance has no network namespace now", reason="NAMESPACE_MISSING")
+        return namespace.path, [a.partition("/")[0] for nic in assignment.nics for a in nic.addresses]
 
     # What the parts tell each other.
 

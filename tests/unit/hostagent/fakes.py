@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 
 from hostagent.domain import NetworkAssignment, NicAssignment, Peer, PublishedPort
+from hostagent.netlink.fabric import InterfaceCounters
 from moorage.errors import MoorageError, NotFound
 from moorage.ids import ContainerId, InstanceId, NetworkId
 from moorage.v1 import agent_pb2, agent_pb2_grpc
@@ -83,6 +84,11 @@ class FakeFabric:
         self._enter("publish_ports")
         self.ports[instance_id] = tuple(ports)
 
+    async def counters(self, instance_id: InstanceId) -> Mapping[str, InterfaceCounters]:
+        if instance_id not in self.instances:
+            raise NotFound("no such namespace")
+        return {nic.name: InterfaceCounters(rx_bytes=10, tx_bytes=20) for nic in self.instances[instance_id]}
+
     async def inventory(self) -> Inventory:
         return Inventory(frozenset(self.instances), frozenset(self.networks), self.strays)
 
@@ -103,6 +109,14 @@ class FakeKeys:
         return dict(self.links)
 
 
+class Stream:
+    """The caller's end of a side stream; None in `to_agent` ends it."""
+
+    def __init__(self) -> None:
+        self.seen: list[agent_pb2.OpenStreamRequest] = []
+        self.to_agent: asyncio.Queue[agent_pb2.OpenStreamResponse | None] = asyncio.Queue()
+
+
 class FakeControlPlane(agent_pb2_grpc.AgentServiceServicer):
     """The control plane's end of a session, over a real gRPC server on a port of its own (without TLS)."""
 
@@ -112,10 +126,9 @@ class FakeControlPlane(agent_pb2_grpc.AgentServiceServicer):
         self.reports: dict[str, agent_pb2.InstanceReport] = {}
         self.history: list[agent_pb2.InstanceReport] = []
         self.tasks: list[agent_pb2.TaskReport] = []
-        self.streams: list[list[agent_pb2.OpenStreamRequest]] = []
+        self.streams: dict[str, Stream] = {}
         self.term, self.store_id, self.revision, self.sequence = 1, "store-1", 1, 0
         self.complete: agent_pb2.Assignments | None = None
-        self.stream_inputs: list[agent_pb2.OpenStreamResponse] = []
         self._queue: asyncio.Queue[agent_pb2.SessionResponse | None] = asyncio.Queue()
         self._server: grpc.aio.Server | None = None
         self._changed = asyncio.Condition()
@@ -152,6 +165,38 @@ class FakeControlPlane(agent_pb2_grpc.AgentServiceServicer):
                 yield message
         finally:
             reading.cancel()
+
+    async def OpenStream(
+        self, requests: AsyncIterator[agent_pb2.OpenStreamRequest], context: Any
+    ) -> AsyncIterator[Any]:
+        first = await anext(requests)
+        stream = self.streams[first.stream_id]
+        reading = asyncio.ensure_future(self._read_stream(requests, stream))
+        try:
+            while (message := await stream.to_agent.get()) is not None:
+                yield message
+        finally:
+            reading.cancel()
+
+    async def _read_stream(self, requests: AsyncIterator[agent_pb2.OpenStreamRequest], stream: "Stream") -> None:
+        async for message in requests:
+            stream.seen.append(message)
+            if message.WhichOneof("part") == "end":
+                stream.to_agent.put_nowait(None)
+            async with self._changed:
+                self._changed.notify_all()
+
+    def ask(self, stream_id: str, instance_id: str = "i1", **kind: Any) -> "Stream":
+        """Ask the agent for a side stream."""
+        self.streams[stream_id] = Stream()
+        request = agent_pb2.StreamRequest(stream_id=stream_id, instance_id=instance_id, **kind)
+        self.send(agent_pb2.SessionResponse(stream=request))
+        return self.streams[stream_id]
+
+    async def until_end(self, stream: "Stream") -> agent_pb2.StreamEnd:
+        """Wait until a side stream has ended."""
+        await self.until(lambda: bool(stream.seen) and stream.seen[-1].WhichOneof("part") == "end")
+        return stream.seen[-1].end
 
     def send(self, message: agent_pb2.SessionResponse) -> None:
         self._queue.put_nowait(message)
