@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
+from google.protobuf.message import Message
 from google.rpc import code_pb2, status_pb2
 from grpc_status import rpc_status
 
@@ -29,7 +30,7 @@ from moorage.errors import InvalidSpec, MoorageError, Unauthenticated
 
 log = logging.getLogger(__name__)
 
-_Handler = grpc.RpcMethodHandler[Any, Any]
+_Handler = Any  # grpc.RpcMethodHandler is generic only in its type stubs
 _Identify = Callable[["grpc.aio.ServicerContext[Any, Any]"], "Caller | AgentCaller | None"]
 _READING = ("Get", "List", "Wait", "Watch", "Stream", "Check", "ServerReflection")
 
@@ -59,7 +60,7 @@ def _metadata(context: "grpc.aio.ServicerContext[Any, Any]", name: str) -> str |
     return None
 
 
-class Gate(grpc.aio.ServerInterceptor[Any, Any]):
+class Gate(grpc.aio.ServerInterceptor):
     """One for each port; `identify` says how its callers prove who they are."""
 
     def __init__(self, context: Context, identify: _Identify, *, is_audited: bool) -> None:
@@ -243,7 +244,7 @@ def target_of(request: Any) -> str:
 
 def _read(message: Any, path: str) -> str:
     for part in path.split("."):
-        if part not in message.DESCRIPTOR.fields_by_name:
+        if not isinstance(message, Message) or part not in message.DESCRIPTOR.fields_by_name:
             return ""
         message = getattr(message, part)
     return message if isinstance(message, str) else ""

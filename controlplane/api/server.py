@@ -47,7 +47,7 @@ async def start(port: Port) -> "grpc.aio.Server":
     server = grpc.aio.server(interceptors=(port.interceptor,), options=_OPTIONS)
     for add, servicer in port.servicers:
         add(servicer, server)
-    aio_health: Any = health.aio  # type: ignore[attr-defined]  # made by a star import
+    aio_health: Any = health.aio
     status = aio_health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
     if port.services:
