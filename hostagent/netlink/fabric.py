@@ -429,12 +429,7 @@ class LinuxFabric:
 
 def _check_shared(assignment: NetworkAssignment) -> None:
     with Rtnl() as rtnl:
-        bridge = links.find_link(rtnl, assignment.bridge) if assignment.bridge else None
-    if bridge is None or bridge.kind != "bridge":
-        raise NotFound(
-            f"this host has no bridge {assignment.bridge!r} for the shared network {assignment.name}",
-            reason="BRIDGE_NOT_FOUND",
-        )
+        instance.find_shared_bridge(rtnl, assignment)
 
 
 def _totals(stats: bytes) -> InterfaceCounters:

@@ -65,6 +65,7 @@ def ensure(
     """
     names.check_id("instance_id", instance_id)
     check(nics, networks, instance_id)
+    _require_networks(site, [networks[nic.network_id] for nic in nics])
     path = site.instance_path(instance_id)
     fresh = not site.host.is_namespace(path)
     opened = namespaces.create(site.host, path, _SYSCTLS) if fresh else Namespace.open(site.host, path)
@@ -77,6 +78,27 @@ def ensure(
             )
         _configure(space, nics, fresh=fresh)
     return path
+
+
+def _require_networks(site: Site, networks: Sequence[NetworkAssignment]) -> None:
+    """Find out what is missing before anything is made."""
+    for network in networks:
+        if network.kind is NetworkKind.SHARED:
+            with Rtnl() as rtnl:
+                find_shared_bridge(rtnl, network)
+        elif not site.host.is_namespace(site.network_path(network.network_id)):
+            raise NotFound(f"network {network.name} is not on this host yet", reason="NETWORK_NOT_READY")
+
+
+def find_shared_bridge(rtnl: Rtnl, network: NetworkAssignment) -> links.LinkInfo:
+    """The host's bridge that a shared network names. Raises NotFound."""
+    bridge = links.find_link(rtnl, network.bridge) if network.bridge else None
+    if bridge is None or bridge.kind != "bridge":
+        raise NotFound(
+            f"this host has no bridge {network.bridge!r} for the shared network {network.name}",
+            reason="BRIDGE_NOT_FOUND",
+        )
+    return bridge
 
 
 def _remove_extra(site: Site, space: Namespace, have: Mapping[str, links.LinkInfo], wanted: set[str]) -> None:
@@ -100,21 +122,12 @@ def _plug(
     host_end = names.member(instance_id, nic.name)
     if network.kind is NetworkKind.SHARED:
         with Rtnl() as rtnl:
-            bridge = links.find_link(rtnl, network.bridge) if network.bridge else None
-            if bridge is None or bridge.kind != "bridge":
-                raise NotFound(
-                    f"this host has no bridge {network.bridge!r} for the shared network {network.name}",
-                    reason="BRIDGE_NOT_FOUND",
-                )
+            shared = find_shared_bridge(rtnl, network)
             _ensure_pair(space, rtnl, site.host.fd, nic, network, link, index, host_end)
             site.host_nft().run(guard.base(site.guard))
-            _ensure_port(site, rtnl, site.host_nft(), host_end, bridge.index, nic, network, site.alias)
+            _ensure_port(site, rtnl, site.host_nft(), host_end, shared.index, nic, network, site.alias)
         return
-    try:
-        other = site.open_network(network.network_id)
-    except NotFound as error:
-        raise NotFound(f"network {network.name} is not on this host yet", reason="NETWORK_NOT_READY") from error
-    with other:
+    with site.open_network(network.network_id) as other:
         bridge = links.find_link(other.rtnl, names.bridge(network.network_id))
         if bridge is None:
             raise NotFound(f"network {network.name} has no bridge on this host", reason="NETWORK_NOT_READY")

@@ -1,0 +1,1 @@
+"""One suite over the fake fabric and the real one."""
