@@ -129,10 +129,9 @@ class Executor:
         finished_at = (seen.finished_at if seen else None) or self._now()
         ran_seconds = finished_at - (local.started_at or finished_at)
         is_short = ran_seconds < assignment.restart.reset_after_seconds
-        if is_host_reboot or local.was_asked_to_stop:
-            failures = local.failures_in_row  # no fault of the process
-        else:
-            failures = local.failures_in_row + 1 if is_short else 1
+        failures = local.failures_in_row
+        if not is_host_reboot and not local.was_asked_to_stop:  # else it was no fault of the process
+            failures = failures + 1 if is_short else 1
         reason, message = "", ""
         if is_host_reboot:
             reason, message = "HOST_REBOOTED", "the host was started anew"

@@ -166,7 +166,7 @@ def _ran_in_this_run(container: ContainerObservation, local: LocalState) -> bool
     return (
         container.phase is ContainerPhase.EXITED
         and container.started_at is not None
-        and container.started_at >= local.begun_at
+        and container.started_at > local.begun_at
     )
 
 

@@ -1,0 +1,276 @@
+"""The planner of one instance: single decisions, and properties over random histories."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hostagent.domain import ContainerPhase, DesiredState, InstanceState, Resources, RestartMode, RestartPolicy
+from hostagent.journal.state import RunStage
+from hostagent.worker import actions as do
+from hostagent.worker.plan import is_gone
+from hostagent.worker.status import report
+from tests.unit.worker.world import ALIVE, World, assignment
+
+
+def settle(world: World, limit: int = 60) -> None:
+    """Do all planned steps until nothing is left."""
+    for _ in range(limit):
+        steps = world.plan()
+        if not steps:
+            return
+        for step in steps:
+            world.apply(step)
+    raise AssertionError(f"does not come to rest: {world.plan()}")
+
+
+def running(**fields: object) -> World:
+    world = World(assignment(**fields))
+    settle(world)
+    return world
+
+
+def phase(world: World) -> ContainerPhase | None:
+    container = world.containers.get(world.wanted.container_generation)
+    return container.phase if container else None
+
+
+def test_the_way_up_is_short_and_in_order() -> None:
+    world = World()
+    rounds = []
+    while steps := world.plan():
+        rounds.append({type(step) for step in steps})
+        for step in steps:
+            world.apply(step)
+    assert rounds == [
+        {do.BeginRun},
+        {do.Pull, do.EnsureNetwork},
+        {do.CreateContainer, do.PrepareNamespace},
+        {do.PublishRuntimeKey, do.PublishPorts},
+        {do.Start},
+    ]
+    assert phase(world) is ContainerPhase.RUNNING
+
+
+def test_a_reboot_keeps_the_container() -> None:
+    world = running()
+    before = world.containers[1].container_id
+    world.wanted = replace(world.wanted, run_request=2, generation=2)
+    assert [type(step) for step in world.plan()] == [do.Stop]
+    settle(world)
+    assert world.containers[1].container_id == before
+    assert (world.starts, world.local.run, world.local.failures_in_row) == (2, 2, 0)
+
+
+def test_a_replacement_removes_the_old_container_first() -> None:
+    world = running()
+    before = world.containers[1].container_id
+    world.wanted = replace(world.wanted, run_request=2, container_generation=2, generation=2)
+    settle(world)
+    assert list(world.containers) == [2]
+    assert world.containers[2].container_id != before
+    assert phase(world) is ContainerPhase.RUNNING
+
+
+def test_stopped_keeps_the_container_and_started_uses_it_again() -> None:
+    world = running()
+    world.wanted = replace(world.wanted, desired=DesiredState.STOPPED)
+    settle(world)
+    assert phase(world) is ContainerPhase.EXITED
+    world.wanted = replace(world.wanted, desired=DesiredState.RUNNING, run_request=2)
+    settle(world)
+    assert (phase(world), world.starts) == (ContainerPhase.RUNNING, 2)
+
+
+def test_pause_and_unpause() -> None:
+    world = running()
+    world.wanted = replace(world.wanted, desired=DesiredState.PAUSED)
+    settle(world)
+    assert phase(world) is ContainerPhase.PAUSED
+    world.wanted = replace(world.wanted, desired=DesiredState.RUNNING)
+    settle(world)
+    assert (phase(world), world.starts) == (ContainerPhase.RUNNING, 1)
+
+
+@pytest.mark.parametrize(
+    ("mode", "code", "starts"),
+    [
+        (RestartMode.ALWAYS, 0, 2),
+        (RestartMode.ALWAYS, 1, 2),
+        (RestartMode.ON_FAILURE, 0, 1),
+        (RestartMode.ON_FAILURE, 1, 2),
+        (RestartMode.NEVER, 1, 1),
+    ],
+)
+def test_the_restart_policy_decides_after_an_exit(mode: RestartMode, code: int, starts: int) -> None:
+    world = running(restart=RestartPolicy(mode=mode))
+    world.exit(code)
+    settle(world)
+    assert world.starts == starts
+
+
+def test_the_back_off_doubles_up_to_its_maximum() -> None:
+    world = running(restart=RestartPolicy(initial_seconds=1, max_seconds=5))
+    waits = []
+    for _ in range(5):
+        world.exit(1)
+        while steps := world.plan():
+            waits += [step.seconds for step in steps if isinstance(step, do.WaitBackoff)]
+            for step in steps:
+                world.apply(step)
+    assert waits == [1, 2, 4, 5, 5]
+
+
+def test_a_crash_loop_ends_as_failed_and_a_request_begins_anew() -> None:
+    world = running(restart=RestartPolicy(max_restarts=2))
+    for _ in range(3):
+        world.exit(1)
+        settle(world)
+    assert world.starts == 3
+    said = report(world.view(), world.plan())
+    assert (said.state, said.reason) == (InstanceState.FAILED, "CRASH_LOOP")
+    world.wanted = replace(world.wanted, run_request=2)
+    settle(world)
+    assert world.starts == 4
+
+
+def test_a_host_reboot_is_no_crash_and_starts_at_once() -> None:
+    world = running(restart=RestartPolicy(max_restarts=1))
+    for _ in range(4):
+        world.reboot()
+        settle(world)
+    assert world.starts == 5
+    assert world.local.failures_in_row == 0
+
+
+def test_a_run_that_an_agent_started_before_it_died_is_not_started_twice() -> None:
+    world = World(assignment(restart=RestartPolicy(mode=RestartMode.NEVER)))
+    while not any(isinstance(step, do.Start) for step in world.plan()):
+        for step in world.plan():
+            world.apply(step)
+    before = world.local
+    world.apply(world.plan()[0])
+    world.local = before  # the record of the start was lost
+    world.exit(0)
+    world.restart_agent()
+    settle(world)
+    assert world.starts == 1
+
+
+def test_changed_limits_are_set_in_place() -> None:
+    world = running()
+    limits = Resources(memory_bytes=1 << 26)
+    world.wanted = replace(world.wanted, container=replace(world.wanted.container, resources=limits), generation=2)
+    assert [type(step) for step in world.plan()] == [do.UpdateLimits]
+    settle(world)
+    assert world.starts == 1
+
+
+def test_a_forced_deletion_kills_at_once() -> None:
+    world = running()
+    world.wanted = replace(world.wanted, desired=DesiredState.DELETED, force=True)
+    assert [type(step) for step in world.plan()] == [do.RemoveContainer]
+
+
+def test_a_process_without_its_namespace_is_stopped() -> None:
+    world = running()
+    view = replace(world.view(), is_namespace_lost=True)
+    assert [type(step) for step in do_plan(view)] == [do.Stop]
+
+
+def do_plan(view: object) -> list[do.Action]:
+    from hostagent.worker.plan import plan
+
+    return plan(view, 0.0)  # type: ignore[arg-type]
+
+
+CHANGES = st.sampled_from(
+    [
+        "stop",
+        "run",
+        "pause",
+        "reboot",
+        "replace",
+        "delete",
+        "exit0",
+        "exit1",
+        "agent",
+        "host",
+        "vanish",
+        "limits",
+        "ports",
+    ]
+)
+
+
+def change(world: World, what: str) -> None:
+    wanted = world.wanted
+    newer = {"generation": wanted.generation + 1}
+    again = {**newer, "run_request": wanted.run_request + 1}
+    if wanted.desired is DesiredState.DELETED and what in ("stop", "run", "pause", "reboot", "replace"):
+        return  # a deletion is never taken back
+    match what:
+        case "stop":
+            world.wanted = replace(wanted, desired=DesiredState.STOPPED, **newer)
+        case "run":
+            world.wanted = replace(wanted, desired=DesiredState.RUNNING, **again)
+        case "pause":
+            world.wanted = replace(wanted, desired=DesiredState.PAUSED, **newer)
+        case "reboot":
+            world.wanted = replace(wanted, **again)
+        case "replace":
+            world.wanted = replace(wanted, container_generation=wanted.container_generation + 1, **again)
+        case "delete":
+            world.wanted = replace(wanted, desired=DesiredState.DELETED, **newer)
+        case "exit0":
+            world.exit(0)
+        case "exit1":
+            world.exit(1)
+        case "agent":
+            world.restart_agent()
+        case "host":
+            world.reboot()
+        case "vanish":
+            world.containers.clear()
+        case "limits":
+            resources = Resources(memory_bytes=wanted.generation << 22)
+            world.wanted = replace(wanted, container=replace(wanted.container, resources=resources), **newer)
+        case "ports":
+            world.wanted = replace(wanted, published_ports=wanted.published_ports[1:], **newer)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(CHANGES, st.integers(0, 7)), max_size=10))
+def test_any_history_comes_to_rest_where_it_should(history: list[tuple[str, int]]) -> None:
+    """After each change only some steps are done before the next change comes: every prefix of a plan is safe."""
+    world = World()
+    last_run = 0
+    for what, steps_done in history:
+        change(world, what)
+        for _ in range(steps_done):
+            steps = world.plan()
+            assert steps == world.plan()  # same view, same plan
+            if not steps:
+                break
+            world.apply(steps[0])  # one of those that may be done side by side
+            assert world.local.run >= last_run
+            last_run = world.local.run
+    settle(world)
+    assert world.plan() == []
+    said = report(world.view(), [])
+    match world.wanted.desired:
+        case DesiredState.DELETED:
+            assert is_gone(world.view())
+            assert said.state is InstanceState.DELETED
+        case DesiredState.STOPPED:
+            assert not any(c.phase in ALIVE for c in world.containers.values())
+            assert said.state is InstanceState.STOPPED
+        case DesiredState.PAUSED:
+            assert phase(world) is ContainerPhase.PAUSED
+            assert said.state is InstanceState.PAUSED
+        case DesiredState.RUNNING:
+            assert phase(world) is ContainerPhase.RUNNING
+            assert said.state is InstanceState.RUNNING
+            assert world.local.stage is RunStage.STARTED
+    assert len(world.containers) <= 1
