@@ -63,7 +63,7 @@ class Journal:
     """Open one with `Journal.open`; one at a time per folder (main.py holds a lock)."""
 
     def __init__(self, writer: GroupWriter, nonce: str) -> None:
-        self._writer = writer
+        self.writer = writer
         self.nonce = nonce
         self.epoch = 0
         self.was_lost = False  # the database could not be read and a new one was begun
@@ -98,7 +98,7 @@ class Journal:
             journal._load(kind, key, value)
         journal.epoch = max(journal.epoch + 1, int(now))
         epoch = journal.epoch
-        journal._writer.put("meta", "epoch", lambda: str(epoch))
+        journal.writer.put("meta", "epoch", lambda: str(epoch))
         return journal
 
     # Reading.
@@ -131,7 +131,7 @@ class Journal:
     @property
     def transactions(self) -> int:
         """Transactions since the start, for measurements."""
-        return self._writer.transactions
+        return self.writer.transactions
 
     def peers(self, network_id: NetworkId) -> Mapping[str, Peer]:
         """Members of a network on other hosts, by MAC."""
@@ -146,12 +146,12 @@ class Journal:
     def set_local(self, instance_id: InstanceId, state: LocalState) -> None:
         """Record what was done for an instance."""
         self._locals[instance_id] = state
-        self._writer.put("local", instance_id, lambda: codec.dumps(state))
+        self.writer.put("local", instance_id, lambda: codec.dumps(state))
 
     def set_link(self, link: LinkState) -> None:
         """Record the store, its term and how far it was read."""
         self._link = link
-        self._writer.put("link", "", lambda: codec.dumps(link))
+        self.writer.put("link", "", lambda: codec.dumps(link))
 
     def apply(self, change: AssignmentChange, *, now: float) -> tuple[set[InstanceId], set[NetworkId]]:
         """Take in news. Returns the instances and networks that it touches; call `commit` before acting on them."""
@@ -185,17 +185,17 @@ class Journal:
         )
         for kind, table in tables:
             if table.pop(instance_id, None) is not None:
-                self._writer.put(kind, instance_id, None)
+                self.writer.put(kind, instance_id, None)
 
     def set_image(self, image: PulledImage) -> None:
         """Record that we pulled or used an image."""
         self._images[image.image] = image
-        self._writer.put("image", image.image, lambda: codec.dumps(image))
+        self.writer.put("image", image.image, lambda: codec.dumps(image))
 
     def forget_image(self, image: str) -> None:
         """Record that an image is gone."""
         if self._images.pop(image, None) is not None:
-            self._writer.put("image", image, None)
+            self.writer.put("image", image, None)
 
     async def commit(self) -> None:
         """Return once all changes so far are durable.
@@ -203,17 +203,17 @@ class Journal:
         Raises:
             StoreUnavailable: the disk refused.
         """
-        await self._writer.commit()
+        await self.writer.commit()
 
     def close(self) -> None:
         """Write what is left."""
-        self._writer.close()
+        self.writer.close()
 
     def _set_assignment(self, assignment: InstanceAssignment) -> None:
         self._assignments[assignment.instance_id] = assignment
-        self._writer.put("instance", assignment.instance_id, lambda: codec.dumps(assignment))
+        self.writer.put("instance", assignment.instance_id, lambda: codec.dumps(assignment))
         if self._orphans.pop(assignment.instance_id, None) is not None:
-            self._writer.put("orphan", assignment.instance_id, None)
+            self.writer.put("orphan", assignment.instance_id, None)
 
     def _orphan_all_but(self, named: set[InstanceId], now: float) -> set[InstanceId]:
         lost = set(self._assignments) - named
@@ -224,12 +224,12 @@ class Journal:
     def _orphan(self, instance_id: InstanceId, now: float) -> None:
         if instance_id in self._assignments and instance_id not in self._orphans:
             orphan = self._orphans[instance_id] = _Orphan(now)
-            self._writer.put("orphan", instance_id, lambda: codec.dumps(orphan))
+            self.writer.put("orphan", instance_id, lambda: codec.dumps(orphan))
 
     def _set_network(self, network: NetworkAssignment, *, with_peers: bool) -> None:
         network_id = network.network_id
         bare = self._networks[network_id] = replace(network, peers=())
-        self._writer.put("network", network_id, lambda: codec.dumps(bare))
+        self.writer.put("network", network_id, lambda: codec.dumps(bare))
         wanted = {peer.mac: peer for peer in network.peers}
         gone = self._peers.get(network_id, {}).keys() - wanted.keys() if with_peers else ()
         self._change_peers(network_id, wanted.values(), tuple(gone))
@@ -240,11 +240,11 @@ class Journal:
         peers = self._peers.setdefault(network_id, {})
         for mac in removed:
             if peers.pop(mac, None) is not None:
-                self._writer.put("peer", f"{network_id}/{mac}", None)
+                self.writer.put("peer", f"{network_id}/{mac}", None)
         for peer in upserted:
             if peers.get(peer.mac) != peer:
                 peers[peer.mac] = peer
-                self._writer.put("peer", f"{network_id}/{peer.mac}", _later(peer))
+                self.writer.put("peer", f"{network_id}/{peer.mac}", _later(peer))
 
     def _drop_networks(self, network_ids: Iterable[NetworkId]) -> set[NetworkId]:
         dropped = {network_id for network_id in network_ids if network_id in self._networks}
@@ -252,7 +252,7 @@ class Journal:
             self._change_peers(network_id, (), tuple(self._peers.get(network_id, {})))
             self._peers.pop(network_id, None)
             del self._networks[network_id]
-            self._writer.put("network", network_id, None)
+            self.writer.put("network", network_id, None)
         return dropped
 
     def _load(self, kind: str, key: str, value: str) -> None:

@@ -55,7 +55,7 @@ class GroupWriter:
     """Writes rows in the background. All methods are for the event loop's thread."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
+        self.connection = connection
         self._ready = threading.Condition()
         self._rows: dict[Key, Value] = {}
         self._waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
@@ -93,7 +93,7 @@ class GroupWriter:
             self._is_closing = True
             self._ready.notify()
         self._thread.join()
-        self._connection.close()
+        self.connection.close()
 
     def _run(self) -> None:
         while True:
@@ -121,17 +121,17 @@ class GroupWriter:
                 return
 
     def _write(self, rows: dict[Key, Value]) -> None:
-        self._connection.execute("BEGIN")
+        self.connection.execute("BEGIN")
         try:
             for (kind, key), value in rows.items():
                 if value is None:
-                    self._connection.execute("DELETE FROM row WHERE kind = ? AND key = ?", (kind, key))
+                    self.connection.execute("DELETE FROM row WHERE kind = ? AND key = ?", (kind, key))
                 else:
-                    self._connection.execute("INSERT OR REPLACE INTO row VALUES (?, ?, ?)", (kind, key, value()))
-            self._connection.execute("COMMIT")
+                    self.connection.execute("INSERT OR REPLACE INTO row VALUES (?, ?, ?)", (kind, key, value()))
+            self.connection.execute("COMMIT")
         except BaseException:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
+            if self.connection.in_transaction:
+                self.connection.execute("ROLLBACK")
             raise
         self.transactions += 1
 

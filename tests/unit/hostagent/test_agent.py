@@ -1,7 +1,14 @@
 """The agent as a whole: what is assigned comes up, is reported, survives, and goes."""
 
+import asyncio
+
+from hostagent.domain import ContainerSpec
+from moorage.errors import InvalidSpec, Unavailable
+from moorage.ids import InstanceId
+from moorage.v1 import agent_pb2
 from moorage.v1 import instances_pb2 as pb
-from tests.unit.hostagent.conftest import Host, instance, network
+from tests.fakes.engine import FakeEngine
+from tests.unit.hostagent.conftest import PULLED_IMAGE, Host, instance, network
 
 
 async def test_an_assigned_instance_runs_and_is_reported(host: Host) -> None:
@@ -33,3 +40,231 @@ async def test_a_deleted_instance_leaves_nothing(host: Host) -> None:
     await host.control_plane.until(lambda: not host.fabric.networks)
     assert host.agent is not None
     assert not host.agent.journal.assignments
+
+
+async def test_a_new_agent_adopts_what_runs(host: Host) -> None:
+    host.control_plane.set_complete([instance()], [network()])
+    await host.start_agent()
+    await host.control_plane.until_state("i1", pb.INSTANCE_STATE_RUNNING)
+    before = list(host.engine.containers)
+    await host.stop_agent()
+    host.control_plane.reports.clear()
+    await host.start_agent()
+    await host.control_plane.until_state("i1", pb.INSTANCE_STATE_RUNNING, run=1)
+    assert list(host.engine.containers) == before
+    assert host.control_plane.hellos[1].epoch > host.control_plane.hellos[0].epoch
+    assert host.control_plane.hellos[1].host_nonce == host.control_plane.hellos[0].host_nonce
+
+
+async def test_a_process_that_ended_while_the_agent_was_away_is_told_and_started_again(host: Host) -> None:
+    host.control_plane.set_complete([instance()], [network()])
+    await host.start_agent()
+    await host.control_plane.until_state("i1", pb.INSTANCE_STATE_RUNNING)
+    (container,) = host.engine.containers.values()
+    await host.stop_agent()
+    host.engine.finish(container.spec.name, 7)
+    await host.start_agent()
+    await host.control_plane.until_state("i1", pb.INSTANCE_STATE_RUNNING, run=2)
+    report = host.control_plane.reports["i1"]
+    assert (report.exit_code, report.restarts) == (7, 1)
+
+
+async def test_after_a_host_reboot_the_journal_is_enough(host: Host) -> None:
+    host.control_plane.set_complete([instance(), instance("i2", 6)], [network()])
+    await host.start_agent()
+    await host.control_plane.until_state("i1", pb.INSTANCE_STATE_RUNNING)
+    await host.control_plane.until_state("i2", pb.INSTANCE_STATE_RUNNING)
+    host.control_plane.change(instance("i2", 6, generation=2, desired=pb.DESIRED_STATE_STOPPED))
+    await host.control_plane.until_state("i2", pb.INSTANCE_STATE_STOPPED)
+    await host.stop_agent()
+    await host.control_plane.stop()
+    await host.reboot()
+    agent = await host.start_agent()
+    await host.control_plane.until(
+        lambda: [c.phase.value for c in host.engine.containers.values() if c.phase.value == "running"] == ["running"]
+    )
+    assert set(host.fabric.instances) == {"i1"}
+    assert agent.outbox.latest["i1"].run == 2
+    await host.control_plane.start()
+    host.control_plane.set_complete(
+        [instance(), instance("i2", 6, generation=2, desired=pb.DESIRED_STATE_STOPPED)], [network()]
+    )
+    await host.control_plane.until_state("i1", pb.INSTANCE_STATE_RUNNING, run=2, seconds=15)
+
+
+async def test_a_control_plane_that_goes_away_stops_nothing(host: Host) -> None:
+    host.control_plane.set_complete([instance()], [network()])
+    await host.start_agent()
+    await host.control_plane.until_state("i1", pb.INSTANCE_STATE_RUNNING)
+    await host.control_plane.stop()
+    host.engine.finish(next(iter(host.engine.containers.values())).spec.name, 1)
+    await host.control_plane.until(
+        lambda: host.agent is not None and host.agent.journal.local(InstanceId("i1")).run == 2
+    )
+    await host.control_plane.start()
+    await host.control_plane.until_state("i1", pb.INSTANCE_STATE_RUNNING, run=2, seconds=15)
+
+
+async def test_a_gap_in_the_changes_begins_a_new_session(host: Host) -> None:
+    host.control_plane.set_complete([instance()], [network()])
+    await host.start_agent()
+    await host.control_plane.until_state("i1", pb.INSTANCE_STATE_RUNNING)
+    host.control_plane.sequence += 5
+    host.control_plane.change(instance("i2", 6))
+    await host.control_plane.until(lambda: len(host.control_plane.hellos) == 2)
+
+
+async def test_a_lower_term_is_not_obeyed(host: Host) -> None:
+    host.control_plane.term = 5
+    host.control_plane.set_complete([instance()], [network()])
+    await host.start_agent()
+    await host.control_plane.until_state("i1", pb.INSTANCE_STATE_RUNNING)
+    host.control_plane.term = 4
+    host.control_plane.set_complete([], [])
+    host.control_plane.end_session()
+    await host.control_plane.until(lambda: len(host.control_plane.hellos) >= 3)
+    assert host.agent is not None
+    assert not host.agent.journal.orphans
+
+
+async def test_the_brake_holds_a_large_sweep_until_an_operator_releases_it(host: Host) -> None:
+    instances = [instance(f"i{number}", number) for number in range(1, 6)]
+    host.control_plane.set_complete(instances, [network()])
+    agent = await host.start_agent()
+    for number in range(1, 6):
+        await host.control_plane.until_state(f"i{number}", pb.INSTANCE_STATE_RUNNING)
+    host.control_plane.set_complete(instances[:3], [network()])
+    host.control_plane.send_complete()
+    await host.control_plane.until(lambda: len(agent.journal.orphans) == 2)
+    await agent.sweeper.sweep_once()
+    await host.control_plane.until(lambda: bool(host.control_plane.heartbeats[-1].sweep_brake))
+    assert {item.kind for item in host.control_plane.heartbeats[-1].quarantined} == {"container"}
+    assert len(host.engine.containers) == 5
+    host.control_plane.send(agent_pb2.SessionResponse(release_sweep_brake=True))
+    await host.control_plane.until(lambda: len(host.engine.containers) == 3)
+    await host.control_plane.until(lambda: not agent.journal.orphans)
+
+
+async def test_one_orphan_is_swept_away(host: Host) -> None:
+    host.control_plane.set_complete([instance("i1", 1), instance("i2", 2)], [network()])
+    agent = await host.start_agent()
+    await host.control_plane.until_state("i1", pb.INSTANCE_STATE_RUNNING)
+    await host.control_plane.until_state("i2", pb.INSTANCE_STATE_RUNNING)
+    host.control_plane.set_complete([instance("i1", 1)], [network()])
+    host.control_plane.send_complete()
+    await host.control_plane.until(lambda: len(agent.journal.orphans) == 1)
+    await agent.sweeper.sweep_once()
+    await host.control_plane.until(lambda: len(host.engine.containers) == 1)
+    assert set(host.fabric.instances) == {"i1"}
+
+
+async def test_another_store_holds_back_every_removal(host: Host) -> None:
+    host.control_plane.set_complete([instance("i1", 1)], [network()])
+    agent = await host.start_agent()
+    await host.control_plane.until_state("i1", pb.INSTANCE_STATE_RUNNING)
+    host.control_plane.store_id = "store-2"
+    host.control_plane.set_complete([], [])
+    host.control_plane.end_session()
+    await host.control_plane.until(lambda: len(agent.journal.orphans) == 1)
+    await agent.sweeper.sweep_once()
+    assert "store" in agent.sweeper.brake
+    assert len(host.engine.containers) == 1
+
+
+async def test_a_container_with_our_label_and_a_foreign_nonce_is_shown_and_left_alone(host: Host) -> None:
+    host.control_plane.set_complete([instance()], [network()])
+    spec = ContainerSpec(
+        name="forged",
+        image=PULLED_IMAGE,
+        labels={"moorage.instance": "i1", "moorage.nonce": "x", "moorage.generation": "1"},
+    )
+    await host.engine.start(await host.engine.create(spec, runtime=""))
+    agent = await host.start_agent()
+    await host.control_plane.until_state("i1", pb.INSTANCE_STATE_RUNNING)
+    await agent.sweeper.sweep_once()
+    forged = host.engine.container("forged").container_id
+    await host.control_plane.until(lambda: [q.id for q in host.control_plane.heartbeats[-1].quarantined] == [forged])
+    host.control_plane.change(instance(desired=pb.DESIRED_STATE_DELETED, generation=2))
+    await host.control_plane.until_state("i1", pb.INSTANCE_STATE_DELETED)
+    assert [c.spec.name for c in host.engine.containers.values()] == ["forged"]
+
+
+async def test_an_image_with_reserved_labels_is_refused(host: Host) -> None:
+    host.engine.add_image(PULLED_IMAGE, labels={"moorage.instance": "i9"})
+    host.control_plane.set_complete([instance()], [network()])
+    await host.start_agent()
+    await host.control_plane.until_state("i1", pb.INSTANCE_STATE_FAILED)
+    assert host.control_plane.reports["i1"].reason == "IMAGE_LABEL_RESERVED"
+    assert not host.engine.containers
+
+
+async def test_a_failing_step_is_told_and_tried_again(host: Host) -> None:
+    host.fabric.faults["ensure_network"] = [Unavailable("no netlink today", reason="NETLINK_BUSY")] * 2
+    host.control_plane.set_complete([instance()], [network()])
+    await host.start_agent()
+    await host.control_plane.until_state("i1", pb.INSTANCE_STATE_RUNNING)
+    assert "NETLINK_BUSY" in {report.reason for report in host.control_plane.history}
+    assert host.control_plane.reports["i1"].reason == ""
+
+
+async def test_a_command_that_cannot_run_fails_with_its_reason(host: Host) -> None:
+    host.engine.fail_next("start", InvalidSpec.of("command", "no such file", "START_REFUSED"))
+    host.control_plane.set_complete([instance()], [network()])
+    await host.start_agent()
+    await host.control_plane.until_state("i1", pb.INSTANCE_STATE_FAILED)
+    assert host.control_plane.reports["i1"].reason == "START_REFUSED"
+    host.control_plane.change(instance(generation=2, run_request=2))
+    await host.control_plane.until_state("i1", pb.INSTANCE_STATE_RUNNING, run=2)
+
+
+async def test_an_engine_that_goes_away_is_followed_again(host: Host) -> None:
+    host.control_plane.set_complete([instance()], [network()])
+    await host.start_agent()
+    await host.control_plane.until_state("i1", pb.INSTANCE_STATE_RUNNING)
+    host.engine.go_down()
+    await host.control_plane.until(
+        lambda: any(c.reason == "ENGINE_DOWN" for c in host.control_plane.heartbeats[-1].conditions)
+    )
+    host.engine.come_back()
+    await host.control_plane.until(lambda: not host.control_plane.heartbeats[-1].conditions)
+    host.engine.finish(next(iter(host.engine.containers.values())).spec.name, 3)
+    await host.control_plane.until_state("i1", pb.INSTANCE_STATE_RUNNING, run=2)
+
+
+async def test_peers_stand_in_the_hosts_file_in_place(host: Host) -> None:
+    host.control_plane.set_complete([instance()], [network()])
+    await host.start_agent()
+    await host.control_plane.until_state("i1", pb.INSTANCE_STATE_RUNNING)
+    path = host.data_dir / "instances/i1/hosts"
+    inode = path.stat().st_ino
+    peer = agent_pb2.Peer(mac="02:00:00:00:00:99", addresses=["10.1.0.99"], host_address="192.0.2.9", names=["db"])
+    update = agent_pb2.PeerUpdate(network_id="n1", upserted=[peer])
+    host.control_plane.change(instance("i2", 6), peer_updates=[update])
+    await host.control_plane.until(lambda: "10.1.0.99\tdb\n" in path.read_text() and "web-i2" in path.read_text())
+    assert host.fabric.peers["n1"]["02:00:00:00:00:99"].host_port == 4789
+    host.control_plane.change(
+        instance("i2", 6, generation=2, desired=pb.DESIRED_STATE_DELETED),
+        peer_updates=[agent_pb2.PeerUpdate(network_id="n1", removed=[peer.mac])],
+    )
+    await host.control_plane.until(lambda: "db" not in path.read_text() and "web-i2" not in path.read_text())
+    assert path.stat().st_ino == inode
+    assert not host.fabric.peers["n1"]
+
+
+class UnstoppableEngine(FakeEngine):
+    """An engine whose containers take for ever to end in order."""
+
+    async def stop(self, container_id: str, *, grace_seconds: float, signal: str = "") -> None:
+        await asyncio.Event().wait()
+
+
+async def test_a_new_form_of_the_assignment_cuts_a_long_stop_short(host: Host) -> None:
+    host.engine = UnstoppableEngine()
+    host.engine.add_image(PULLED_IMAGE)
+    host.control_plane.set_complete([instance()], [network()])
+    await host.start_agent()
+    await host.control_plane.until_state("i1", pb.INSTANCE_STATE_RUNNING)
+    host.control_plane.change(instance(generation=2, desired=pb.DESIRED_STATE_STOPPED))
+    await host.control_plane.until_state("i1", pb.INSTANCE_STATE_STOPPING)
+    host.control_plane.change(instance(generation=3, desired=pb.DESIRED_STATE_DELETED, force=True))
+    await host.control_plane.until_state("i1", pb.INSTANCE_STATE_DELETED)
