@@ -23,6 +23,7 @@ from typing import TypeVar
 
 from hostagent.domain import NetworkAssignment, NetworkKind, NicAssignment, Peer, PublishedPort
 from hostagent.netlink import (
+    conntrack,
     docker_user,
     guard,
     instance,
@@ -343,6 +344,16 @@ class LinuxFabric:
         if not self._required_site.host_nft().accepts(delta):  # somebody flushed our table
             self._write_host_table()
         self._refresh_uplinks(sorted({one.network_id for one in gone} - {one.network_id for one in new}))
+        self._forget_udp([one for one in [*gone, *new] if one.protocol == "udp"])
+
+    def _forget_udp(self, changed: Sequence[Binding]) -> None:
+        """Let conversations that are under way find the new rules."""
+        site = self._required_site
+        conntrack.forget_udp({one.host_port for one in changed})
+        for network_id in {one.network_id for one in changed}:
+            if site.host.is_namespace(site.network_path(network_id)):
+                with site.open_network(network_id) as space, space.entered():
+                    conntrack.forget_udp({one.transit_port for one in changed if one.network_id == network_id})
 
     def _refresh_uplinks(self, network_ids: Iterable[NetworkId]) -> None:
         """Make or remove uplinks, as egress and ports ask for."""

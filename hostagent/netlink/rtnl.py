@@ -99,10 +99,11 @@ def attributes(data: bytes, offset: int = 0) -> dict[int, bytes]:
 
 
 class Rtnl:
-    """A route netlink socket of the calling thread's network namespace. Blocking; one thread at a time."""
+    """A netlink socket, of the route family unless told otherwise, of the calling thread's network namespace.
+    Blocking; one thread at a time."""
 
-    def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+    def __init__(self, protocol: int = socket.NETLINK_ROUTE) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
             self._socket.setsockopt(_SOL_NETLINK, option, 1)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)

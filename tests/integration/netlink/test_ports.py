@@ -200,3 +200,21 @@ async def test_passes_dockers_forward_drop(bed: Bed, host: Host) -> None:
     assert bed.run(host.path, "sysctl -n net.bridge.bridge-nf-call-iptables").strip() == "1"
     await host.fabric.destroy_all()
     assert "mu+" not in bed.run(host.path, "iptables -S DOCKER-USER")
+
+
+async def test_udp_client_that_goes_on_finds_the_new_server(bed: Bed, host: Host) -> None:
+    """From the same source port: before anything is published, then with one server, then with another."""
+    first = await plug(host, ONE, nic(NET, 5), networks=(net(NET),))
+    second = await plug(host, TWO, nic(NET, 6), networks=(net(NET),))
+    bed.serve(first, 53, greeting="first", udp=True)
+    bed.serve(second, 53, greeting="second", udp=True)
+    client = bed.socket(bed.outside.path, socket.AF_INET, socket.SOCK_DGRAM)
+    client.bind((OUTSIDER, 5000))
+    client.sendto(b"hello", (host.address, 5353))  # nobody is there yet, but the host keeps the conversation in mind
+    await host.fabric.publish_ports(ONE, [PublishedPort(5353, 53, "udp")], [nic(NET, 5)])
+    client.sendto(b"hello", (host.address, 5353))
+    assert client.recv(100).decode().startswith("first")
+    await host.fabric.publish_ports(ONE, (), ())
+    await host.fabric.publish_ports(TWO, [PublishedPort(5353, 53, "udp")], [nic(NET, 6)])
+    client.sendto(b"hello", (host.address, 5353))
+    assert client.recv(100).decode().startswith("second")
