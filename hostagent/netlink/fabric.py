@@ -99,9 +99,19 @@ class LinuxFabric:
         run_dir: folder on a volatile file system (such as /run/moorage), absolute; namespaces and state live under it.
         underlay_address: this host's address that other hosts send VXLAN to.
         vxlan_port: UDP port of this host's VXLAN end.
+        guard_family: nftables family of the anti-spoofing rules; None: the bridge family if the kernel has it, else
+        netdev.
     """
 
-    def __init__(self, *, run_dir: Path, underlay_address: str, vxlan_port: int = 4789) -> None:
+    def __init__(
+        self,
+        *,
+        run_dir: Path,
+        underlay_address: str,
+        vxlan_port: int = 4789,
+        guard_family: guard.Family | None = None,
+    ) -> None:
+        self._guard_family = guard_family
         self._run_dir = run_dir
         self._underlay = ipaddress.ip_address(underlay_address)
         self._vxlan_port = vxlan_port
@@ -134,13 +144,15 @@ class LinuxFabric:
         self._state.prepare()
         self._records, self._bindings = self._state.load()
         namespaces.write_sysctls({"ipv4/ip_forward": "1"})
+        contexts = NftCache()
+        nft = contexts.get("host", contextlib.nullcontext)
         self._site = Site(
             host=host,
             run_dir=self._run_dir,
             underlay=self._underlay,
             vxlan_port=self._vxlan_port,
-            guard=guard.Family.BRIDGE,
-            contexts=NftCache(),
+            guard=self._guard_family or guard.choose_family(nft.accepts),
+            contexts=contexts,
         )
         lost = ports.retake(self._reservations, self._all_bindings())
         for binding in lost:

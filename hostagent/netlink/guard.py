@@ -9,11 +9,12 @@ Where the kernel has no bridge family the same rules hang at netdev ingress of e
 """
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 
 from hostagent.netlink.links import mac_bytes
 from hostagent.netlink.names import MEMBER_PREFIX
+from moorage.errors import NotSupported
 
 
 class Family(Enum):
@@ -21,6 +22,25 @@ class Family(Enum):
 
     BRIDGE = "bridge"
     NETDEV = "netdev"
+
+
+def choose_family(accepts: Callable[[str], bool]) -> Family:
+    """What this kernel has, found out by trying (`accepts` runs a batch in the host's namespace).
+
+    Raises: NotSupported: neither, so that nothing could keep an instance from speaking as another.
+    """
+    for family in Family:
+        probe = f"add table {family.value} moorage-probe\n"
+        if family is Family.BRIDGE:
+            probe += "add map bridge moorage-probe m { type ifname : verdict; }\n"
+            probe += "add chain bridge moorage-probe c { type filter hook prerouting priority -300; }\n"
+            probe += "add rule bridge moorage-probe c iifname vmap @m\n"
+        if accepts(probe + f"delete table {family.value} moorage-probe\n"):
+            return family
+    raise NotSupported(
+        "the kernel has neither nftables' bridge nor its netdev family, which anti-spoofing needs",
+        reason="NFTABLES_MISSING",
+    )
 
 
 def base(family: Family, gateway_mac: str = "", vxlan: str = "") -> str:

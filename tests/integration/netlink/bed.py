@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,6 +23,7 @@ import pytest
 from hostagent.domain import NetworkAssignment, NetworkKind, NicAssignment, Peer, Subnet
 from hostagent.netlink import namespaces
 from hostagent.netlink.fabric import LinuxFabric
+from hostagent.netlink.guard import Family
 from moorage.ids import InstanceId, NetworkId
 
 PREFIX = "mt-net-"
@@ -67,18 +68,19 @@ def _empty(folder: Path) -> None:
 class Host:
     """One host: a namespace with one leg on the underlay, and a fabric."""
 
-    def __init__(self, bed: "Bed", number: int) -> None:
+    def __init__(self, bed: "Bed", number: int, guard_family: Family | None) -> None:
         self.bed = bed
         self.address = f"192.168.77.{number}"
         self.address6 = f"fd77::{number}"
         self.space = bed.add_leg(f"host{number}", number)
         self.run_dir = bed.folder / f"run{number}"
         self.run_dir.mkdir()
+        self.guard_family = guard_family
         self.fabric = self.new_fabric()
 
     def new_fabric(self) -> LinuxFabric:
         """Another agent's fabric over the same folder."""
-        return LinuxFabric(run_dir=self.run_dir, underlay_address=self.address)
+        return LinuxFabric(run_dir=self.run_dir, underlay_address=self.address, guard_family=self.guard_family)
 
     async def start(self, fabric: LinuxFabric | None = None) -> None:
         """Start the fabric as if this process ran on the host: it captures the namespace of the calling thread."""
@@ -136,9 +138,9 @@ class Bed:
         self.run(self.switch.path, f"ip link set dev {port} up")
         return space
 
-    async def host(self, number: int) -> Host:
+    async def host(self, number: int, *, guard_family: Family | None = None) -> Host:
         """A host with a started fabric."""
-        host = Host(self, number)
+        host = Host(self, number, guard_family)
         self._fabrics.append(host.fabric)
         await host.start()
         return host
@@ -345,14 +347,3 @@ def arp(operation: int, sender_mac: str, sender: str, target_mac: str, target: s
     head = struct.pack(">HHBBH", 1, 0x0800, 6, 4, operation)
     hardware = [bytes.fromhex(m.replace(":", "")) for m in (sender_mac, target_mac)]
     return head + hardware[0] + socket.inet_aton(sender) + hardware[1] + socket.inet_aton(target)
-
-
-@contextlib.contextmanager
-def moved_aside(path: Path) -> Iterator[None]:
-    """Nothing at `path` within the block."""
-    aside = path.with_name(f"{path.name}.aside")
-    path.rename(aside)
-    try:
-        yield
-    finally:
-        aside.rename(path)
