@@ -6,7 +6,7 @@ agents run the same with an engine and a network in memory.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -14,12 +14,16 @@ from typing import Protocol
 from hostagent.domain import AgentHeartbeat, HostCondition, HostFacts, InstanceAssignment
 from hostagent.executor.executor import Executor
 from hostagent.executor.host_state import HostState
+from hostagent.executor.image_tasks import Door as ImageDoor
+from hostagent.executor.image_tasks import ImageEngine, ImageMaker
 from hostagent.executor.ports import Engine, Fabric, RuntimeKeys
 from hostagent.facts import Site, disk_condition, host_facts
 from hostagent.files import InstanceFiles
 from hostagent.journal.journal import AssignmentChange, Journal
 from hostagent.session.outbox import Outbox
 from hostagent.session.session import Connect, Session
+from hostagent.session.task_runner import TaskRunner
+from hostagent.session.unary import AgentCalls
 from hostagent.streams.ports import StreamEngine, StreamFabric
 from hostagent.streams.service import SideStreams
 from hostagent.worker.intake import Intake
@@ -38,10 +42,14 @@ log = logging.getLogger(__name__)
 
 RUNTIME = "moorage"
 
-OnRegistry = Callable[[str], Awaitable[None]]
+
+class Door(ImageDoor, Protocol):
+    """The way to the platform's registry."""
+
+    async def open(self, registry_url: str) -> None: ...
 
 
-class AgentEngine(Engine, StreamEngine, Protocol):
+class AgentEngine(Engine, StreamEngine, ImageEngine, Protocol):
     """All that an agent needs of an engine."""
 
 
@@ -67,7 +75,7 @@ class Agent:
 
     Args:
         connect: opens a channel to the control plane.
-        on_registry: told the address of the platform's registry at each welcome, before anything is pulled for it.
+        door: the way to the platform's registry; told its address at each welcome, before anything is pulled.
         on_failure: called when a task ends with an error that nobody expected; ends the program.
     """
 
@@ -77,12 +85,12 @@ class Agent:
         journal: Journal,
         *,
         connect: Connect,
-        on_registry: OnRegistry | None = None,
+        door: Door,
         on_failure: OnFailure | None = None,
     ) -> None:
         self._world = world
         self.journal = journal
-        self._on_registry = on_registry
+        self._door = door
         self._tasks = TaskOwner("agent", on_failure=on_failure)
         self._steps = TaskOwner("instances")
         self.outbox = Outbox()
@@ -157,6 +165,16 @@ class Agent:
             clock=world.clock,
         )
 
+        self.calls = AgentCalls(lambda: self.session.channel)
+        registry = f"127.0.0.1:{world.site.registry_proxy_port}"
+        self._task_runner = TaskRunner(
+            maker=ImageMaker(world.engine, door, registry),
+            calls=self.calls,
+            outbox=self.outbox,
+            clock=world.clock,
+            container_of=self.container_of,
+        )
+
     async def start(self) -> None:
         """Look at the host, then work; returns when the first look was taken and the session is being opened."""
         await self.sweeper.begin()
@@ -170,6 +188,7 @@ class Agent:
     async def close(self) -> None:
         """Stop working; instances run on. The journal is closed too."""
         await self.streams.close()
+        await self._task_runner.close()
         await self._tasks.close()
         await self._steps.close()
         self.journal.close()
@@ -178,8 +197,8 @@ class Agent:
 
     async def on_welcome(self, *, host_name: str, registry_url: str) -> None:
         """A session stands."""
-        if self._on_registry is not None and registry_url:
-            await self._on_registry(registry_url)
+        if registry_url:
+            await self._door.open(registry_url)
 
     async def on_assignments(self, change: AssignmentChange) -> None:
         """News from the control plane."""
@@ -191,7 +210,7 @@ class Agent:
 
     def on_task(self, task: agent_pb2.Task) -> None:
         """Work that is no instance."""
-        log.warning("tasks are not there yet", extra={"task": task.task_id})
+        self._task_runner.take(task)
 
     def on_release_sweep_brake(self) -> None:
         """An operator's word."""

@@ -27,7 +27,6 @@ from hostagent.netlink.fabric import LinuxFabric
 from hostagent.registry_door import RegistryDoor
 from hostagent.runtime import wrapper
 from hostagent.session.channel import Dialer
-from hostagent.session.unary import AgentCalls
 from moorage import logs
 from moorage.clock import SystemClock
 from moorage.errors import MoorageError, NotReady
@@ -114,14 +113,13 @@ async def _begin(config: Config, stack: contextlib.AsyncExitStack, fail: OnFailu
         site=Site(config.underlay_address, config.vxlan_port, config.registry_proxy_port),
     )
     dialer = Dialer(endpoints=membership.agent_endpoints, identity=store.identity, authority_pem=store.authority_pem)
-    calls = AgentCalls(lambda: agent.session.channel)
-    door = RegistryDoor(config.registry_proxy_port, store, journal, calls.registry_token)
+    door = RegistryDoor(config.registry_proxy_port, store, journal, lambda *wanted: agent.calls.registry_token(*wanted))
     stack.push_async_callback(door.close)
-    agent = Agent(world, journal, connect=dialer, on_registry=door.open, on_failure=fail)
+    agent = Agent(world, journal, connect=dialer, door=door, on_failure=fail)
     stack.push_async_callback(agent.close)
     await agent.start()
     tasks = await stack.enter_async_context(TaskOwner("housekeeping", on_failure=fail))
-    tasks.supervise(lambda: keep_renewed(store, calls.renew_certificate, clock), name="certificate renewal")
+    tasks.supervise(lambda: keep_renewed(store, agent.calls.renew_certificate, clock), name="certificate renewal")
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ class RegistryDoor:
         self._token_for = token_for
         self._proxy: RegistryProxy | None = None
         self._opened_for: tuple[str, bytes] | None = None
+        self._bases: list[str] = []
 
     async def open(self, registry_url: str) -> None:
         """Lead to this registry from now on, with the certificate that the host has now.
@@ -66,6 +67,17 @@ class RegistryDoor:
         with self._proxy.grant_push(repository):
             yield
 
+    @contextmanager
+    def grant_pull(self, image: str) -> Iterator[None]:
+        """Let the engine read an image (repository@digest) that no instance here has: the base of a build."""
+        self._bases.append(image)
+        try:
+            yield
+        finally:
+            self._bases.remove(image)
+
     def _is_allowed(self, repository: str, reference: str) -> bool:
+        if f"{repository}@{reference}" in self._bases:
+            return True
         name = f"127.0.0.1:{self._port}/{repository}@{reference}"
         return any(assignment.container.image == name for assignment in self._journal.assignments.values())

@@ -163,7 +163,8 @@ class Executor:
             if found is None:
                 raise NotReady(f"image {image} was pulled and is not there", reason="IMAGE_VANISHED")
             self._journal.set_image(PulledImage(image, self._now(), self._now()))
-        reserved = sorted(label for label in found.labels if label.startswith(RESERVED_LABEL_PREFIX))
+        # Empty ones are what a snapshot leaves of the marks of the container that it was made from.
+        reserved = sorted(k for k, value in found.labels.items() if k.startswith(RESERVED_LABEL_PREFIX) and value)
         if reserved:
             raise InvalidSpec.of(
                 "image", f"the image carries reserved labels ({', '.join(reserved)})", "IMAGE_LABEL_RESERVED"

@@ -25,7 +25,7 @@ from moorage.clock import SystemClock
 from moorage.v1 import agent_pb2
 from moorage.v1 import instances_pb2 as pb
 from tests.unit.hostagent.conftest import instance, network
-from tests.unit.hostagent.fakes import FakeControlPlane
+from tests.unit.hostagent.fakes import FakeControlPlane, FakeDoor
 
 SCRIPT = (
     "ip addr show eth0; ip route; cat /etc/hosts; hostname; trap 'exit 0' TERM; while :; do sleep 1000 & wait; done"
@@ -64,7 +64,7 @@ class Machine:
             site=Site("127.0.0.1", 4789, self.settings.registry_port),
         )
         (folder / "data").mkdir(exist_ok=True)
-        agent = Agent(world, Journal.open(folder / "data", now=time.time()), connect=self.control_plane.connect)
+        agent = Agent(world, Journal.open(folder / "data", now=time.time()), connect=self.control_plane.connect, door=FakeDoor())
         await agent.start()
         return agent
 

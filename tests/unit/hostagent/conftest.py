@@ -13,7 +13,7 @@ from hostagent.journal.journal import Journal
 from moorage.clock import SystemClock
 from moorage.v1 import agent_pb2, common_pb2, instances_pb2, networks_pb2
 from tests.fakes.engine import FakeEngine
-from tests.unit.hostagent.fakes import FakeControlPlane, FakeFabric, FakeKeys
+from tests.unit.hostagent.fakes import FakeControlPlane, FakeDoor, FakeFabric, FakeKeys
 
 IMAGE = "p/app@sha256:" + "a" * 64
 PULLED_IMAGE = f"127.0.0.1:5577/{IMAGE}"
@@ -28,6 +28,7 @@ class Host:
     engine: FakeEngine = field(default_factory=FakeEngine)
     fabric: FakeFabric = field(default_factory=FakeFabric)
     keys: FakeKeys = field(default_factory=FakeKeys)
+    door: FakeDoor = field(default_factory=FakeDoor)
     boot_id: str = "boot-1"
     agent: Agent | None = None
     failures: list[str] = field(default_factory=list)
@@ -47,6 +48,7 @@ class Host:
             world,
             journal,
             connect=self.control_plane.connect,
+            door=self.door,
             on_failure=lambda name, error: self.failures.append(f"{name}: {error!r}"),
         )
         await self.agent.start()

@@ -4,7 +4,8 @@ tests/fakes/engine.py.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,26 @@ class FakeKeys:
         return dict(self.links)
 
 
+@dataclass
+class FakeDoor:
+    """Remembers what was granted."""
+
+    granted: list[str] = field(default_factory=list)
+
+    async def open(self, registry_url: str) -> None:
+        self.granted.append(f"open {registry_url}")
+
+    @contextmanager
+    def grant_push(self, repository: str) -> Iterator[None]:
+        self.granted.append(f"push {repository}")
+        yield
+
+    @contextmanager
+    def grant_pull(self, image: str) -> Iterator[None]:
+        self.granted.append(f"pull {image}")
+        yield
+
+
 class Stream:
     """The caller's end of a side stream; None in `to_agent` ends it."""
 
@@ -127,6 +148,7 @@ class FakeControlPlane(agent_pb2_grpc.AgentServiceServicer):
         self.history: list[agent_pb2.InstanceReport] = []
         self.tasks: list[agent_pb2.TaskReport] = []
         self.streams: dict[str, Stream] = {}
+        self.contexts: dict[str, bytes] = {}
         self.term, self.store_id, self.revision, self.sequence = 1, "store-1", 1, 0
         self.complete: agent_pb2.Assignments | None = None
         self._queue: asyncio.Queue[agent_pb2.SessionResponse | None] = asyncio.Queue()
@@ -177,6 +199,11 @@ class FakeControlPlane(agent_pb2_grpc.AgentServiceServicer):
                 yield message
         finally:
             reading.cancel()
+
+    async def FetchBuildContext(
+        self, request: agent_pb2.FetchBuildContextRequest, context: Any
+    ) -> AsyncIterator[agent_pb2.FetchBuildContextResponse]:
+        yield agent_pb2.FetchBuildContextResponse(chunk=self.contexts[request.task_id])
 
     async def _read_stream(self, requests: AsyncIterator[agent_pb2.OpenStreamRequest], stream: "Stream") -> None:
         async for message in requests:
