@@ -78,7 +78,8 @@ def load(path: Path) -> Contexts:
 
     try:
         raw: Any = yaml.safe_load(path.read_text()) or {}
-        by_name = {str(name): Context(**entry) for name, entry in (raw.get("contexts") or {}).items()}
+        entries = (raw.get("contexts") or {}).items()
+        by_name = {str(name): Context(**{key: str(value) for key, value in entry.items()}) for name, entry in entries}
         return Contexts(current=str(raw.get("current") or ""), by_name=by_name)
     except FileNotFoundError:
         return Contexts()

@@ -189,13 +189,19 @@ def _open_tar(plan: Registration, path: str) -> str:
     if path == "-":
         plan.content = _read_chunks(sys.stdin.buffer)
         return ""
+    file = Path(path)
     try:
-        file = Path(path).open("rb")  # noqa: SIM115  read while it is sent, ends with the process
-        plan.content_bytes = Path(path).stat().st_size
+        with file.open("rb"):
+            plan.content_bytes = file.stat().st_size
     except OSError as exc:
         raise InvalidSpec.of("tar", f"{path} cannot be read: {exc.strerror}") from exc
-    plan.content = _read_chunks(file)
-    return template_id_of(Path(path).name.split(".tar")[0].split(".tgz")[0])
+    plan.content = _file_chunks(file)
+    return template_id_of(file.name.split(".tar")[0].split(".tgz")[0])
+
+
+def _file_chunks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        yield from _read_chunks(file)
 
 
 def _read_chunks(file: BinaryIO) -> Iterator[bytes]:

@@ -30,7 +30,7 @@ def raw_mode(wanted: bool) -> Iterator[None]:
         tty.setraw(descriptor)
         yield
     finally:
-        termios.tcsetattr(descriptor, termios.TCSADRAIN, saved)
+        termios.tcsetattr(descriptor, termios.TCSANOW, saved)  # not TCSADRAIN: it waits for whoever reads
 
 
 def size() -> tuple[int, int]:

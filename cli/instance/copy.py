@@ -132,9 +132,12 @@ async def _copy_out(client: Client, name: str, path: str, destination: str) -> N
             if unpacking.done():
                 break
             await asyncio.to_thread(pipe.write, response.chunk)
-    finally:
+    except BaseException:
         await asyncio.to_thread(pipe.close)
-        await unpacking
+        await asyncio.gather(unpacking, return_exceptions=True)  # what the cut-off archive looked like is not the news
+        raise
+    await asyncio.to_thread(pipe.close)
+    await unpacking
 
 
 def _unpack(pipe: "_Pipe", local: Path, contents_only: bool) -> None:

@@ -2,6 +2,7 @@
 
 import datetime
 import ipaddress
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from click.testing import CliRunner, Result
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # before grpc is loaded: a server that stops makes it talk
 
 from cli.main import moor as root
 from tests.unit.cli.plane import KEY, Plane, serve

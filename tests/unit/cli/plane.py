@@ -1,8 +1,8 @@
 """A control plane made of dictionaries, served over real gRPC with TLS in threads of its own.
 
 What the control plane would do by and by is a script: `watch` runs its next step whenever a watcher has seen all there
-is. So nothing here waits for time to pass. The server is the synchronous one: each call of moor runs an event loop of its
-own, and two of grpc.aio's in one process disturb each other.
+is. So nothing here waits for time to pass. The server is the synchronous one: each call of moor runs an event loop of
+its own, and two of those of grpc.aio in one process disturb each other.
 """
 
 import io
@@ -18,7 +18,7 @@ from google.protobuf import timestamp_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from moorage.errors import AlreadyExists, MoorageError, NotFound, Unauthenticated
+from moorage.errors import AlreadyExists, MoorageError, NotFound, Unauthenticated, Unavailable
 from moorage.v1 import (
     access_pb2,
     access_pb2_grpc,
@@ -133,7 +133,7 @@ class Plane:
     def wait_for_call(self, method: str) -> None:
         """Until a method was called."""
         with self.changed:
-            assert self.changed.wait_for(lambda: bool(self.requests(method)), timeout=5)
+            assert self.changed.wait_for(lambda: bool(self.requests(method)), timeout=20)
 
     def note(self, method: str, request: Any) -> None:
         """Remember a call."""
@@ -665,7 +665,7 @@ def _compacted() -> MoorageError:
 
 
 class Streams(instance_streams_pb2_grpc.InstanceStreamServiceServicer):
-    """exec runs `echo`, `cat`, `exit` and `env`; files are a dictionary; forward echoes in capitals."""
+    """exec runs `echo`, `cat` (on a terminal q ends it and ! breaks it) and `exit`; files are a dictionary; forward echoes in capitals."""
 
     def __init__(self, plane: Plane) -> None:
         self.plane = plane
@@ -683,9 +683,18 @@ class Streams(instance_streams_pb2_grpc.InstanceStreamServiceServicer):
         command = list(start.command)
         if command[:1] == ["cat"] or start.attach:
             for message in request_iterator:
-                if message.WhichOneof("part") == "stdin_closed":
+                part = message.WhichOneof("part")
+                if part == "resize":
+                    self.plane.note("resize", message.resize)
+                elif part == "stdin_closed":
                     break
-                yield streams_pb2.ExecInstanceResponse(stdout=message.stdin)
+                elif start.tty and message.stdin == b"q":
+                    yield streams_pb2.ExecInstanceResponse(exit_code=5)
+                    return
+                elif start.tty and message.stdin == b"!":
+                    raise Unavailable("the host is away")
+                else:
+                    yield streams_pb2.ExecInstanceResponse(stdout=message.stdin)
         elif command[:1] == ["echo"]:
             yield streams_pb2.ExecInstanceResponse(stdout=" ".join(command[1:]).encode() + b"\n")
             yield streams_pb2.ExecInstanceResponse(stderr=b"said\n")

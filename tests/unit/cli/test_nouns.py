@@ -1,0 +1,190 @@
+"""The smaller nouns: what they ask for, and what they say."""
+
+import asyncio
+import json
+import re
+import sys
+
+import pytest
+
+from cli.names import in_project, is_id, template_id_of
+from moorage.errors import InvalidSpec, NotReady
+from moorage.v1 import events_pb2, hosts_pb2, networks_pb2, operations_pb2, projects_pb2
+from tests.unit.cli.conftest import Moor, Served
+from tests.unit.cli.plane import EPOCH, Plane
+
+
+def test_host(moor: Moor, plane: Plane) -> None:
+    plane.put(hosts_pb2.Host(name="hosts/h1", labels={"a": "1", "b": "2"}, etag="e7"))
+    moor("host", "label", "h1", "a=3", "b-", "--zone", "z")
+    (asked,) = plane.requests("UpdateHost")
+    assert (dict(asked.host.labels), asked.host.zone, asked.host.etag) == ({"a": "3"}, "zones/z", "e7")
+    assert list(asked.update_mask.paths) == ["labels", "zone"]
+    moor("host", "label", "h1", code=2)
+    moor("host", "label", "h1", "nonsense", code=2)
+    assert moor("host", "cordon", "h1").output == "h1 takes no more instances.\n"
+    assert moor("host", "uncordon", "hosts/h1").output == "h1 takes instances.\n"
+    assert moor("host", "release-brake", "h1").output == "The sweep of h1 goes on.\n"
+    assert "Is h1 gone for good?" in moor("host", "rm", "--force", "h1", input="n\n", code=1).output
+    assert plane.requests("DeleteHost") == []
+    moor("host", "rm", "--force", "--yes", "h1")
+    assert plane.requests("DeleteHost")[0].force
+    moor("host", "rm", "h1", code=3)
+
+
+def test_zone_and_project(moor: Moor, plane: Plane) -> None:
+    assert moor("zone", "create", "a", "--description", "rack").output == "zones/a\n"
+    assert moor("zone", "rm", "a").output == "Deleted a.\n"
+    assert moor("project", "create", "p").output == "projects/p\n"
+    moor("project", "update", "p", "--instances", "5", "--cpu", "2", "--memory", "1g", "--allow-privileged")
+    moor("project", "update", "p", "--allow-capability", "NET_ADMIN", "--allow-host-path", "none", "--networks", "0")
+    found: projects_pb2.Project = plane.get("projects/p")
+    assert (found.quota.instances, found.quota.cpu_millis, found.quota.memory_bytes) == (5, 2000, 1024**3)
+    assert found.policy.allow_privileged
+    assert list(found.policy.allowed_capabilities) == ["NET_ADMIN"]
+    assert list(plane.requests("UpdateProject")[1].update_mask.paths) == [
+        "quota.networks",
+        "policy.allowed_host_paths",
+        "policy.allowed_capabilities",
+    ]
+    moor("project", "update", "p", code=2)
+    assert moor("project", "member", "set", "p", "ada", "operator").output.split() == [
+        "USER",
+        "ROLE",
+        "ada",
+        "operator",
+    ]
+    moor("project", "member", "set", "p", "ada", "king", code=2)
+    moor("project", "member", "rm", "p", "ada")
+    assert moor("project", "rm", "p").output == "Deleted p.\n"
+
+
+def test_secrets_are_alone_on_standard_output(moor: Moor, plane: Plane) -> None:
+    result = moor("key", "create", "--expires", "30d", "--fleet-admin")
+    assert result.stdout == "mk_k1_secret\n"
+    assert result.stderr == "Key k1 of ada; it is shown this once:\n"
+    assert plane.requests("CreateApiKey")[0].api_key.expire_time.seconds > EPOCH
+    assert json.loads(moor("key", "create", "--user", "bob", "-o", "json").stdout)["secret"] == "mk_k1_secret"
+    assert moor("key", "rm", "k1").output == "Ended k1.\n"
+    result = moor("join-token", "create", "--ttl", "2h", "--uses", "3", "--zone", "a")
+    assert result.stdout == "mj_secret\n"
+    (asked,) = plane.requests("CreateJoinToken")
+    assert (asked.time_to_live.seconds, asked.max_uses, asked.zone) == (7200, 3, "zones/a")
+    assert moor("join-token", "revoke", "t1").output == "Revoked t1.\n"
+
+
+def test_network(moor: Moor, plane: Plane) -> None:
+    subnet = "10.1.0.0/24,gateway=10.1.0.1,range=10.1.0.9-10.1.0.20"
+    moor("network", "create", "back", "--subnet", subnet, "--subnet", "fd00::/64", "--egress", "--mtu", "1400")
+    spec = plane.requests("CreateNetwork")[0].network.spec
+    assert spec.subnets[0] == networks_pb2.Subnet(cidr="10.1.0.0/24", gateway="10.1.0.1", ranges=["10.1.0.9-10.1.0.20"])
+    assert (spec.kind, spec.egress, spec.mtu) == (networks_pb2.NETWORK_KIND_ISOLATED, True, 1400)
+    moor("network", "create", "wire", "--shared-bridge", "br0")
+    spec = plane.requests("CreateNetwork")[1].network.spec
+    assert (spec.kind, spec.bridge) == (networks_pb2.NETWORK_KIND_SHARED, "br0")
+    moor("network", "update", "back", "--no-egress")
+    assert not plane.get("projects/default/networks/back").spec.egress
+    moor("network", "create", "x", "--subnet", "10.0.0.0/8,what=1", code=2)
+    assert moor("network", "rm", "back").output == "Deleted back.\n"
+
+
+def test_errors_of_fields_are_lines(moor: Moor, plane: Plane) -> None:
+    from moorage.errors import FieldViolation
+
+    violations = [
+        FieldViolation("network.spec.subnets[0].cidr", "is no subnet"),
+        FieldViolation("network_id", "is bad"),
+    ]
+    plane.failures["CreateNetwork"] = InvalidSpec(violations)
+    assert moor("network", "create", "x", code=2).stderr == (
+        "Error: these fields are wrong:\n  network.spec.subnets[0].cidr: is no subnet\n  network_id: is bad\n"
+    )
+    plane.failures["CreateNetwork"] = NotReady("the project is being deleted; use another one")
+    assert moor("network", "create", "x", code=6).stderr == "Error: the project is being deleted; use another one\n"
+
+
+def test_operation(moor: Moor, plane: Plane) -> None:
+    name = "projects/default/operations/op"
+    state = operations_pb2.OPERATION_STATE_RUNNING
+    plane.put(operations_pb2.Operation(name=name, state=state, phase="push", percent=50))
+    plane.script.append(
+        lambda: plane.put(
+            operations_pb2.Operation(name=name, state=operations_pb2.OPERATION_STATE_SUCCEEDED, percent=100)
+        )
+    )
+    result = moor("operation", "wait", "op")
+    assert result.stderr == "op: push\n"
+    assert "SUCCEEDED   100%" in result.stdout
+    plane.put(operations_pb2.Operation(name=name, state=state))
+    assert moor("operation", "cancel", "op").output == "op was asked to stop.\n"
+    moor("operation", "wait", "op", code=6)
+    plane.put(operations_pb2.Operation(name=name, state=state))
+    moor("operation", "wait", "--timeout", "100ms", "op", code=8)
+
+
+async def test_events_follow(served: Served, environment: dict[str, str]) -> None:
+    """What was there, then what comes, each once; SIGTERM ends it."""
+    for number in range(3):
+        served.plane.put(events_pb2.Event(name=f"projects/default/events/e{number}", message=f"old {number}"))
+    served.plane.script.append(
+        lambda: served.plane.put(events_pb2.Event(name="projects/default/events/e9", message="new"))
+    )
+    process = await asyncio.create_subprocess_exec(
+        *[sys.executable, "-c", "from cli.main import main; main()", "events", "-f", "-o", "json"],
+        env={**environment, "PYTHONPATH": ":".join(sys.path), "PYTHONUNBUFFERED": "1"},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(20):
+            lines = [json.loads(await process.stdout.readline()) for _ in range(4)]
+            process.terminate()
+            await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert [line["message"] for line in lines] == ["old 0", "old 1", "old 2", "new"]
+    assert process.returncode == 130
+
+
+def test_completion(moor: Moor, plane: Plane) -> None:
+    for shell in ("bash", "zsh", "fish"):
+        assert "_MOOR_COMPLETE" in moor("completion", shell).stdout
+    plane.put(networks_pb2.Network(name="projects/default/networks/back"))
+    plane.put(networks_pb2.Network(name="projects/default/networks/front"))
+
+    def completed(line: str, **extra: str) -> list[str]:
+        variables = {"_MOOR_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
+        return re.findall(r"plain,(\S+)", moor(env={**variables, **extra}).stdout)
+
+    assert completed("moor network get b") == ["back"]
+    assert completed("moor net") == ["network"]
+    assert completed("moor network get b", MOORAGE_API_KEY="wrong") == []
+
+
+@pytest.mark.parametrize(
+    ("reference", "expected"),
+    [
+        ("nginx", "nginx"),
+        ("nginx:latest", "nginx"),
+        ("nginx:1.27", "nginx-1-27"),
+        ("localhost:5000/a/b", "b"),
+        ("localhost:5000/a/b:x_y", "b-x-y"),
+        ("ghcr.io/a/b@sha256:0123456789abcdef", "b-0123456789ab"),
+        ("7zip", "t-7zip"),
+        ("a" * 80 + ":tag", "a" * 59 + "-tag"),
+        ("___", "image"),
+    ],
+)
+def test_template_ids(reference: str, expected: str) -> None:
+    assert template_id_of(reference) == expected
+    assert is_id(template_id_of(reference))
+    assert is_id(template_id_of(reference, distinct=True))
+
+
+def test_full_names() -> None:
+    assert in_project("p", "instances", "web") == "projects/p/instances/web"
+    assert in_project("projects/p", "instances", "projects/q/instances/web") == "projects/q/instances/web"
+    with pytest.raises(InvalidSpec):
+        in_project("p", "instances", "projects/q/networks/web")
