@@ -29,7 +29,9 @@ def join_token() -> None:
 @click.option("--ttl", metavar="TIME", help="How long it is good, such as 2h; default 1h.")
 @click.option("--uses", type=click.IntRange(min=1), default=1, show_default=True, help="How many hosts may use it.")
 @click.option("--zone", default="", metavar="ZONE", help="Zone of its hosts; default the host's own wish.")
-@click.option("-o", "--output", type=click.Choice(["secret", "json"]), default="secret", show_default=True)
+@click.option(
+    "-o", "--output", type=click.Choice(["secret", "json"]), default="secret", show_default=True, help="How to print."
+)
 @pass_session
 def create(session: Session, ttl: str | None, uses: int, zone: str, output: str) -> None:
     """Make a token, and print it: it cannot be read again. Give it to `moorage-hostagent` on the new host."""

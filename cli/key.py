@@ -42,7 +42,9 @@ def key() -> None:
 @click.option("--description", default="", metavar="TEXT", help="For people.")
 @click.option("--expires", metavar="TIME", help="How long it is good, such as 30d; default for ever.")
 @click.option("--fleet-admin", is_flag=True, help="It may do everything, in all projects.")
-@click.option("-o", "--output", type=click.Choice(["secret", "json"]), default="secret", show_default=True)
+@click.option(
+    "-o", "--output", type=click.Choice(["secret", "json"]), default="secret", show_default=True, help="How to print."
+)
 @pass_session
 def create(session: Session, user: str, description: str, expires: str | None, fleet_admin: bool, output: str) -> None:
     """Make a key, and print it: it cannot be read again."""

@@ -30,7 +30,9 @@ async def _caller(client: "Client") -> "access_pb2.Caller":
 @click.option("--key-file", metavar="FILE", help="File with the API key; - is standard input. Default: ask for it.")
 @click.option("--ca-file", type=click.Path(path_type=Path), help="Authority of the server's certificate, PEM.")
 @click.option("--name", metavar="NAME", help="What to call it; default the address without the port.")
-@click.option("--project", "login_project", metavar="NAME", default=DEFAULT_PROJECT, show_default=True)
+@click.option(
+    "--project", "login_project", metavar="NAME", default=DEFAULT_PROJECT, show_default=True, help="To work in."
+)
 def login(address: str, key_file: str | None, ca_file: Path | None, name: str | None, login_project: str) -> None:
     """Try a key at the control plane ADDRESS (host:port), and remember both."""
     ca_pem = read_ca(ca_file) if ca_file else ""

@@ -57,7 +57,9 @@ async def _samples(client: Client, name: str) -> AsyncIterator[tuple[Any, Any]]:
 @click.command("stats")
 @click.argument("names", nargs=-1, shell_complete=complete_names("instances"))
 @click.option("-f", "--follow", is_flag=True, help="Go on, every second.")
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option(
+    "-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True, help="How to print."
+)
 @project_option
 @pass_session
 def stats(session: Session, names: tuple[str, ...], follow: bool, output: str) -> None:
