@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from hostagent.enroll import IdentityStore
-from hostagent.images.proxy import RegistryProxy, TokenFor
+from hostagent.images.proxy import PUSH, RegistryProxy, TokenFor
 from hostagent.journal.journal import Journal
 from moorage.errors import Unavailable
 
@@ -25,6 +25,7 @@ class RegistryDoor:
         self._proxy: RegistryProxy | None = None
         self._opened_for: tuple[str, bytes] | None = None
         self._bases: list[str] = []
+        self._pushed_to: list[str] = []
 
     async def open(self, registry_url: str) -> None:
         """Lead to this registry from now on, with the certificate that the host has now.
@@ -43,7 +44,7 @@ class RegistryDoor:
             listen_port=self._port,
             upstream_url=registry_url,
             ssl_context=context,
-            token_for=self._token_for,
+            token_for=self._token,
             allowed=self._is_allowed,
         )
         await proxy.start()
@@ -64,8 +65,12 @@ class RegistryDoor:
         """
         if self._proxy is None:
             raise Unavailable("the platform's registry is not known yet", reason="REGISTRY_UNREACHABLE")
-        with self._proxy.grant_push(repository):
-            yield
+        self._pushed_to.append(repository)
+        try:
+            with self._proxy.grant_push(repository):
+                yield
+        finally:
+            self._pushed_to.remove(repository)
 
     @contextmanager
     def grant_pull(self, image: str) -> Iterator[None]:
@@ -75,6 +80,11 @@ class RegistryDoor:
             yield
         finally:
             self._bases.remove(image)
+
+    async def _token(self, repository: str, actions: frozenset[str]) -> str:
+        # A push also reads (which layers are there?), and only the right to push lets a host read what is none of its
+        # instances' images.
+        return await self._token_for(repository, PUSH if repository in self._pushed_to else actions)
 
     def _is_allowed(self, repository: str, reference: str) -> bool:
         if f"{repository}@{reference}" in self._bases:
