@@ -20,6 +20,7 @@ COMMANDS: dict[str, LazyCommand] = {
     "ps": LazyCommand("cli.instance.inspect:ls", "List instances.", _DAILY),
     "logs": LazyCommand("cli.instance.logs:logs", "Print what an instance wrote.", _DAILY),
     "exec": LazyCommand("cli.instance.exec:exec_", "Run a command in an instance.", _DAILY),
+    "attach": LazyCommand("cli.instance.exec:attach", "Join an instance's own process.", _DAILY),
     "cp": LazyCommand("cli.instance.copy:cp", "Copy files into or out of an instance.", _DAILY),
     "forward": LazyCommand("cli.instance.forward:forward", "Lead a port of this machine to an instance.", _DAILY),
     "stats": LazyCommand("cli.instance.stats:stats", "Show what instances use.", _DAILY),

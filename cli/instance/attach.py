@@ -50,7 +50,7 @@ async def _show(client: Client, instance: instances_pb2.Instance, *, stdin: bool
     if (stdin or tty) and not has_ended:
         try:
             start = streams_pb2.ExecStart(name=instance.name, attach=True, tty=tty, stdin=stdin)
-            return await interact(client, start)
+            return await interact(client, start, replay=True)
         except NotReady:
             pass  # it ended before we came: its log has what it wrote
     await print_logs(client, streams_pb2.StreamLogsRequest(name=instance.name, follow=not has_ended))

@@ -12,6 +12,7 @@ import pytest
 
 from cli.instance.copy import parse_place
 from cli.instance.forward import carry, parse_ports
+from cli.instance.interact import without_overlap
 from cli.instance.logs import parse_since
 from cli.terminal import DetachKeys
 from moorage.client import Client
@@ -218,3 +219,18 @@ def test_detach_keys() -> None:
     assert keys.feed(b"\x10") == (b"", False)
     assert keys.feed(b"\x11x") == (b"", True)
     assert keys.feed(b"ls\x10\x11") == (b"ls", True)
+
+
+@pytest.mark.parametrize(
+    ("past", "present", "shown"),
+    [
+        (b"", b"", b""),
+        (b"$ ", b"", b"$ "),
+        (b"", b"new", b"new"),
+        (b"one two", b"two three", b"one two three"),
+        (b"one", b"two", b"onetwo"),
+        (b"one", b"one", b"one"),
+    ],
+)
+def test_what_is_in_the_log_and_on_the_wire_is_shown_once(past: bytes, present: bytes, shown: bytes) -> None:
+    assert without_overlap(past, present) == shown
