@@ -36,7 +36,7 @@ from hostagent.netlink import (
     rules,
     uplink,
 )
-from hostagent.netlink.nft import NftCache
+from hostagent.netlink.nft import NftContexts
 from hostagent.netlink.rtnl import Rtnl
 from hostagent.netlink.rules import Binding, Transit
 from hostagent.netlink.site import Site
@@ -123,6 +123,7 @@ class LinuxFabric:
         self._peers: dict[NetworkId, dict[str, Peer]] = {}
         self._plugged: dict[InstanceId, frozenset[NetworkId]] = {}
         self._doomed: dict[InstanceId, frozenset[NetworkId] | None] = {}
+        self._uplinked: set[NetworkId] = set()  # whose uplink and table this process wrote whole
         self._pool: ThreadPoolExecutor | None = None
         self._site: Site | None = None
 
@@ -144,8 +145,8 @@ class LinuxFabric:
         self._state.prepare()
         self._records, self._bindings = self._state.load()
         namespaces.write_sysctls({"ipv4/ip_forward": "1"})
-        contexts = NftCache()
-        nft = contexts.get("host", contextlib.nullcontext)
+        contexts = NftContexts()
+        nft = contexts.of("host", contextlib.nullcontext)
         self._site = Site(
             host=host,
             run_dir=self._run_dir,
@@ -263,6 +264,7 @@ class LinuxFabric:
             rest = tuple(one for one in bindings if one.network_id != network_id)
             if rest != bindings:
                 self._replace_ports(instance_id, rest)
+        self._uplinked.discard(network_id)
         had_egress = (record := self._records.pop(network_id, None)) is not None and record.egress
         self._state.drop_network(network_id)
         if had_egress:
@@ -350,12 +352,11 @@ class LinuxFabric:
         else:
             self._bindings.pop(instance_id, None)
         self._state.keep_ports(instance_id, after)
-        self._refresh_uplinks(sorted({one.network_id for one in new}))
+        self._change_uplinks(gone, new)
         delta = rules.host_elements("delete", self._entries(gone))
         delta += rules.host_elements("add", self._entries(new))
         if not self._required_site.host_nft().accepts(delta):  # somebody flushed our table
             self._write_host_table()
-        self._refresh_uplinks(sorted({one.network_id for one in gone} - {one.network_id for one in new}))
         self._forget_udp([one for one in [*gone, *new] if one.protocol == "udp"])
 
     def _forget_udp(self, changed: Sequence[Binding]) -> None:
@@ -367,6 +368,15 @@ class LinuxFabric:
                 with site.open_network(network_id) as space, space.entered():
                     conntrack.forget_udp({one.transit_port for one in changed if one.network_id == network_id})
 
+    def _change_uplinks(self, gone: Sequence[Binding], new: Sequence[Binding]) -> None:
+        for network_id in sorted({one.network_id for one in [*gone, *new]}):
+            out = [one for one in gone if one.network_id == network_id]
+            come = [one for one in new if one.network_id == network_id]
+            still = any(one.network_id == network_id for one in self._all_bindings())
+            known = network_id in self._uplinked and still
+            if not known or not uplink.change(self._required_site, network_id, out, come):
+                self._refresh_uplinks([network_id])
+
     def _refresh_uplinks(self, network_ids: Iterable[NetworkId]) -> None:
         """Make or remove uplinks, as egress and ports ask for."""
         site = self._required_site
@@ -376,8 +386,10 @@ class LinuxFabric:
             if record is not None and (record.egress or bindings):
                 uplink.enable_forwarding6()
                 uplink.ensure(site, record, bindings)
+                self._uplinked.add(network_id)
             else:
                 uplink.remove(site, network_id)
+                self._uplinked.discard(network_id)
 
     # All of it ------------------------------------------------------------------------------------------------------
 

@@ -44,27 +44,19 @@ def _load() -> ctypes.CDLL:
 
 
 class Nft:
-    """A context in the calling thread's network namespace."""
+    """Packet rules of one namespace."""
 
-    def __init__(self) -> None:
-        with _lock:
-            self._library = _load()
-            self._context: int | None = self._library.nft_ctx_new(0)
-            self._library.nft_ctx_buffer_output(self._context)
-            self._library.nft_ctx_buffer_error(self._context)
+    def __init__(self, contexts: "NftContexts", name: str, enter: "Enter") -> None:
+        self._contexts = contexts
+        self._name = name
+        self._enter = enter
 
     def run(self, batch: str) -> str:
         """Run one batch of nft commands as one transaction; what it printed.
 
         Raises: Internal: it was refused; nothing of it was done.
         """
-        with _lock:
-            code = self._library.nft_run_cmd_from_buffer(self._context, batch.encode())
-            said: bytes = self._library.nft_ctx_get_error_buffer(self._context)
-            out: bytes = self._library.nft_ctx_get_output_buffer(self._context)
-        if code != 0:
-            raise Internal(f"nftables refused a batch: {said.decode(errors='replace').strip()}", reason="NFT_REFUSED")
-        return out.decode(errors="replace")
+        return self._contexts.run(self._name, self._enter, batch)
 
     def accepts(self, batch: str) -> bool:
         """Whether the kernel and library take the batch, which is then in force."""
@@ -74,54 +66,68 @@ class Nft:
             return False
         return True
 
-    def close(self) -> None:
-        """Free the context."""
-        context, self._context = self._context, None
-        if context is not None:  # without the lock: this one waits for the kernel
-            self._library.nft_ctx_free(context)
 
-    def __enter__(self) -> "Nft":
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self.close()
+Enter = Callable[[], contextlib.AbstractContextManager[None]]
 
 
-class NftCache:
-    """Contexts kept open, one per namespace, because closing one waits some ten milliseconds for the kernel to free
-    rules.
+class NftContexts:
+    """Library contexts, the most recently used kept open: closing one waits some ten milliseconds for the kernel to
+    free rules, and an open one takes a megabyte.
 
-    An open context keeps its namespace alive, so whoever removes a namespace calls `drop`, which closes in the
+    An open context keeps its namespace alive, so whoever removes a namespace calls `drop`. Closing is done in the
     background.
     """
 
-    def __init__(self) -> None:
-        self._contexts: dict[str, Nft] = {}
-        self._guard = threading.Lock()
+    def __init__(self, keep: int = 6) -> None:
+        self._keep = keep
+        self._open: dict[str, int] = {}  # name -> context, least recently used first
         self._closing: list[threading.Thread] = []
 
-    def get(self, name: str, enter: Callable[[], contextlib.AbstractContextManager[None]]) -> Nft:
-        """The context called `name`; `enter` visits its namespace, to make it there if need be."""
-        with self._guard:
-            found = self._contexts.get(name)
-            if found is None:
-                with enter():
-                    found = self._contexts[name] = Nft()
-            return found
+    def of(self, name: str, enter: Enter) -> Nft:
+        """The rules of the namespace called `name`, which `enter` visits."""
+        return Nft(self, name, enter)
+
+    def run(self, name: str, enter: Enter, batch: str) -> str:
+        """See `Nft.run`."""
+        with _lock:
+            library = _load()
+            context = self._open.pop(name, None)
+            if context is None:
+                context = self._new(library, enter)
+            self._open[name] = context
+            code = library.nft_run_cmd_from_buffer(context, batch.encode())
+            said: bytes = library.nft_ctx_get_error_buffer(context)
+            out: bytes = library.nft_ctx_get_output_buffer(context)
+            while len(self._open) > self._keep:
+                self._close_later(next(iter(self._open)))
+        if code != 0:
+            raise Internal(f"nftables refused a batch: {said.decode(errors='replace').strip()}", reason="NFT_REFUSED")
+        return out.decode(errors="replace")
 
     def drop(self, name: str) -> None:
-        """Close the context called `name`, without waiting."""
-        with self._guard:
-            found = self._contexts.pop(name, None)
-            self._closing = [thread for thread in self._closing if thread.is_alive()]
-            if found is not None:
-                thread = threading.Thread(target=found.close, name=f"nft-close-{name}")
-                self._closing.append(thread)
-                thread.start()
+        """Close the context of the namespace called `name`, without waiting."""
+        with _lock:
+            self._close_later(name)
 
     def close(self) -> None:
         """Close all, and wait until that is done."""
-        for name in list(self._contexts):
+        for name in list(self._open):
             self.drop(name)
         for thread in self._closing:
             thread.join()
+
+    @staticmethod
+    def _new(library: ctypes.CDLL, enter: Enter) -> int:
+        with enter():
+            context: int = library.nft_ctx_new(0)
+        library.nft_ctx_buffer_output(context)
+        library.nft_ctx_buffer_error(context)
+        return context
+
+    def _close_later(self, name: str) -> None:
+        context = self._open.pop(name, None)
+        self._closing = [thread for thread in self._closing if thread.is_alive()]
+        if context is not None:
+            thread = threading.Thread(target=_load().nft_ctx_free, args=(context,), name="nft-close")
+            self._closing.append(thread)
+            thread.start()

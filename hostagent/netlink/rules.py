@@ -182,9 +182,16 @@ def network_table(network_id: NetworkId, bindings: Sequence[Binding]) -> str:
         f'add rule inet moorage forward iifname "{bridge}" oifname "{inner}" accept',
     ]
     for binding in bindings:
-        key = f"{binding.protocol} . {binding.transit_port}"
-        target = f"{binding.target} . {binding.target_port}"
-        lines.append(f"add element inet moorage to{binding.version} {{ {key} : {target} }}")
         if not binding.answers_here:
             lines.append(f"add element inet moorage elsewhere{binding.version} {{ {binding.target} }}")
+    return "\n".join(lines) + "\n" + network_elements("add", bindings)
+
+
+def network_elements(verb: str, bindings: Iterable[Binding]) -> str:
+    """`add` or `delete` the elements of these ports in the network's table."""
+    lines = []
+    for binding in bindings:
+        key = f"{binding.protocol} . {binding.transit_port}"
+        target = f"{binding.target} . {binding.target_port}"
+        lines.append(f"{verb} element inet moorage to{binding.version} {{ {key} : {target} }}")
     return "\n".join(lines) + "\n"

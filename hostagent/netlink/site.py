@@ -8,7 +8,7 @@ from pathlib import Path
 from hostagent.netlink import names
 from hostagent.netlink.guard import Family
 from hostagent.netlink.namespaces import HostNamespace, Namespace
-from hostagent.netlink.nft import Nft, NftCache
+from hostagent.netlink.nft import Nft, NftContexts
 from moorage.ids import InstanceId, NetworkId
 
 
@@ -21,7 +21,7 @@ class Site:
     underlay: ipaddress.IPv4Address | ipaddress.IPv6Address
     vxlan_port: int
     guard: Family
-    contexts: NftCache
+    contexts: NftContexts
 
     @property
     def alias(self) -> str:
@@ -42,8 +42,8 @@ class Site:
 
     def host_nft(self) -> Nft:
         """Packet rules of the host's namespace."""
-        return self.contexts.get("host", contextlib.nullcontext)
+        return self.contexts.of("host", contextlib.nullcontext)
 
     def network_nft(self, space: Namespace) -> Nft:
         """Packet rules of an isolated network's namespace."""
-        return self.contexts.get(space.path.name, space.entered)
+        return self.contexts.of(space.path.name, space.entered)

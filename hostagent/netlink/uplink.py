@@ -27,6 +27,15 @@ def ensure(site: Site, record: NetworkRecord, bindings: Sequence[Binding]) -> No
         site.network_nft(space).run(rules.network_table(record.network_id, bindings))
 
 
+def change(site: Site, network_id: NetworkId, gone: Sequence[Binding], new: Sequence[Binding]) -> bool:
+    """Change ports of a network whose uplink is there; whether that was possible without writing its table anew."""
+    if any(not one.answers_here for one in [*gone, *new]) or not site.host.is_namespace(site.network_path(network_id)):
+        return False
+    with site.open_network(network_id) as space:
+        delta = rules.network_elements("delete", gone) + rules.network_elements("add", new)
+        return site.network_nft(space).accepts(delta)
+
+
 def remove(site: Site, network_id: NetworkId) -> None:
     """Take uplink, gateway addresses and rules away. Idempotent."""
     with Rtnl() as host:

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from hostagent.domain import PublishedPort
+from hostagent.netlink.guard import Family
 from moorage.ids import InstanceId, NetworkId
 from tests.integration.netlink.bed import Bed, Host, net, nic, peer, plug
 
@@ -18,7 +19,9 @@ def _links(bed: Bed, host: Host) -> set[str]:
     return {link["ifname"] for link in json.loads(bed.run(host.path, "ip -j link"))}
 
 
-async def test_nothing_is_left(bed: Bed, host: Host) -> None:
+@pytest.mark.parametrize("family", Family)
+async def test_nothing_is_left(bed: Bed, family: Family) -> None:
+    host = await bed.host(1, guard_family=family)
     before = _links(bed, host)
     await plug(host, ONE, nic(NET, 5), networks=(net(NET, egress=True),))
     await plug(host, TWO, nic(NET, 6), networks=(net(NET, egress=True),))
