@@ -159,8 +159,12 @@ class EngineConnection:
             silence_seconds=timeout_seconds,
             long=long,
         ) as answer:
-            with _unavailable(self.socket_path):
-                return await answer.read()
+            return await self.read(answer)
+
+    async def read(self, answer: aiohttp.ClientResponse) -> bytes:
+        """The whole body of an answer. Raises EngineUnavailable where it breaks off."""
+        with _unavailable(self.socket_path):
+            return await answer.read()
 
     async def call_json(self, method: str, path: str, **options: Any) -> Any:
         """`call`, with the answer decoded."""

@@ -3,7 +3,8 @@
 import asyncio
 import json
 import math
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 from hostagent.domain import ContainerObservation, ContainerSpec, Resources
 from hostagent.engine.connection import CALL_TIMEOUT_SECONDS, EngineConnection, ErrorTable, segment
@@ -20,8 +21,8 @@ _START_ERRORS: ErrorTable = {
     409: lambda text: NotReady(text, reason="CONTAINER_STATE"),
     500: lambda text: NotReady(text, reason="START_FAILED"),
 }
-# Engines up to 20.10 answer 500, not 409, for a container that is in the wrong state.
-_STATE_ERRORS: ErrorTable = {500: lambda text: NotReady(text, reason="CONTAINER_STATE")}
+# The one call that 20.10 answers with 500, not 409, for a container in the wrong state.
+_UNPAUSE_ERRORS: ErrorTable = {500: lambda text: NotReady(text, reason="CONTAINER_STATE")}
 
 
 class Containers:
@@ -89,17 +90,15 @@ class Containers:
 
     async def kill(self, container_id: str, signal: str) -> None:
         """Send a signal to the container's process. Raises NotReady when it does not run."""
-        await self._connection.call(
-            "POST", f"{_path(container_id)}/kill", query={"signal": signal}, errors=_STATE_ERRORS
-        )
+        await self._connection.call("POST", f"{_path(container_id)}/kill", query={"signal": signal})
 
     async def pause(self, container_id: str) -> None:
         """Freeze all processes. Raises NotReady when it does not run or is paused."""
-        await self._connection.call("POST", f"{_path(container_id)}/pause", errors=_STATE_ERRORS)
+        await self._connection.call("POST", f"{_path(container_id)}/pause")
 
     async def unpause(self, container_id: str) -> None:
         """Let the processes go on. Raises NotReady when it is not paused."""
-        await self._connection.call("POST", f"{_path(container_id)}/unpause", errors=_STATE_ERRORS)
+        await self._connection.call("POST", f"{_path(container_id)}/unpause", errors=_UNPAUSE_ERRORS)
 
     async def remove(self, container_id: str, *, force: bool = True) -> None:
         """Remove a container with its writable layer and anonymous volumes. One that is gone already is no error.
@@ -121,10 +120,20 @@ class Containers:
 
     async def wait(self, container_id: str, *, condition: str = "not-running") -> int:
         """Wait for the end of a container's process (or `next-exit`, `removed`). Returns its exit code."""
-        answer = await self._connection.call_json(
-            "POST", f"{_path(container_id)}/wait", query={"condition": condition}, timeout_seconds=None, long=True
-        )
-        return int(answer["StatusCode"])
+        async with self.waiting(container_id, condition) as exit_code:
+            return await exit_code()
+
+    @asynccontextmanager
+    async def waiting(self, container_id: str, condition: str) -> AsyncIterator[Callable[[], Awaitable[int]]]:
+        """`wait` in two steps: inside the block the engine knows of the wait, and the value gives the exit code."""
+        async with self._connection.request(
+            "POST", f"{_path(container_id)}/wait", query={"condition": condition}
+        ) as answer:
+
+            async def exit_code() -> int:
+                return int(json.loads(await self._connection.read(answer))["StatusCode"])
+
+            yield exit_code
 
     async def inspect(self, id_or_name: str) -> ContainerObservation | None:
         """One container, or None if there is none of exactly this id or name."""
@@ -201,7 +210,7 @@ class Containers:
             headers={"Content-Type": "application/x-tar"},
             errors={**_copy_errors(path), 500: lambda text: InvalidSpec.of("chunks", text, reason="TAR_INVALID")},
         ) as answer:
-            await answer.read()
+            await self._connection.read(answer)
 
     async def _gone(self, container_id: str) -> bool:
         try:

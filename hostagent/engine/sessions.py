@@ -167,10 +167,13 @@ async def open_attach(
 ) -> ExecSession:
     """Talk to a container's own process. Attach before the start, and no output is missed."""
     tty = await containers.has_terminal(container_id)
-    # Asked before attaching: a process that ends at once has ended after this.
-    ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    ending = tasks.spawn(_watch_exit(containers, container_id, ended), name=f"exit of {container_id[:12]}")
+    loop = asyncio.get_running_loop()
+    registered: asyncio.Future[None] = loop.create_future()
+    ended: asyncio.Future[int] = loop.create_future()
+    ending = tasks.spawn(_watch_exit(containers, container_id, registered, ended), name=f"exit of {container_id[:12]}")
     try:
+        # Before attaching, and so before any start that follows: the exit of a process that ends at once is not missed.
+        await registered
         query = {"stream": 1, "stdin": 1, "stdout": 1, "stderr": 1, "logs": int(logs)}
         path = f"/containers/{segment(container_id)}"
         reader, writer, kind = await connection.hijack(f"{path}/attach", query=query)
@@ -233,12 +236,19 @@ def _bounded(exit_code: Callable[[], Awaitable[int]]) -> Callable[[], Awaitable[
     return bounded
 
 
-async def _watch_exit(containers: Containers, container_id: str, ended: asyncio.Future[int]) -> None:
+async def _watch_exit(
+    containers: Containers, container_id: str, registered: asyncio.Future[None], ended: asyncio.Future[int]
+) -> None:
     try:
-        ended.set_result(await containers.wait(container_id, condition="next-exit"))
+        async with containers.waiting(container_id, "next-exit") as exit_code:
+            registered.set_result(None)
+            ended.set_result(await exit_code())
     except MoorageError as error:
-        ended.set_exception(error)
-        ended.exception()  # seen: perhaps nobody asks for the exit code
+        if not registered.done():
+            registered.set_exception(error)
+        else:
+            ended.set_exception(error)
+            ended.exception()  # seen: perhaps nobody asks for the exit code
 
 
 async def _end(task: asyncio.Task[None]) -> None:
