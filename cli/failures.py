@@ -55,7 +55,7 @@ def render(error: MoorageError, *, debug: bool = False) -> str:
     else:
         message = error.message.rstrip()
         advice = _ADVICE.get(type(error), "")
-        if advice and "`moor " not in message and advice not in message:
+        if advice and not any(hint in message for hint in ("`moor ", "log in", "report")):
             message = f"{message.rstrip('.')}; {advice}"
         lines = [f"Error: {message}"]
     if debug:

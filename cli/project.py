@@ -92,37 +92,37 @@ def get(session: Session, name: str, output: str) -> None:
     print_one(session.run(work), COLUMNS, output)
 
 
-def changes_of(options: dict[str, Any]) -> tuple[projects_pb2.Project, list[str]]:
-    """The project as the options want it, and the mask of what they name."""
-    changed = projects_pb2.Project()
-    paths = []
+def apply_changes(project: projects_pb2.Project, options: dict[str, Any]) -> list[str]:
+    """Work the options into a project; the mask of what they touch. What they do not name stays."""
+    before = projects_pb2.Project()
+    before.CopyFrom(project)
     if options["description"] is not None:
-        changed.description = options["description"]
-        paths.append("description")
+        project.description = options["description"]
     for field in ("instances", "addresses", "templates", "networks"):
         if options[field] is not None:
-            setattr(changed.quota, field, options[field])
-            paths.append(f"quota.{field}")
+            setattr(project.quota, field, options[field])
     if options["cpu"] is not None:
-        changed.quota.cpu_millis = parse_cpu(options["cpu"])
-        paths.append("quota.cpu_millis")
+        project.quota.cpu_millis = parse_cpu(options["cpu"])
     if options["memory"] is not None:
-        changed.quota.memory_bytes = parse_bytes(options["memory"], field="memory")
-        paths.append("quota.memory_bytes")
+        project.quota.memory_bytes = parse_bytes(options["memory"], field="memory")
     if options["allow_privileged"] is not None:
-        changed.policy.allow_privileged = options["allow_privileged"]
-        paths.append("policy.allow_privileged")
+        project.policy.allow_privileged = options["allow_privileged"]
     lists: dict[str, Any] = {
-        "allowed_host_paths": changed.policy.allowed_host_paths,
-        "allowed_devices": changed.policy.allowed_devices,
-        "allowed_capabilities": changed.policy.allowed_capabilities,
-        "allowed_bridges": changed.policy.allowed_bridges,
+        "allowed_host_paths": project.policy.allowed_host_paths,
+        "allowed_devices": project.policy.allowed_devices,
+        "allowed_capabilities": project.policy.allowed_capabilities,
+        "allowed_bridges": project.policy.allowed_bridges,
     }
     for field, target in lists.items():
         if options[field]:
+            del target[:]
             target.extend(word for word in options[field] if word != "none")
-            paths.append(f"policy.{field}")
-    return changed, paths
+    changed = {
+        "description": project.description != before.description,
+        "quota": project.quota != before.quota,
+        "policy": project.policy != before.policy,
+    }
+    return [path for path, is_changed in changed.items() if is_changed]
 
 
 @project.command("update")
@@ -143,14 +143,17 @@ def changes_of(options: dict[str, Any]) -> tuple[projects_pb2.Project, list[str]
 @pass_session
 def update(session: Session, /, name: str, output: str, **options: Any) -> None:
     """Change a project's quota or policy; for fleet admins."""
-    changed, paths = changes_of(options)
-    if not paths:
+    if not any(value not in (None, ()) for value in options.values()):
         raise click.UsageError("nothing to change: give an option")
-    changed.name = project_name(name)
 
     async def work(client: Client) -> projects_pb2.Project:
+        found = await client.projects.GetProject(projects_pb2.GetProjectRequest(name=project_name(name)))
+        paths = apply_changes(found, options)
+        if not paths:
+            return found
+        # With the etag that was read: a change by someone else in between is refused, not lost.
         mask = field_mask_pb2.FieldMask(paths=paths)
-        return await client.projects.UpdateProject(projects_pb2.UpdateProjectRequest(project=changed, update_mask=mask))
+        return await client.projects.UpdateProject(projects_pb2.UpdateProjectRequest(project=found, update_mask=mask))
 
     print_one(session.run(work), COLUMNS, output)
 

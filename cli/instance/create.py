@@ -12,7 +12,7 @@ from cli.names import in_project, is_id, short, template_id_of
 from cli.progress import OperationProgress
 from cli.spec import apply_options, key_values
 from moorage.client import Client
-from moorage.errors import AlreadyExists, InvalidSpec, MoorageError, NotFound
+from moorage.errors import AlreadyExists, DeadlineExceeded, InvalidSpec, MoorageError, NotFound
 from moorage.ids import new_id
 from moorage.v1 import instances_pb2, templates_pb2
 
@@ -146,5 +146,9 @@ async def wait_until_run(
         said[instance.name] = message
 
     names = [instance.name for instance in instances]
-    found = await client.wait_instances(names, HAS_RUN, timeout_seconds, on_change=show)
+    try:
+        found = await client.wait_instances(names, HAS_RUN, timeout_seconds, on_change=show)
+    except DeadlineExceeded as error:
+        error.message += "; it goes on without moor, and `moor explain` says more"
+        raise
     return [found[name] for name in names]

@@ -21,8 +21,10 @@ def explanation_lines(instance: Any) -> list[str]:
     if not instance.status.HasField("placement"):
         return [f"{name} is {state_of(instance) or 'not placed'}; nothing was decided about it yet."]
     chosen = placement.host or status.host
-    head = f"{name} is on {short(chosen)}" if chosen else f"{name} has no host: none of those looked at fits"
-    lines = [f"{head}. {placement.summary}".rstrip()]
+    if chosen:
+        lines = [f"{name} is on {short(chosen)}. {placement.summary}".rstrip()]
+    else:
+        lines = [f"{name} has no host: {placement.summary or 'none of those looked at fits.'}"]
     decided = f", decided {clock_time(placement.decide_time)}" if placement.decide_time.seconds else ""
     lines.append(f"{placement.hosts_considered} hosts were looked at{decided}.")
     if placement.filters:
@@ -49,7 +51,7 @@ def explanation_lines(instance: Any) -> list[str]:
             for score in placement.scores
         ]
         lines += table_lines(["HOST", "SCORE", "WHY"], rows)
-    if status.message:
+    if status.message and status.message != placement.summary:
         lines += ["", f"Now: {state_of(instance)}. {status.message}"]
     return lines
 

@@ -293,10 +293,9 @@ class Projects(projects_pb2_grpc.ProjectServiceServicer):
         return projects_pb2.ListProjectsResponse(projects=projects, next_page_token=token)
 
     def UpdateProject(self, request: Any, context: Any) -> Any:
-        project = self.plane.get(request.project.name)
-        request.update_mask.MergeMessage(request.project, project, True, True)
-        self.plane.put(project)
-        return project
+        assert set(request.update_mask.paths) <= {"description", "quota", "policy"}
+        self.plane.put(request.project)
+        return request.project
 
     def DeleteProject(self, request: Any, context: Any) -> Any:
         self.plane.get(request.name)

@@ -37,16 +37,15 @@ def test_zone_and_project(moor: Moor, plane: Plane) -> None:
     assert moor("zone", "rm", "a").output == "Deleted a.\n"
     assert moor("project", "create", "p").output == "projects/p\n"
     moor("project", "update", "p", "--instances", "5", "--cpu", "2", "--memory", "1g", "--allow-privileged")
-    moor("project", "update", "p", "--allow-capability", "NET_ADMIN", "--allow-host-path", "none", "--networks", "0")
+    words = ["--allow-capability", "NET_ADMIN", "--allow-host-path", "none", "--networks", "0", "--instances", "6"]
+    moor("project", "update", "p", *words)
     found: projects_pb2.Project = plane.get("projects/p")
-    assert (found.quota.instances, found.quota.cpu_millis, found.quota.memory_bytes) == (5, 2000, 1024**3)
+    assert (found.quota.instances, found.quota.cpu_millis, found.quota.memory_bytes) == (6, 2000, 1024**3)
     assert found.policy.allow_privileged
     assert list(found.policy.allowed_capabilities) == ["NET_ADMIN"]
-    assert list(plane.requests("UpdateProject")[1].update_mask.paths) == [
-        "quota.networks",
-        "policy.allowed_host_paths",
-        "policy.allowed_capabilities",
-    ]
+    assert list(plane.requests("UpdateProject")[1].update_mask.paths) == ["quota", "policy"]
+    moor("project", "update", "p", "--instances", "6")
+    assert len(plane.requests("UpdateProject")) == 2  # nothing changed
     moor("project", "update", "p", code=2)
     assert moor("project", "member", "set", "p", "ada", "operator").output.split() == [
         "USER",
