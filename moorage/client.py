@@ -384,7 +384,8 @@ class Client:
             on_change: called with each version of one of them that is seen.
         Raises:
             DeadlineExceeded: not all are there yet; the message says what the first of them waits for.
-            NotReady: one is FAILED and that is not one of `states`.
+            NotReady: one is FAILED, and neither that nor DELETED (which one that has failed can still become) is one of
+            `states`.
             NotFound: one is gone and DELETED is not one of `states`.
         """
         from moorage.v1 import instances_pb2, watch_pb2
@@ -430,7 +431,7 @@ class Client:
                 elif instance.status.run > runs.get(instance.name, -1):
                     if state in states:
                         done[instance.name] = instance
-                    elif state == instances_pb2.INSTANCE_STATE_FAILED:
+                    elif state == instances_pb2.INSTANCE_STATE_FAILED and deleted not in states:
                         raise NotReady(
                             f"{instance.name} failed: {instance.status.message or instance.status.reason}",
                             reason=instance.status.reason or "INSTANCE_FAILED",
