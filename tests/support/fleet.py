@@ -39,7 +39,7 @@ class Place:
     loopback_port: int
 
 
-SHARED = Place("moortest", "172.31.251.0/24", 17460)
+SHARED = Place("moortest", "172.31.251.0/24", 18460)
 # Tests of the box itself bring fleets up and down while the shared one may be up.
 OWN = Place("moorbox", "172.31.249.0/24", 17470)
 LOGS = Path(__file__).resolve().parents[2] / "build/test-logs"
