@@ -4,7 +4,6 @@ Order: authenticate, find the rule, read the project from the (first) request, a
 the answer to one who may not never depends on whether an object exists.
 """
 
-import inspect
 import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -32,6 +31,7 @@ log = logging.getLogger(__name__)
 
 _Handler = Any  # grpc.RpcMethodHandler is generic only in its type stubs
 _Identify = Callable[["grpc.aio.ServicerContext[Any, Any]"], "Caller | AgentCaller | None"]
+_HEALTH_WATCH = "/grpc.health.v1.Health/Watch"
 _READING = ("Get", "List", "Wait", "Watch", "Stream", "Check", "ServerReflection")
 
 
@@ -88,8 +88,8 @@ class Gate(grpc.aio.ServerInterceptor):
         if handler.request_streaming:
             return grpc.stream_unary_rpc_method_handler(call.stream_unary, **options)
         if handler.response_streaming:
-            if not inspect.isasyncgenfunction(handler.unary_stream):
-                return handler  # health's Watch writes by itself; it is public and changes nothing
+            if method == _HEALTH_WATCH:
+                return handler  # it writes by itself instead of being a generator; it is public and changes nothing
             return grpc.unary_stream_rpc_method_handler(call.unary_stream, **options)
         return grpc.unary_unary_rpc_method_handler(call.unary_unary, **options)
 
@@ -164,7 +164,7 @@ class _Guarded:
             await self._gate.audit(self._method, request, CURRENT.get(), None, context.peer())
             async for response in self._handler.unary_stream(request, context):
                 yield response
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets a status
             await self._fail(context, request, error)
 
     async def stream_unary(self, requests: AsyncIterator[Any], context: "grpc.aio.ServicerContext[Any, Any]") -> Any:
@@ -189,7 +189,7 @@ class _Guarded:
             await self._gate.audit(self._method, first, CURRENT.get(), None, context.peer())
             async for response in self._handler.stream_stream(rest, context):
                 yield response
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets a status
             await self._fail(context, first, error)
 
     async def _first(

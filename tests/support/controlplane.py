@@ -110,7 +110,7 @@ class Plane:
 
     def agent_stub(self, agent: Agent) -> Any:
         """AgentService as this agent."""
-        stub: Any = agent_pb2_grpc.AgentServiceStub(self.agent_channel(agent))  # type: ignore[no-untyped-call]
+        stub: Any = agent_pb2_grpc.AgentServiceStub(self.agent_channel(agent))
         return stub
 
     def _keep(self, channel: "grpc.aio.Channel") -> "grpc.aio.Channel":
@@ -248,7 +248,7 @@ async def refusal(call: Awaitable[Any]) -> grpc.aio.AioRpcError:
 
 def detail(error: grpc.aio.AioRpcError, kind: type[M]) -> M | None:
     """One of the details of an error, or None."""
-    status = rpc_status.from_call(error)  # type: ignore[arg-type]
+    status = rpc_status.from_call(error)
     for packed in status.details if status is not None else ():
         message = kind()
         if packed.Unpack(message):
