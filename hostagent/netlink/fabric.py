@@ -41,7 +41,7 @@ from hostagent.netlink.rtnl import Rtnl
 from hostagent.netlink.rules import Binding, Transit
 from hostagent.netlink.site import Site
 from hostagent.netlink.state import NetworkRecord, StateFolder
-from moorage.errors import Exhausted, Internal, MoorageError, NotFound
+from moorage.errors import Exhausted, Internal, MoorageError, NotFound, NotSupported
 from moorage.ids import InstanceId, NetworkId
 
 _log = logging.getLogger(__name__)
@@ -125,6 +125,7 @@ class LinuxFabric:
         self._doomed: dict[InstanceId, frozenset[NetworkId] | None] = {}
         self._uplinked: set[NetworkId] = set()  # whose uplink and table this process wrote whole
         self._pool: ThreadPoolExecutor | None = None
+        self._host: namespaces.HostNamespace | None = None
         self._site: Site | None = None
 
     # Life -----------------------------------------------------------------------------------------------------------
@@ -132,9 +133,9 @@ class LinuxFabric:
     async def start(self) -> None:
         """Prepare the folder, forwarding and the host's packet rules; read what an earlier agent left.
 
-        Raises: NotSupported: libnftables is missing, or the kernel lacks nftables. OSError: not root.
+        Raises: NotSupported: not root, or libnftables is missing, or the kernel lacks nftables.
         """
-        host = namespaces.HostNamespace.capture()
+        self._host = host = namespaces.HostNamespace.capture()
         self._pool = ThreadPoolExecutor(
             _WORKERS, thread_name_prefix="fabric", initializer=namespaces.join, initargs=(host,)
         )
@@ -155,10 +156,25 @@ class LinuxFabric:
             guard=self._guard_family or guard.choose_family(nft.accepts),
             contexts=contexts,
         )
+        self._forget_vanished()
         lost = ports.retake(self._reservations, self._all_bindings())
         for binding in lost:
             _log.warning("published port is held by somebody else", extra={"port": binding.host_port})
         self._reassert()
+
+    def _forget_vanished(self) -> None:
+        """Drop what was kept of namespaces that are gone (a reboot, with the folder on a disk): the agent makes them
+        anew."""
+        site = self._required_site
+        for network_id in [one for one in self._records if not site.host.is_namespace(site.network_path(one))]:
+            del self._records[network_id]
+            self._state.drop_network(network_id)
+        for instance_id, found in list(self._bindings.items()):
+            alive = site.host.is_namespace(site.instance_path(instance_id))
+            rest = tuple(one for one in found if alive and one.network_id in self._records)
+            if rest != found:
+                self._state.keep_ports(instance_id, rest)
+                self._bindings[instance_id] = rest
 
     async def close(self) -> None:
         """Free threads and sockets. Networks, instances and ports stay as they are."""
@@ -169,8 +185,10 @@ class LinuxFabric:
         self._reservations.close()
         if self._site is not None:
             await asyncio.to_thread(self._site.contexts.close)
-            os.close(self._site.host.fd)
             self._site = None
+        if self._host is not None:
+            os.close(self._host.fd)
+            self._host = None
 
     async def reassert(self) -> None:
         """Put the host's packet rules back, whoever removed them. For the agent's sweep, and after Docker or firewalld
@@ -449,7 +467,12 @@ class LinuxFabric:
     async def _run(self, work: Callable[..., _T], *arguments: object) -> _T:
         if self._pool is None:
             raise Internal("the fabric was used before start or after close")
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
+        except PermissionError as error:
+            raise NotSupported(f"the agent may not change the host's network: {error}", reason="NEEDS_ROOT") from error
+        except OSError as error:
+            raise Internal(f"the host's network: {error}", reason="NETLINK_FAILED") from error
 
     def _all_bindings(self) -> list[Binding]:
         return [one for _instance, found in sorted(self._bindings.items()) for one in found]

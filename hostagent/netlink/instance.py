@@ -8,7 +8,8 @@ the network's bridge, guarded by `guard.py` before the port is up.
 
 import errno
 import ipaddress
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from hostagent.domain import NetworkAssignment, NetworkKind, NicAssignment
@@ -21,6 +22,7 @@ from hostagent.netlink.site import Site
 from moorage.errors import FieldViolation, InvalidSpec, NotFound
 from moorage.ids import InstanceId, NetworkId
 
+_MAC = re.compile(r"[0-9a-fA-F][02468aceACE](:[0-9a-fA-F]{2}){5}")  # an odd first byte is a group's
 _SYSCTLS = {
     "ipv4/ping_group_range": "0 2147483647",  # ping without NET_RAW
     "ipv4/ip_unprivileged_port_start": "0",  # as Docker does: port 80 without NET_BIND_SERVICE
@@ -38,19 +40,32 @@ def check(
     bad: list[FieldViolation] = []
     seen: dict[str, str] = {}
     for number, nic in enumerate(nics):
+        where = f"nics[{number}]"
         if nic.network_id not in networks:
-            bad.append(FieldViolation(f"nics[{number}].network_id", f"network {nic.network_id} was not given"))
+            bad.append(FieldViolation(f"{where}.network_id", f"network {nic.network_id} was not given"))
         host_end = names.member(instance_id, nic.name)
         if host_end in seen:
-            bad.append(FieldViolation(f"nics[{number}].name", f"{nic.name} collides with {seen[host_end]}"))
+            bad.append(FieldViolation(f"{where}.name", f"{nic.name} collides with {seen[host_end]}"))
         seen[host_end] = nic.name
-        for address in nic.addresses:
-            try:
-                ipaddress.ip_interface(address)
-            except ValueError:
-                bad.append(FieldViolation(f"nics[{number}].addresses", f"{address!r} is no address with prefix"))
+        if not _MAC.fullmatch(nic.mac):
+            bad.append(FieldViolation(f"{where}.mac", f"{nic.mac!r} is not the MAC of one station"))
+        bad += _unreadable(f"{where}.addresses", ipaddress.ip_interface, nic.addresses, "address with prefix length")
+        gateways = [*nic.gateways, *(gateway for _destination, gateway in nic.routes)]
+        bad += _unreadable(f"{where}.gateways", ipaddress.ip_address, gateways, "address")
+        destinations = [destination for destination, _gateway in nic.routes]
+        bad += _unreadable(f"{where}.routes", ipaddress.ip_network, destinations, "subnet")
     if bad:
         raise InvalidSpec(bad)
+
+
+def _unreadable(field: str, read: Callable[[str], object], values: Sequence[str], what: str) -> list[FieldViolation]:
+    bad = []
+    for value in values:
+        try:
+            read(value)
+        except ValueError:
+            bad.append(FieldViolation(field, f"{value!r} is no {what}"))
+    return bad
 
 
 def ensure(

@@ -5,6 +5,9 @@ never sees a frame, and two networks with the same subnet do not meet. The VXLAN
 namespace, on the underlay. `ensure` changes only what differs, and is the repair of anything half-made.
 """
 
+import errno
+import ipaddress
+import time
 from collections.abc import Iterable
 
 from hostagent.domain import NetworkAssignment, Peer
@@ -12,7 +15,7 @@ from hostagent.netlink import forwarding, guard, links, names, namespaces
 from hostagent.netlink.namespaces import Namespace
 from hostagent.netlink.rtnl import Message, Rtnl
 from hostagent.netlink.site import Site
-from moorage.errors import InvalidSpec, NotReady
+from moorage.errors import InvalidSpec, NotReady, NotSupported
 from moorage.ids import NetworkId
 
 _SYSCTLS = {
@@ -34,6 +37,9 @@ _SYSCTLS = {
 }
 
 
+_DYING_SECONDS = (
+    0.5  # a namespace that lost its binding is emptied by the kernel soon, and holds its identifier until then
+)
 _OUR_KINDS = ("vxlan", "veth", "bridge")
 
 
@@ -44,6 +50,13 @@ def check(network: NetworkAssignment) -> None:
         raise InvalidSpec.of("networks.vni", f"{network.vni} is no VXLAN network identifier")
     if not 576 <= network.mtu <= 65535:
         raise InvalidSpec.of("networks.mtu", f"{network.mtu} is not between 576 and 65535")
+    for subnet in network.subnets:
+        try:
+            inside = not subnet.gateway or ipaddress.ip_address(subnet.gateway) in ipaddress.ip_network(subnet.cidr)
+        except ValueError as error:
+            raise InvalidSpec.of("networks.subnets", f"{error}") from error
+        if not inside:
+            raise InvalidSpec.of("networks.subnets", f"gateway {subnet.gateway} is not inside {subnet.cidr}")
 
 
 def ensure(site: Site, network: NetworkAssignment) -> None:
@@ -106,12 +119,20 @@ def _add_vxlan(site: Site, space: Namespace, network: NetworkAssignment, name: s
     message = links.vxlan_add(
         name, vni=network.vni, local=site.underlay, port=site.vxlan_port, mtu=network.mtu, ns_fd=space.fd
     )
+    deadline = time.monotonic() + _DYING_SECONDS
     with Rtnl() as host:  # in the host's namespace: that is where the UDP socket shall be
-        try:
-            host.run([message])
-        except OSError as error:
-            words = f"VXLAN link of network {network.name}: {error.strerror}"
-            raise NotReady(words, reason="VXLAN_TAKEN") from error
+        while True:
+            try:
+                host.run([message])
+                break
+            except OSError as error:
+                if error.errno == errno.EEXIST and time.monotonic() < deadline:
+                    time.sleep(0.01)
+                    continue
+                words = f"VXLAN link of network {network.name}: {error.strerror}"
+                if error.errno == errno.EOPNOTSUPP:
+                    raise NotSupported(words, reason="VXLAN_MISSING") from error
+                raise NotReady(words, reason="VXLAN_TAKEN") from error
     # it answers ND from its neighbour table, for which IPv6 must be on; it still gets no address
     space.sysctl({f"ipv6/conf/{name}/forwarding": "0", f"ipv6/conf/{name}/disable_ipv6": "0"})
 

@@ -1,5 +1,6 @@
 """What a fabric promises, checked on the fake and, with root, on the kernel."""
 
+import dataclasses
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -102,6 +103,10 @@ async def test_peers(fabric: Fabric) -> None:
         ([nic(5, NetworkId("nzzzzzzzzz"))], "was not given"),
         ([nic(5, name="a/b")], "interface's name"),
         ([nic(5, name="lo")], "interface's name"),
+        ([dataclasses.replace(nic(5), mac="01:00:00:00:00:05")], "MAC"),
+        ([dataclasses.replace(nic(5), addresses=("10.1.0.500/24",))], "no address"),
+        ([dataclasses.replace(nic(5), gateways=("here",))], "no address"),
+        ([dataclasses.replace(nic(5), routes=(("10.1.0.1/8", "10.1.0.1"),))], "no subnet"),
     ],
 )
 async def test_bad_interfaces(fabric: Fabric, nics: list[NicAssignment], reason: str) -> None:
@@ -120,6 +125,9 @@ async def test_bad_networks(fabric: Fabric) -> None:
         await fabric.ensure_network(net(OTHER, vni=0))
     with pytest.raises(InvalidSpec):
         await fabric.ensure_network(net(NetworkId("../x")))
+    subnets = (Subnet("10.1.0.0/24", "10.2.0.1"),)
+    with pytest.raises(InvalidSpec, match="not inside"):
+        await fabric.ensure_network(dataclasses.replace(net(OTHER, vni=43), subnets=subnets))
 
 
 async def test_shared_networks(fabric: Fabric) -> None:

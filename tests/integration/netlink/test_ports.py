@@ -6,7 +6,7 @@ import pytest
 
 from hostagent.domain import PublishedPort
 from moorage.errors import Exhausted, InvalidSpec, NotSupported
-from moorage.ids import InstanceId
+from moorage.ids import InstanceId, NetworkId
 from tests.integration.netlink.bed import Bed, Host, net, nic, plug
 
 pytestmark = pytest.mark.root
@@ -170,6 +170,24 @@ async def test_restarted_agent_goes_on(bed: Bed, host: Host) -> None:
         await restarted.close()
 
 
+async def test_state_of_vanished_namespaces_is_dropped(bed: Bed, host: Host) -> None:
+    """As after a reboot with the folder on a disk: files, but no namespaces."""
+    await _web(bed, host)
+    await host.fabric.close()
+    for path in (host.instance(ONE), host.network(NET)):
+        bed.run(host.path, f"umount {path}")
+    restarted = host.new_fabric()
+    await host.start(restarted)
+    try:
+        await restarted.ensure_network(net(NET))
+        await restarted.ensure_instance(TWO, [nic(NET, 6)], {NetworkId(NET): net(NET)})
+        await restarted.publish_ports(TWO, [PublishedPort(8080, 80)], [nic(NET, 6)])
+        bed.serve(host.instance(TWO), 80, greeting="two")
+        assert bed.ask(bed.outside.path, host.address, 8080) == f"two {OUTSIDER}"
+    finally:
+        await restarted.close()
+
+
 @pytest.mark.parametrize("damage", ["nft flush ruleset", "nft delete table inet moorage", "ip link del mu{net}"])
 async def test_host_side_is_repaired(bed: Bed, host: Host, damage: str) -> None:
     await _web(bed, host)
@@ -191,12 +209,15 @@ async def test_passes_dockers_forward_drop(bed: Bed, host: Host) -> None:
         bed.run(host.path, f"{program} -A FORWARD -j DOCKER-USER")
         bed.run(host.path, f"{program} -P FORWARD DROP")
     bed.run(host.path, "sysctl -w net.bridge.bridge-nf-call-iptables=1")
+    bed.run(host.path, "sysctl -w net.ipv4.conf.all.rp_filter=1")
     await host.fabric.reassert()
     await host.fabric.reassert()
     assert bed.run(host.path, "iptables -S DOCKER-USER").count("-i mu+") == 1
     await _web(bed, host)
     assert bed.ask(bed.outside.path, host.address, 8080) == f"one {OUTSIDER}"
     assert bed.ask(bed.outside.path, host.address6, 8080) == f"one {OUTSIDER6}"
+    assert bed.ask(host.path, "127.0.0.1", 8080).startswith("one")
+    assert bed.ask(host.instance(ONE), host.address, 8080).startswith("one")
     assert bed.run(host.path, "sysctl -n net.bridge.bridge-nf-call-iptables").strip() == "1"
     await host.fabric.destroy_all()
     assert "mu+" not in bed.run(host.path, "iptables -S DOCKER-USER")
