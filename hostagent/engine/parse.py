@@ -53,6 +53,12 @@ def parse_container(answer: Json) -> ContainerObservation:
     exit_code = int(state.get("ExitCode") or 0)
     ended = phase in (ContainerPhase.EXITED, ContainerPhase.DEAD)
     health = (state.get("Health") or {}).get("Status", "")
+    started_at, finished_at = parse_time(state.get("StartedAt")), parse_time(state.get("FinishedAt"))
+    if not ended:
+        finished_at = None  # the engine still tells the end of the run before
+    elif started_at is not None and finished_at is not None:
+        # Of a process that ends at once the engine notes the end before the start, by some milliseconds.
+        finished_at = max(started_at, finished_at)
     return ContainerObservation(
         container_id=ContainerId(answer["Id"]),
         name=answer["Name"].removeprefix("/"),
@@ -64,8 +70,8 @@ def parse_container(answer: Json) -> ContainerObservation:
         oom_killed=bool(state.get("OOMKilled")),
         error=state.get("Error", ""),
         health="" if health == "none" else health,
-        started_at=parse_time(state.get("StartedAt")),
-        finished_at=parse_time(state.get("FinishedAt")),
+        started_at=started_at,
+        finished_at=finished_at,
         pid=int(state.get("Pid") or 0),
     )
 

@@ -130,7 +130,7 @@ async def test_a_stopped_container_starts_again(bench: Bench) -> None:
     assert first is not None
     assert second is not None
     assert second.phase is ContainerPhase.RUNNING
-    assert second.exit_code is None
+    assert (second.exit_code, second.finished_at) == (None, None)
     assert (second.started_at or 0) > (first.started_at or 0)
 
 

@@ -46,7 +46,9 @@ class ScriptedEngine:
         if path.endswith("/exec"):
             return web.json_response({"Id": "e1"}, status=201)
         if path == "/exec/e1/start":
-            return web.Response(body=b"33 101\r\n", headers={"Content-Type": "application/vnd.docker.raw-stream"})
+            started = web.Response(body=b"33 101\r\n", headers={"Content-Type": "application/vnd.docker.raw-stream"})
+            started.force_close()  # the end of the program is the end of the connection
+            return started
         if path == "/exec/e1/json":
             return web.json_response({"Running": False, "ExitCode": 4})
         if path == "/build/prune":

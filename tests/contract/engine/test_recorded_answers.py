@@ -67,6 +67,15 @@ def test_inspect(recorded: dict[str, Any]) -> None:
     assert seen.image == "moorage-test/busybox:latest"
 
 
+def test_times_of_runs_make_sense(recorded: dict[str, Any]) -> None:
+    state = {**recorded["inspect"]["State"], "StartedAt": "2026-01-01T00:00:02Z", "FinishedAt": "2026-01-01T00:00:01Z"}
+    running = parse_container({**recorded["inspect"], "State": state})
+    assert running.finished_at is None
+    ended = parse_container({**recorded["inspect"], "State": {**state, "Status": "exited", "ExitCode": 3}})
+    assert ended.finished_at == ended.started_at
+    assert ended.exit_code == 3
+
+
 def test_events(recorded: dict[str, Any]) -> None:
     events = [parse_event(line) for line in recorded["events"]]
     assert [event.action for event in events][:3] == ["create", "start", "health_status: healthy"]
