@@ -5,9 +5,10 @@ import dataclasses
 import pytest
 
 from hostagent.domain import Peer
+from hostagent.netlink.fabric import LinuxFabric
 from hostagent.netlink.names import gateway_mac
 from moorage.errors import NotFound
-from moorage.ids import NetworkId
+from moorage.ids import InstanceId, NetworkId
 from tests.integration.netlink.bed import Bed, Host, ethernet, ipv4_udp, mac, net, nic, peer, plug
 
 pytestmark = pytest.mark.root
@@ -113,3 +114,20 @@ async def test_identifiers_are_free_at_once_and_change_in_place(bed: Bed, host: 
     await host.fabric.ensure_network(changed)  # VNI and MTU changed in place
     assert "mtu 1300" in bed.run(host.network(NET), f"ip link show mb{NET}")
     assert "id 42 " in bed.run(host.network(NET), f"ip -d link show mv{NET}")
+
+
+async def test_underlay_of_ipv6(bed: Bed, host: Host, other: Host) -> None:
+    fabrics = [LinuxFabric(run_dir=one.run_dir, underlay_address=one.address6) for one in (host, other)]
+    members = [(host, ONE, 5, 6, other), (other, TWO, 6, 5, host)]
+    try:
+        for fabric, (here, instance_id, number, far, there) in zip(fabrics, members, strict=True):
+            await here.start(fabric)
+            peers = (dataclasses.replace(peer(far, there), host_address=there.address6),)
+            network = net(NET, peers=peers)
+            await fabric.ensure_network(network)
+            await fabric.ensure_instance(InstanceId(instance_id), [nic(NET, number)], {network.network_id: network})
+        assert bed.pings(host.instance(ONE), "10.1.0.6")
+        assert bed.pings(other.instance(TWO), "fd00:1::5")
+    finally:
+        for fabric in fabrics:
+            await fabric.close()

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from hostagent.domain import PublishedPort
+from hostagent.domain import NetworkAssignment, NetworkKind, PublishedPort
 from moorage.errors import Exhausted, InvalidSpec, NotSupported
 from moorage.ids import InstanceId, NetworkId
 from tests.integration.netlink.bed import Bed, Host, net, nic, plug
@@ -212,13 +212,21 @@ async def test_passes_dockers_forward_drop(bed: Bed, host: Host) -> None:
     bed.run(host.path, "sysctl -w net.ipv4.conf.all.rp_filter=1")
     await host.fabric.reassert()
     await host.fabric.reassert()
-    assert bed.run(host.path, "iptables -S DOCKER-USER").count("-i mu+") == 1
+    assert len(bed.run(host.path, "iptables -S DOCKER-USER").splitlines()) == 2 + 4
+    assert len(bed.run(host.path, "ip6tables -S DOCKER-USER").splitlines()) == 2 + 4
     await _web(bed, host)
     assert bed.ask(bed.outside.path, host.address, 8080) == f"one {OUTSIDER}"
     assert bed.ask(bed.outside.path, host.address6, 8080) == f"one {OUTSIDER6}"
     assert bed.ask(host.path, "127.0.0.1", 8080).startswith("one")
     assert bed.ask(host.instance(ONE), host.address, 8080).startswith("one")
     assert bed.run(host.path, "sysctl -n net.bridge.bridge-nf-call-iptables").strip() == "1"
+    bed.run(host.path, "ip link add lan0 type bridge")
+    bed.run(host.path, "ip link set dev lan0 up")
+    lan = NetworkAssignment(NetworkId(OTHER_NET), "lan", NetworkKind.SHARED, (), 1500, bridge="lan0")
+    for instance_id, number in ((TWO, 6), (THREE, 7)):
+        await plug(host, instance_id, nic(OTHER_NET, number, gateway=False), networks=(lan,))
+    assert bed.pings(host.instance(TWO), "10.1.0.7")
+    assert bed.pings(host.instance(TWO), "fd00:1::7")
     await host.fabric.destroy_all()
     assert "mu+" not in bed.run(host.path, "iptables -S DOCKER-USER")
 
