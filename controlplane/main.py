@@ -257,7 +257,7 @@ class ControlPlane:
                     self._identity,
                     self._authority.cert_pem,
                     True,
-                    interceptor.Gate(context, interceptor.agents, is_audited=False),
+                    interceptor.Gate(context, interceptor.agents(store), is_audited=False),
                     [(agent_pb2_grpc.add_AgentServiceServicer_to_server, agent)],
                     (),
                 )

@@ -81,6 +81,7 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
             host_uid, protoconv.from_proto(HostFacts, hello.facts), hello.host_nonce, hello.epoch
         )
         session = deps.dispatcher.open(host_uid, hello.epoch)
+        deps.tasks.session_lost(host_uid)  # those of a session that has not ended here yet: its agent has given them up
         reader = asyncio.create_task(self._read(session, request_iterator), name=f"session of {host.id}")
         try:
             yield self._welcome(host)

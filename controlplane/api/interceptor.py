@@ -19,13 +19,15 @@ from controlplane.access.roles import AgentCaller, Caller
 from controlplane.access.rules import Access, Rule, authorize, project_of_request
 from controlplane.api.caller import CURRENT
 from controlplane.api.errors import code_name, status_of
-from controlplane.domain.kinds import AUDIT_EVENT
+from controlplane.domain.kinds import AUDIT_EVENT, HOST
 from controlplane.domain.operations import AuditEvent
 from controlplane.history import time_id
+from controlplane.services import lookup
 from controlplane.services.access import AccessService
 from controlplane.services.context import Context
 from moorage import logs
 from moorage.errors import InvalidSpec, MoorageError, Unauthenticated
+from moorage.store.base import Store
 
 log = logging.getLogger(__name__)
 
@@ -45,12 +47,19 @@ def users(access: AccessService) -> _Identify:
     return identify
 
 
-def agents(context: "grpc.aio.ServicerContext[Any, Any]") -> AgentCaller:
-    """Callers of the agents' port: by the certificate that the TLS handshake has proven."""
-    names = list(context.auth_context().get("x509_common_name", ()))
-    if len(names) != 1:
-        raise Unauthenticated("only a host's certificate opens this", reason="CERTIFICATE_MISSING")
-    return AgentCaller(names[0].decode())
+def agents(store: Store) -> _Identify:
+    """Callers of the agents' port: by the certificate that the TLS handshake has proven, while its host is not removed."""
+
+    def identify(context: "grpc.aio.ServicerContext[Any, Any]") -> AgentCaller:
+        names = list(context.auth_context().get("x509_common_name", ()))
+        if len(names) != 1:
+            raise Unauthenticated("only a host's certificate opens this", reason="CERTIFICATE_MISSING")
+        host_uid = names[0].decode()
+        if lookup.by_uid(store.view(), HOST, host_uid) is None:
+            raise Unauthenticated("this host was removed; join it anew", reason="HOST_REMOVED")
+        return AgentCaller(host_uid)
+
+    return identify
 
 
 def _metadata(context: "grpc.aio.ServicerContext[Any, Any]", name: str) -> str | None:

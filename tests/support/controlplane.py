@@ -28,6 +28,7 @@ from grpc_status import rpc_status
 from controlplane.access import keys
 from controlplane.access.roles import Role
 from controlplane.config import Config
+from controlplane.dispatch.tasks import HostTasks
 from controlplane.domain.hosts import Host, HostFacts, HostLinkState
 from controlplane.domain.instances import InstanceState, Observed
 from controlplane.domain.kinds import ALL_KINDS, API_KEY, HOST, INSTANCE, MEMBER, PROJECT, TEMPLATE
@@ -88,6 +89,7 @@ class Plane:
     store: MemoryStore
     clock: ManualClock
     registry: NoRegistry
+    tasks: HostTasks
     api_address: str
     agent_address: str
     authority: Authority
@@ -280,7 +282,16 @@ async def running(keys_folder: Path, **limits: int) -> AsyncIterator[Plane]:
         with mock.patch("controlplane.main.ManagedRegistry", NoRegistry):
             controlplane = ControlPlane(config, store, clock)
         registry: Any = controlplane._registry
-        with mock.patch("controlplane.main._STOP_SECONDS", 0.0):
+        made: list[HostTasks] = []
+
+        def make_tasks(*arguments: Any) -> HostTasks:
+            made.append(HostTasks(*arguments))
+            return made[0]
+
+        with (
+            mock.patch("controlplane.main._STOP_SECONDS", 0.0),
+            mock.patch("controlplane.main.HostTasks", make_tasks),
+        ):
             async with controlplane:
                 admin, text = keys.mint("root", now=clock.now(), fleet_admin=True)
                 await store.update(lambda tx: tx.put(API_KEY, admin))
@@ -289,6 +300,7 @@ async def running(keys_folder: Path, **limits: int) -> AsyncIterator[Plane]:
                     store,
                     clock,
                     registry,
+                    made[0],
                     api_address,
                     agent_address,
                     Authority.load_folder(keys_folder),
