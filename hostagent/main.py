@@ -27,6 +27,7 @@ from hostagent.netlink.fabric import LinuxFabric
 from hostagent.registry_door import RegistryDoor
 from hostagent.runtime import wrapper
 from hostagent.session.channel import Dialer
+from hostagent.setup import command as setup
 from moorage import logs
 from moorage.clock import SystemClock
 from moorage.errors import MoorageError, NotReady
@@ -49,6 +50,19 @@ def run(config_path: Path) -> None:
         config = configuration.load(config_path)
         logs.configure("moorage-hostagent", level=config.log_level, format=config.log_format)  # type: ignore[arg-type]
         asyncio.run(run_agent(config))
+    except MoorageError as exc:
+        raise click.ClickException(exc.message) from exc
+
+
+@main.command("setup")
+@click.option("--config", "config_path", required=True, type=click.Path(path_type=Path), help="Configuration file.")
+@click.option("--check", "is_check", is_flag=True, help="Change nothing; say what would be changed.")
+@click.option("--remove", "is_removal", is_flag=True, help="Take back what an earlier setup changed.")
+def setup_command(config_path: Path, *, is_check: bool, is_removal: bool) -> None:
+    """Make this machine fit to be a host; can be run again."""
+    try:
+        config = configuration.load(config_path)
+        asyncio.run(setup.run(config, config_path, is_check=is_check, is_removal=is_removal, say=click.echo))
     except MoorageError as exc:
         raise click.ClickException(exc.message) from exc
 

@@ -64,7 +64,9 @@ class Machine:
             site=Site("127.0.0.1", 4789, self.settings.registry_port),
         )
         (folder / "data").mkdir(exist_ok=True)
-        agent = Agent(world, Journal.open(folder / "data", now=time.time()), connect=self.control_plane.connect, door=FakeDoor())
+        agent = Agent(
+            world, Journal.open(folder / "data", now=time.time()), connect=self.control_plane.connect, door=FakeDoor()
+        )
         await agent.start()
         return agent
 
