@@ -26,6 +26,7 @@ from hostagent.session.task_runner import TaskRunner
 from hostagent.session.unary import AgentCalls
 from hostagent.streams.ports import StreamEngine, StreamFabric
 from hostagent.streams.service import SideStreams
+from hostagent.worker.images import ImageKeeper
 from hostagent.worker.intake import Intake
 from hostagent.worker.loop import Reconciler
 from hostagent.worker.networks import NetworkKeeper, PeerBook, networks_of
@@ -97,7 +98,7 @@ class Agent:
         self.state = HostState(journal.nonce)
         self._files = InstanceFiles(world.data_dir / "instances")
         self._data_root = ""
-        self._facts = HostFacts()
+        self._facts = self._told_facts = HostFacts()
         self._has_begun = asyncio.Event()
         book = PeerBook(journal)
         self.executor = Executor(
@@ -141,6 +142,13 @@ class Agent:
             reconciler=self.reconciler,
             clock=world.clock,
         )
+        self.images = ImageKeeper(
+            engine=world.engine,
+            journal=journal,
+            state=self.state,
+            clock=world.clock,
+            data_root=lambda: self._data_root,
+        )
         self._watcher = EngineWatcher(
             engine=world.engine,
             state=self.state,
@@ -168,7 +176,7 @@ class Agent:
         self.calls = AgentCalls(lambda: self.session.channel)
         registry = f"127.0.0.1:{world.site.registry_proxy_port}"
         self._task_runner = TaskRunner(
-            maker=ImageMaker(world.engine, door, registry),
+            maker=ImageMaker(world.engine, door, registry, on_pulled=self.executor.note_pulled),
             calls=self.calls,
             outbox=self.outbox,
             clock=world.clock,
@@ -182,6 +190,7 @@ class Agent:
         backoff = Backoff(initial=0.1, maximum=5.0)
         self._tasks.supervise(self._watcher.run, name="engine watcher", backoff=backoff)
         self._tasks.supervise(self.networks.run, name="network keeper")
+        self._tasks.supervise(self.images.run, name="image keeper")
         self._tasks.supervise(self._sweep, name="sweep", backoff=Backoff(initial=1.0, maximum=30.0))
         self._tasks.supervise(self.session.run, name="session", backoff=backoff)
 
@@ -219,12 +228,8 @@ class Agent:
 
     async def facts(self) -> HostFacts:
         """What this machine is; of an engine that does not answer, what it was when it did."""
-        try:
-            info = await self._world.engine.info()
-        except EngineUnavailable:
-            return self._facts
-        self._data_root = info.data_root
-        self._facts = host_facts(info, self._world.site)
+        await self._read_facts()
+        self._told_facts = self._facts
         return self._facts
 
     def heartbeat(self) -> AgentHeartbeat:
@@ -232,9 +237,11 @@ class Agent:
         conditions: list[HostCondition] = []
         if not self._watcher.is_engine_up:
             conditions.append(HostCondition("ENGINE_DOWN", "the Docker Engine does not answer"))
+        facts = self._facts if self._facts != self._told_facts else None
+        self._told_facts = self._facts
         if self._data_root and (pressure := disk_condition(self._data_root)):
             conditions.append(pressure)
-        return AgentHeartbeat(tuple(conditions), self.sweeper.quarantined, self.sweeper.brake)
+        return AgentHeartbeat(tuple(conditions), self.sweeper.quarantined, self.sweeper.brake, facts)
 
     # What side streams and tasks ask of us.
 
@@ -269,7 +276,16 @@ class Agent:
 
     # What the parts tell each other.
 
+    async def _read_facts(self) -> None:
+        try:
+            info = await self._world.engine.info()
+        except EngineUnavailable:
+            return
+        self._data_root = info.data_root
+        self._facts = host_facts(info, self._world.site)
+
     def _on_listing(self, changed: set[InstanceId]) -> None:
+        self._steps.spawn(self._read_facts(), name="facts")  # it may be another version of the engine
         if self._has_begun.is_set():
             self.reconciler.wake(*changed)
             return

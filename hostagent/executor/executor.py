@@ -79,6 +79,7 @@ class Executor:
                 begun_at=self._now(),
                 boot_id=self._boot_id,
                 was_asked_to_stop=False,
+                is_start_failure=False,
                 is_final=False,
                 reason="",
                 message="",
@@ -100,6 +101,7 @@ class Executor:
             stage=RunStage.ENDED,
             reason=reason,
             message=message,
+            is_start_failure=True,
             is_final=is_final,
             exit_code=None,
             oom_killed=False,
@@ -162,7 +164,7 @@ class Executor:
             found = await self._engine.inspect_image(image)
             if found is None:
                 raise NotReady(f"image {image} was pulled and is not there", reason="IMAGE_VANISHED")
-            self._journal.set_image(PulledImage(image, self._now(), self._now()))
+            self.note_pulled(image)
         # Empty ones are what a snapshot leaves of the marks of the container that it was made from.
         reserved = sorted(k for k, value in found.labels.items() if k.startswith(RESERVED_LABEL_PREFIX) and value)
         if reserved:
@@ -170,6 +172,10 @@ class Executor:
                 "image", f"the image carries reserved labels ({', '.join(reserved)})", "IMAGE_LABEL_RESERVED"
             )
         self._state.images.add(image)
+
+    def note_pulled(self, image: str) -> None:
+        """Record that an image is here because we pulled it, and may be removed once it is not needed."""
+        self._journal.set_image(PulledImage(image, self._now(), self._now()))
 
     async def ensure_network(self, network_id: NetworkId) -> None:
         """Set up a network; a second caller waits for the first one."""

@@ -89,12 +89,14 @@ class ImageMaker:
 
     Args:
         registry: host:port under which the engine reaches the platform's registry.
+        on_pulled: told each base image that was fetched.
     """
 
-    def __init__(self, engine: ImageEngine, door: Door, registry: str) -> None:
+    def __init__(self, engine: ImageEngine, door: Door, registry: str, *, on_pulled: Callable[[str], None]) -> None:
         self._engine = engine
         self._door = door
         self._registry = registry
+        self._on_pulled = on_pulled
 
     async def build(
         self,
@@ -122,6 +124,7 @@ class ImageMaker:
             if await self._engine.inspect_image(bases[name]) is None:
                 with self._door.grant_pull(pinned):
                     await self._engine.pull(bases[name])
+                self._on_pulled(bases[name])
         async with _prepared(order, context, bases) as (path, dockerfile):
             await self._engine.build(
                 path,

@@ -35,6 +35,7 @@ class LocalState:
     exit_code: int | None = None
     oom_killed: bool = False
     was_asked_to_stop: bool = False  # we ended the newest run ourselves, so its end is no crash
+    is_start_failure: bool = False  # the newest run failed before it had a process
     is_final: bool = False  # the newest run failed in a way that trying again cannot mend
     reason: str = ""  # why the newest run failed
     message: str = ""

@@ -31,7 +31,15 @@ HEAVY_AT_ONCE = 8  # creates, starts, removals and plugging
 PULLS_AT_ONCE = 3
 _BACKOFF = Backoff(initial=0.2, maximum=30.0)
 _HEAVY = (do.CreateContainer, do.Start, do.RemoveContainer, do.PrepareNamespace, do.RemoveNamespace)
-_BRINGING_UP = (do.Pull, do.CreateContainer, do.EnsureNetwork, do.PrepareNamespace, do.PublishRuntimeKey, do.Start)
+_BRINGING_UP = (
+    do.Pull,
+    do.CreateContainer,
+    do.EnsureNetwork,
+    do.PrepareNamespace,
+    do.PublishRuntimeKey,
+    do.PublishPorts,
+    do.Start,
+)
 
 
 @dataclass(slots=True)

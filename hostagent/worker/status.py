@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hostagent.domain import ContainerPhase, DesiredState, InstanceReport, InstanceState
 from hostagent.journal.state import RunStage
 from hostagent.worker.actions import Action, Pull, Start, Stop, WaitBackoff
-from hostagent.worker.plan import InstanceView, is_alive, is_crash_loop, is_gone, may_restart
+from hostagent.worker.plan import InstanceView, is_alive, is_crash_loop, is_gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +87,9 @@ def _ended(view: InstanceView, steps: Sequence[Action]) -> tuple[InstanceState, 
         how = "the kernel killed the process because it reached its memory limit"
     if view.assignment.desired is DesiredState.STOPPED or local.was_asked_to_stop:
         return InstanceState.STOPPED, "", ""
-    if local.is_final or (local.reason and not may_restart(view)):
-        return InstanceState.FAILED, local.reason or "FAILED", how
+    if local.is_start_failure:
+        again = "; it will be tried again" if any(isinstance(step, WaitBackoff) for step in steps) else ""
+        return InstanceState.FAILED, local.reason or "FAILED", how + again
     if is_crash_loop(view):
         message = f"{local.failures_in_row} runs in a row ended soon, the last one: {how}"
         return InstanceState.FAILED, "CRASH_LOOP", message
