@@ -5,6 +5,7 @@ The composition root: the only file that picks the real engine, network and runt
 
 import asyncio
 import contextlib
+import ctypes
 import fcntl
 import logging
 import os
@@ -36,6 +37,8 @@ from moorage.tasks import OnFailure, TaskOwner
 
 log = logging.getLogger("hostagent")
 
+_M_ARENA_MAX = -8  # malloc.h
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
@@ -48,6 +51,7 @@ def run(config_path: Path) -> None:
     """Run the agent until SIGTERM; instances run on without it."""
     try:
         config = configuration.load(config_path)
+        _save_memory()
         logs.configure("moorage-hostagent", level=config.log_level, format=config.log_format)  # type: ignore[arg-type]
         asyncio.run(run_agent(config))
     except MoorageError as exc:
@@ -134,6 +138,15 @@ async def _begin(config: Config, stack: contextlib.AsyncExitStack, fail: OnFailu
     await agent.start()
     tasks = await stack.enter_async_context(TaskOwner("housekeeping", on_failure=fail))
     tasks.supervise(lambda: keep_renewed(store, agent.calls.renew_certificate, clock), name="certificate renewal")
+
+
+def _save_memory() -> None:
+    """Let all threads share one heap: with one for each of its dozen threads the agent grew from 80 to 95 MB.
+
+    glibc only; elsewhere nothing happens.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 @contextlib.contextmanager

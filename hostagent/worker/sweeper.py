@@ -71,8 +71,9 @@ class Sweeper:
         """One comparison.
 
         Raises:
-            MoorageError: the network's inventory could not be had.
+            MoorageError: the host's rules could not be put back, or its inventory not be had.
         """
+        await self._fabric.reassert()
         inventory = await self._fabric.inventory()
         self._find_lost(inventory)
         self._forget_empty_orphans(inventory)

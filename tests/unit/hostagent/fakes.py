@@ -90,6 +90,9 @@ class FakeFabric:
             raise NotFound("no such namespace")
         return {nic.name: InterfaceCounters(rx_bytes=10, tx_bytes=20) for nic in self.instances[instance_id]}
 
+    async def reassert(self) -> None:
+        self._enter("reassert")
+
     async def inventory(self) -> Inventory:
         return Inventory(frozenset(self.instances), frozenset(self.networks), self.strays)
 
