@@ -13,6 +13,10 @@ log = logging.getLogger(__name__)
 
 DOMAIN = "moorage"
 _RETRY_SECONDS = 1
+# An error travels in HTTP/2 trailers, which clients bound at 8 KiB: the message percent-encoded, and all of it in base64.
+_MESSAGE_BYTES = 800
+_DETAIL_BYTES = 2800
+_VALUE_BYTES = 200
 
 #: The first class that an error is an instance of decides.
 TABLE: tuple[tuple[type[errors.MoorageError], int], ...] = (
@@ -62,12 +66,47 @@ def status_of(error: BaseException) -> status_pb2.Status:
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromSeconds(_RETRY_SECONDS)
         details.append(retry)
-    packed = []
-    for detail in details:
-        item = any_pb2.Any()
-        item.Pack(detail)
-        packed.append(item)
-    return status_pb2.Status(code=code, message=error.message, details=packed)
+    return status_pb2.Status(code=code, message=error.message, details=[_packed(detail) for detail in details])
+
+
+def for_trailers(status: status_pb2.Status) -> status_pb2.Status:
+    """The same status, small enough to arrive: long texts are cut, and bad fields beyond what fits are only counted."""
+    room, left_out = _DETAIL_BYTES, 0
+    details = []
+    for item in status.details:
+        info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+        if item.Unpack(info):
+            for key, value in info.metadata.items():
+                info.metadata[key] = _cut(value, _VALUE_BYTES)
+            item = _packed(info)
+        elif item.ByteSize() > room and item.Unpack(bad):
+            fitting = []
+            size = 0
+            for violation in bad.field_violations:
+                violation.field = _cut(violation.field, _VALUE_BYTES)
+                violation.description = _cut(violation.description, _VALUE_BYTES)
+                size += violation.ByteSize() + 4
+                if size > room:
+                    break
+                fitting.append(violation)
+            left_out = len(bad.field_violations) - len(fitting)
+            item = _packed(error_details_pb2.BadRequest(field_violations=fitting))
+        if item.ByteSize() <= _DETAIL_BYTES:
+            room -= item.ByteSize()
+            details.append(item)
+    message = _cut(status.message, _MESSAGE_BYTES) + (f" (and {left_out} more fields)" if left_out else "")
+    return status_pb2.Status(code=status.code, message=message, details=details)
+
+
+def _packed(message: Message) -> any_pb2.Any:
+    item = any_pb2.Any()
+    item.Pack(message)
+    return item
+
+
+def _cut(text: str, limit: int) -> str:
+    encoded = text.encode()
+    return text if len(encoded) <= limit else encoded[:limit].decode(errors="ignore") + "..."
 
 
 def error_of(status: status_pb2.Status) -> errors.MoorageError:

@@ -95,10 +95,10 @@ class ZoneServicer(zones_pb2_grpc.ZoneServiceServicer):
         )
 
     async def UpdateZone(self, request: zones_pb2.UpdateZoneRequest, context: _Context) -> zones_pb2.Zone:
-        masks.paths(request.update_mask, request.zone, ("description",), "a zone")
+        paths = masks.paths(request.update_mask, request.zone, ("description",), "a zone")
         record = await self._zones.update(
             parse_top(request.zone.name, "zones", "zone.name"),
-            request.zone.description,
+            request.zone.description if "description" in paths else None,
             etag=request.zone.etag,
             validate_only=request.validate_only,
         )

@@ -126,6 +126,7 @@ async def _both_ways(stream: SideStream, inputs: AsyncIterator[agent_pb2.OpenStr
 
     feeding = asyncio.create_task(feed(), name="side stream, caller's direction")
     messages = stream.messages()
+    getting: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     try:
         while True:
             getting = asyncio.ensure_future(anext(messages))
@@ -141,3 +142,4 @@ async def _both_ways(stream: SideStream, inputs: AsyncIterator[agent_pb2.OpenStr
                 return
     finally:
         feeding.cancel()
+        getting.cancel()

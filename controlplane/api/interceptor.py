@@ -18,7 +18,7 @@ from controlplane.access.permissions import rule_for
 from controlplane.access.roles import AgentCaller, Caller
 from controlplane.access.rules import Access, Rule, authorize, project_of_request
 from controlplane.api.caller import CURRENT
-from controlplane.api.errors import code_name, status_of
+from controlplane.api.errors import code_name, for_trailers, status_of
 from controlplane.domain.kinds import AUDIT_EVENT, HOST
 from controlplane.domain.operations import AuditEvent
 from controlplane.history import time_id
@@ -230,7 +230,7 @@ class _Guarded:
         if status.code not in (code_pb2.INTERNAL, code_pb2.UNAVAILABLE):
             await self._gate.audit(self._method, request, CURRENT.get(), status, context.peer())
         abort: Any = context  # its type lacks abort_with_status
-        await abort.abort_with_status(rpc_status.to_status(status))
+        await abort.abort_with_status(rpc_status.to_status(for_trailers(status)))
 
 
 def target_of(request: Any) -> str:

@@ -158,13 +158,16 @@ class ZoneService:
 
         return await self._context.store.update(make)
 
-    async def update(self, zone_id: str, description: str, *, etag: str = "", validate_only: bool = False) -> Zone:
+    async def update(
+        self, zone_id: str, description: str | None, *, etag: str = "", validate_only: bool = False
+    ) -> Zone:
         """Change the description. Raises NotFound, VersionConflict."""
 
         def change(tx: Transaction) -> Zone:
             zone = lookup.require(tx, ZONE, zone_id, f"zones/{zone_id}")
             lookup.check_etag(zone, etag, zone.name)
-            changed = replace(zone, description=description, generation=zone.generation + 1)
+            new = zone.description if description is None else description
+            changed = replace(zone, description=new, generation=zone.generation + 1)
             if not validate_only:
                 tx.put(ZONE, changed)
             return changed

@@ -122,12 +122,13 @@ class TemplateRunner:
     async def cancel(self, operation: Operation) -> None:
         """Stop the work; the operation ends as CANCELLED."""
         task = self._running.get(operation.uid)
-        self._cancelled.add(operation.uid)
         if task is not None:
+            self._cancelled.add(operation.uid)
             task.cancel()
             await asyncio.wait([task])
-        else:
-            await self._templates.fail(operation, _cancelled(), cancelled=True)
+            self._cancelled.discard(operation.uid)
+        # A task that had not begun yet has written nothing; for one that has, this changes nothing.
+        await self._templates.fail(operation, _cancelled(), cancelled=True)
 
     def remove(self, template: Template) -> None:
         """Free the space of a template that is being deleted."""

@@ -110,7 +110,7 @@ class Plane:
         )
         return self._keep(grpc.aio.secure_channel(self.agent_address, credentials))
 
-    def agent_stub(self, agent: Agent) -> Any:
+    def agent_stub(self, agent: Agent | None) -> Any:
         """AgentService as this agent."""
         stub: Any = agent_pb2_grpc.AgentServiceStub(self.agent_channel(agent))
         return stub

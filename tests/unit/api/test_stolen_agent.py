@@ -15,7 +15,6 @@ from controlplane.domain.kinds import EVENT, HOST, INSTANCE
 from moorage.tls import Authority, certificate_facts, generate_request
 from moorage.v1 import (
     agent_pb2,
-    agent_pb2_grpc,
     hosts_pb2,
     hosts_pb2_grpc,
     instance_streams_pb2,
@@ -112,7 +111,9 @@ async def test_the_hello_cannot_report_anothers_instances(
     plane: Plane, dial: Dial, fleet: tuple[Agent, Agent, Any]
 ) -> None:
     _, thief, record = fleet
-    forged = agent_pb2.InstanceReport(instance_id=record.uid, run=9, sequence=1, state="INSTANCE_STATE_FAILED")
+    forged = agent_pb2.InstanceReport(
+        instance_id=record.uid, run=9, sequence=1, state=instances_pb2.INSTANCE_STATE_FAILED
+    )
     session = dial(thief, hello(instances=[forged]))
     await session.begin()
     assert plane.record("default", "web") == record
@@ -125,7 +126,9 @@ async def test_its_own_host_is_heard(plane: Plane, dial: Dial, fleet: tuple[Agen
     assert assignment.instance_id == record.uid
     assert assignment.image == record.image
     session.report(
-        agent_pb2.InstanceReport(instance_id=record.uid, run=1, sequence=1, state="INSTANCE_STATE_STOPPED", exit_code=3)
+        agent_pb2.InstanceReport(
+            instance_id=record.uid, run=1, sequence=1, state=instances_pb2.INSTANCE_STATE_STOPPED, exit_code=3
+        )
     )
     await plane.eventually(lambda: plane.record("default", "web").observed.state is InstanceState.STOPPED)
     assert plane.record("default", "web").observed.exit_code == 3
@@ -244,8 +247,7 @@ async def test_a_foreign_certificate_ends_in_the_handshake(plane: Plane) -> None
     key_pem, request_pem = generate_request("a")
     foreign = Authority.create("Moorage").sign_host_request(request_pem, agent.uid, "a")
     for pretender in (Agent("a", agent.uid, key_pem, foreign), None):
-        stub: Any = agent_pb2_grpc.AgentServiceStub(plane.agent_channel(pretender))
-        error = await refusal(stub.Session(iter([hello()]), timeout=5))
+        error = await refusal(plane.agent_stub(pretender).Session(iter([hello()]), timeout=5))
         assert error.code() is grpc.StatusCode.UNAVAILABLE
     found = plane.store.view().get(HOST, "a")
     assert found is not None
