@@ -60,8 +60,14 @@ _DEFAULT_ERRORS: ErrorTable = {
 }
 
 
+#: How containerd's class of error ends the message when dockerd has lost it; there is no status of its own for that.
+_CONTAINERD_AWAY = ": unavailable"
+
+
 def error_of(status: int, message: str, errors: ErrorTable | None = None) -> MoorageError:
     """The error for a refused call: the caller's table first, then the general one, else `Internal`."""
+    if status == 500 and message.endswith(_CONTAINERD_AWAY):
+        return EngineUnavailable(f"the Docker Engine has lost its containerd: {message}")
     make = (errors or {}).get(status) or _DEFAULT_ERRORS.get(status)
     if make is None:
         return Internal(f"the Docker Engine failed: {message}", reason="ENGINE_ERROR", metadata={"status": str(status)})

@@ -180,7 +180,10 @@ class Containers:
         await self._connection.call("POST", f"{_path(container_id)}/update", body=update_body(resources), errors=errors)
 
     async def stats(self, container_id: str) -> ContainerStats:
-        """One reading of the container's cgroup; zeros when it does not run."""
+        """One reading of the container's cgroup; zeros when it does not run.
+
+        The engine reads once a second and answers with its next reading: ask for many containers at once, not in turn.
+        """
         query = {"stream": 0, "one-shot": 1}
         return parse_stats(await self._connection.call_json("GET", f"{_path(container_id)}/stats", query=query))
 

@@ -123,7 +123,10 @@ class DockerEngine:
         return await self._containers.wait(container_id)
 
     async def stats(self, container_id: str) -> ContainerStats:
-        """One reading of the cgroup; zeros when the container does not run."""
+        """One reading of the cgroup.
+
+        Zeros when the container does not run. Takes up to a second: ask for many at once.
+        """
         return await self._containers.stats(container_id)
 
     def copy_out(self, container_id: str, path: str) -> AsyncIterator[bytes]:

@@ -310,11 +310,12 @@ class Images:
             await self._pull(image, pull, credentials)
         except BaseException as error:
             del self._pulls[image]  # before anybody wakes up: the next one who asks starts a new pull
-            if isinstance(error, asyncio.CancelledError):
-                pull.done.cancel()
-                raise
-            pull.done.set_exception(error)
+            is_closing = isinstance(error, asyncio.CancelledError)
+            # Who still waits is not cancelled, only the pull is.
+            pull.done.set_exception(EngineUnavailable("the engine is being closed") if is_closing else error)
             pull.done.exception()  # seen, even if the last one who waited has just gone
+            if is_closing:
+                raise
         else:
             del self._pulls[image]
             pull.done.set_result(None)

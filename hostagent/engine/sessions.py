@@ -6,7 +6,7 @@ standard input sees the end of it.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from hostagent.engine.connection import EngineConnection, ErrorTable, segment
 from hostagent.engine.containers import Containers
@@ -244,11 +244,17 @@ async def _watch_exit(
             registered.set_result(None)
             ended.set_result(await exit_code())
     except MoorageError as error:
-        if not registered.done():
-            registered.set_exception(error)
-        else:
-            ended.set_exception(error)
-            ended.exception()  # seen: perhaps nobody asks for the exit code
+        _fail(error, registered, ended)
+    except asyncio.CancelledError:
+        _fail(EngineUnavailable("the session is closed"), registered, ended)
+        raise
+
+
+def _fail(error: MoorageError, *futures: asyncio.Future[Any]) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_exception(error)
+            future.exception()  # seen: perhaps nobody asks
 
 
 async def _end(task: asyncio.Task[None]) -> None:

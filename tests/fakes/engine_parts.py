@@ -169,6 +169,8 @@ class FakeSession:
         self.size = (rows, cols)
 
     async def exit_code(self) -> int:
+        if self._is_closed and not self._ended.done():
+            raise EngineUnavailable("the session is closed")
         return await asyncio.shield(self._ended)
 
     async def __aenter__(self) -> Self:

@@ -3,6 +3,7 @@
 A server that answers as API 1.52 is documented, and notes the requests.
 """
 
+import asyncio
 import json
 import tempfile
 from collections.abc import AsyncIterator
@@ -15,7 +16,7 @@ from aiohttp import web
 from hostagent.engine.docker_engine import DockerEngine
 from hostagent.engine.streams import MULTIPLEXED
 from hostagent.engine.values import LogChunk
-from moorage.errors import EngineUnavailable, InvalidSpec
+from moorage.errors import EngineUnavailable, InvalidSpec, MoorageError
 
 FRAMES = b"\x01\0\0\0\0\0\0\x04out\n\x02\0\0\0\0\0\0\x04err\n"
 
@@ -27,6 +28,9 @@ class ScriptedEngine:
         self.requests: list[tuple[str, str, dict[str, str], Any]] = []
         self.content_type = MULTIPLEXED
         self.stream = FRAMES
+        self.gate = asyncio.Event()  # a pull waits for it
+        self.gate.set()
+        self.arrived = asyncio.Event()  # a pull has come
 
     def query(self, path: str) -> dict[str, str]:
         """The query of the last request to a path."""
@@ -54,6 +58,8 @@ class ScriptedEngine:
         if path == "/build/prune":
             return web.json_response({"SpaceReclaimed": 7})
         if path == "/images/create":
+            self.arrived.set()
+            await self.gate.wait()
             lines = [{"status": "Waiting", "id": "a"}, {"errorDetail": {"message": "toomanyrequests: slow down"}}]
             return web.Response(body=b"".join(json.dumps(line).encode() + b"\r\n" for line in lines))
         if path.endswith("/stop"):
@@ -122,9 +128,38 @@ async def test_the_build_caches_limit_has_its_new_name(scripted: Scripted) -> No
 
 async def test_an_error_in_the_middle_of_a_stream(scripted: Scripted) -> None:
     _, engine = scripted
-    with pytest.raises(Exception, match="slow down") as caught:
+    with pytest.raises(MoorageError, match="slow down") as caught:
         await engine.pull("registry/app:1")
-    assert getattr(caught.value, "reason", "") == "REGISTRY_UNREACHABLE"
+    assert caught.value.reason == "REGISTRY_UNREACHABLE"
+
+
+async def test_closing_ends_the_pulls_under_way(scripted: Scripted) -> None:
+    script, engine = scripted
+    script.gate.clear()
+    pulling = asyncio.create_task(engine.pull("registry/slow:1"))
+    async with asyncio.timeout(10):
+        await script.arrived.wait()
+        await engine.close()
+        with pytest.raises(EngineUnavailable):
+            await pulling
+        script.gate.set()
+
+
+async def test_a_pull_that_nobody_waits_for_ends(scripted: Scripted) -> None:
+    script, engine = scripted
+    script.gate.clear()
+    pulls = [asyncio.create_task(engine.pull("registry/slow:1")) for _ in range(2)]
+    async with asyncio.timeout(10):
+        await script.arrived.wait()
+        pulls[0].cancel()
+        await asyncio.wait([pulls[0]])
+        assert not pulls[1].done()
+        pulls[1].cancel()
+        await asyncio.wait(pulls)
+        script.gate.set()
+        with pytest.raises(MoorageError, match="slow down"):
+            await engine.pull("registry/slow:1")  # a new one
+    assert [path for _, path, *_ in script.requests].count("/images/create") == 2
 
 
 async def test_a_closed_engine_says_so(scripted: Scripted) -> None:

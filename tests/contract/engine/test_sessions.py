@@ -2,7 +2,10 @@
 
 import asyncio
 
+import pytest
+
 from hostagent.engine.sessions import ExecSession
+from moorage.errors import EngineUnavailable
 from tests.contract.engine.conftest import CAT, DEADLINE_SECONDS, FAILS, SIZE, Bench
 from tests.fakes.engine import FakeSession
 
@@ -61,6 +64,15 @@ async def test_attach_before_the_start_misses_nothing(bench: Bench) -> None:
         await bench.engine.start(container_id)
         assert await output(session) == {"stdout": b"out\n", "stderr": b"err\n"}
         assert await session.exit_code() == 3
+
+
+async def test_the_exit_code_of_a_session_that_was_closed_is_not_waited_for(bench: Bench) -> None:
+    container_id = await bench.run("attached-closed")
+    session = await bench.engine.attach(container_id)
+    await session.close()
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        with pytest.raises(EngineUnavailable):
+            await session.exit_code()
 
 
 async def test_attach_talks_to_the_process(bench: Bench) -> None:
