@@ -155,6 +155,7 @@ class Agent:
             executor=self.executor,
             on_listing=self._on_listing,
             wake=self.reconciler.wake,
+            clock=world.clock,
         )
         self.session = Session(
             connect=connect,

@@ -8,14 +8,18 @@ from collections.abc import Callable
 from hostagent.executor.executor import Executor
 from hostagent.executor.host_state import INSTANCE_LABEL, HostState
 from hostagent.executor.ports import Engine
-from moorage.errors import MoorageError
+from moorage.clock import Clock
+from moorage.errors import EngineUnavailable, MoorageError
 from moorage.ids import ContainerId, InstanceId
+from moorage.retry import Backoff
 
 log = logging.getLogger(__name__)
 
+_BACKOFF = Backoff(initial=0.1, maximum=1.0)
+
 
 class EngineWatcher:
-    """Keeps `HostState` in step with the engine. `run` is supervised: it ends with an error when the engine goes away.
+    """Keeps `HostState` in step with the engine.
 
     Args:
         on_listing: called after each full listing, with the instances that changed by it.
@@ -30,25 +34,42 @@ class EngineWatcher:
         executor: Executor,
         on_listing: Callable[[set[InstanceId]], None],
         wake: Callable[[InstanceId], None],
+        clock: Clock,
     ) -> None:
         self._engine = engine
         self._state = state
         self._executor = executor
         self._on_listing = on_listing
         self._wake = wake
+        self._clock = clock
+        self._was_up = False
         self.is_engine_up = False
 
     async def run(self) -> None:
-        """Follow until cancelled.
+        """Follow until cancelled, from the start again whenever the engine went away."""
+        delays = _BACKOFF.delays()
+        while True:
+            try:
+                await self.follow()
+            except EngineUnavailable as exc:
+                if self._was_up:
+                    delays = _BACKOFF.delays()
+                    log.warning("the engine went away", extra={"problem": exc.message})
+            await self._clock.sleep(next(delays))
+
+    async def follow(self) -> None:
+        """Follow until the engine goes away.
 
         Raises:
-            EngineUnavailable: the engine went away; run again.
+            EngineUnavailable: it did.
         """
+        self._was_up = False
         try:
             async with self._engine.events() as events:
                 listing = await self._engine.list(INSTANCE_LABEL)
                 changed = self._state.set_listing({c.container_id: c for c in listing})
-                self.is_engine_up = True
+                self.is_engine_up = self._was_up = True
+                log.info("the engine is followed", extra={"containers": len(listing)})
                 self._on_listing(changed)
                 while True:
                     event = await anext(events)
