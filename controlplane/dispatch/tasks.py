@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from controlplane.dispatch.dispatcher import Dispatcher
-from moorage.errors import Forbidden, MoorageError, NotFound, Unavailable
+from moorage.errors import DeadlineExceeded, Forbidden, MoorageError, NotFound, Unavailable
+
+
+LONGEST_SECONDS = 3600.0  # a build has its own, shorter limit on the host; this one is for agents that fall silent
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,7 @@ class HostTasks:
 
         Raises:
             Unavailable: HOST_AWAY, the host is not connected or went away meanwhile.
+            DeadlineExceeded: TASK_TIMEOUT.
             MoorageError: what the agent says went wrong.
         """
         session = self._dispatcher.session(host_uid)
@@ -102,7 +106,13 @@ class HostTasks:
         self._running[task_id] = _Running(host_uid, work, context, on_report, ended)
         try:
             session.request(SentTask(task_id, work))
-            await ended
+            async with asyncio.timeout(LONGEST_SECONDS):
+                await ended
+        except TimeoutError:
+            session.request(SentTask(task_id, None))
+            raise DeadlineExceeded(
+                "the host did not finish in time; see its agent's log", reason="TASK_TIMEOUT"
+            ) from None
         except asyncio.CancelledError:
             session.request(SentTask(task_id, None))
             raise

@@ -84,7 +84,7 @@ class Builder:
             raise NotReady(f"{instance.name} has no container", reason="NO_CONTAINER")
         task = SnapshotTask(instance.uid, template.repository, TAG, source.no_pause)
         await self._tasks.run(instance.host_uid, task, on_report)
-        return await self._importer.pushed(template.repository, TAG, f"hosts/{instance.host}")
+        return await self._importer.pushed(template.repository, TAG, f"hosts/{instance.host}", is_snapshot=True)
 
     def _bases(self, project_id: str, text: str, source: DockerfileSource) -> dict[str, str]:
         """FROM references that are templates of the project: to the digest-pinned image."""

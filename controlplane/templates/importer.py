@@ -13,6 +13,7 @@ from controlplane.images.copy import copy_image
 from controlplane.images.fetch import FetchLimits, fetch_url
 from controlplane.images.model import ImageConfig, ImportedImage, ProgressCallback
 from controlplane.images.reference import parse_reference, registry_url
+from controlplane.images.snapshot import clean_snapshot
 from controlplane.images.tar import import_tar
 from controlplane.registry.addresses import AddressPolicy, guarded_session
 from controlplane.registry.auth import ChallengeAuth, Credentials, IssuedTokens
@@ -119,11 +120,15 @@ class Importer:
         """What an address gives. Raises InvalidSpec (URL_FORBIDDEN, URL_TOO_LARGE), NotFound, Unavailable."""
         return fetch_url(url, limits=FetchLimits(), allow=self._rules.policy())
 
-    async def pushed(self, repository: str, tag: str, built_on: str) -> MadeImage:
-        """What a host has pushed under a tag."""
-        manifest = await self._client.get_manifest(repository, tag)
-        reference = Reference(self._registry.url.partition("//")[2], repository, None, manifest.digest)
-        image = await copy_image(self._client, reference, self._client, repository)
+    async def pushed(self, repository: str, tag: str, built_on: str, *, is_snapshot: bool = False) -> MadeImage:
+        """What a host has pushed under a tag, checked like any other image."""
+        async with self._registry.writing():
+            if is_snapshot:
+                manifest = await clean_snapshot(self._client, repository, tag)
+            else:
+                manifest = await self._client.get_manifest(repository, tag)
+            reference = Reference(self._registry.url.partition("//")[2], repository, None, manifest.digest)
+            image = await copy_image(self._client, reference, self._client, repository)
         return made(image, built_on)
 
     async def forget(self, repository: str) -> None:
