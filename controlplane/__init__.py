@@ -1,1 +1,4 @@
-"""The server that decides and remembers: API, scheduler, reconcilers, address allocation, sessions with agents. It never touches Docker or a network device."""
+"""The server that decides and remembers: API, scheduler, address allocation, sessions with agents.
+
+It never touches Docker or a network device.
+"""

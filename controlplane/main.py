@@ -299,7 +299,7 @@ class ControlPlane:
         handle, name = tempfile.mkstemp(dir=folder)  # 0600
         with os.fdopen(handle, "w") as file:
             json.dump(content, file, indent=2)
-        Path(name).rename(folder / "admin.json")
+        os.replace(name, folder / "admin.json")
         log.info("the first admin key is in %s", folder / "admin.json")
 
 

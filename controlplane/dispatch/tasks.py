@@ -8,7 +8,6 @@ from typing import Protocol
 from controlplane.dispatch.dispatcher import Dispatcher
 from moorage.errors import DeadlineExceeded, Forbidden, MoorageError, NotFound, Unavailable
 
-
 LONGEST_SECONDS = 3600.0  # a build has its own, shorter limit on the host; this one is for agents that fall silent
 
 
