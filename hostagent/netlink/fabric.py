@@ -95,6 +95,7 @@ class LinuxFabric:
 
         Raises: NotSupported: not root, or libnftables is missing, or the kernel lacks nftables.
         """
+        await self.close()
         self._host = host = namespaces.HostNamespace.capture()
         self._pool = ThreadPoolExecutor(
             _WORKERS, thread_name_prefix="fabric", initializer=namespaces.join, initargs=(host,)

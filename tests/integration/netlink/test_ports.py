@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from hostagent.domain import NetworkAssignment, NetworkKind, PublishedPort
-from moorage.errors import Exhausted, InvalidSpec, NotSupported
+from moorage.errors import Exhausted, InvalidSpec, NotFound, NotSupported
 from moorage.ids import InstanceId, NetworkId
 from tests.integration.netlink.bed import Bed, Host, net, nic, plug
 
@@ -168,6 +168,19 @@ async def test_restarted_agent_goes_on(bed: Bed, host: Host) -> None:
         assert bed.ask(bed.outside.path, host.address, 8080) == "refused"
     finally:
         await restarted.close()
+
+
+async def test_publishing_that_failed_half_way_is_finished_by_the_next_call(bed: Bed, host: Host) -> None:
+    await plug(host, ONE, nic(NET, 5), networks=(net(NET),))
+    bed.run(host.path, f"umount {host.network(NET)}")
+    for _ in range(2):
+        with pytest.raises(NotFound):
+            await host.fabric.publish_ports(ONE, [PublishedPort(8080, 80)], [nic(NET, 5)])
+    path = await plug(host, ONE, nic(NET, 5), networks=(net(NET),))
+    bed.run(host.path, "nft flush ruleset")
+    await host.fabric.publish_ports(ONE, [PublishedPort(8080, 80)], [nic(NET, 5)])
+    bed.serve(path, 80, greeting="one")
+    assert bed.ask(bed.outside.path, host.address, 8080) == f"one {OUTSIDER}"
 
 
 async def test_state_of_vanished_namespaces_is_dropped(bed: Bed, host: Host) -> None:

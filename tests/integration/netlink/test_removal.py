@@ -101,3 +101,29 @@ async def test_concurrent_calls_end_well(bed: Bed, host: Host) -> None:
         await asyncio.gather(host.fabric.remove_instance(ONE), host.fabric.remove_instance(ONE))
     inventory = await host.fabric.inventory()
     assert (inventory.instances, inventory.strays) == (frozenset(), ())
+
+
+async def test_cancelled_calls_leave_nothing_running(bed: Bed, host: Host) -> None:
+    """A caller that gives up keeps its lock until the work has ended, and what it asked for is not done later."""
+    by_id = {NetworkId(NET): net(NET)}
+    await host.fabric.ensure_network(net(NET))
+    await host.fabric.ensure_instance(TWO, [nic(NET, 6)], by_id)
+    for call in (host.fabric.ensure_instance(ONE, [nic(NET, 5)], by_id), host.fabric.remove_instance(ONE)):
+        task = asyncio.create_task(call)
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    path = await host.fabric.ensure_instance(ONE, [nic(NET, 5)], by_id)
+    await host.fabric.remove_instance(TWO)
+    assert "10.1.0.5" in bed.run(path, "ip addr")
+    inventory = await host.fabric.inventory()
+    assert inventory.instances == {ONE}
+    assert inventory.strays == ()
+
+
+async def test_start_after_destruction(bed: Bed, host: Host) -> None:
+    await host.fabric.destroy_all()
+    await host.start()
+    path = await plug(host, ONE, nic(NET, 5), networks=(net(NET),))
+    assert "10.1.0.5" in bed.run(path, "ip addr")
