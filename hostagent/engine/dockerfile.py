@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 _ESCAPE = re.compile(r"^#\s*escape\s*=\s*(\S)\s*$", re.IGNORECASE)
 _DIRECTIVE = re.compile(r"^#\s*[a-z]+\s*=", re.IGNORECASE)
-_HEREDOC = re.compile(r"<<-?\s*(['\"]?)([A-Za-z_][A-Za-z0-9_]*)\1")
+# A word of its own, as BuildKit reads it: not a here-string (<<<), not a shift (1 << N).
+_HEREDOC = re.compile(r"(?:^|\s)\d*<<-?(['\"]?)[A-Za-z_]\w*\1(?=\s|$)")
 _FLAG = re.compile(r"^--([a-z][a-z-]*)(?:=(\S*))?")
 _PLATFORM_ARG = re.compile(r"\$\{?((?:TARGET|BUILD)(?:PLATFORM|OS|ARCH|VARIANT))\b")
 _PLATFORM_NAMES = frozenset(
@@ -36,7 +37,7 @@ def buildkit_features(text: str) -> tuple[str, ...]:
                 found[f"{instruction} --{name}"] = None
             elif name == "platform" and _PLATFORM_ARG.search(value):
                 found["FROM --platform=$BUILDPLATFORM"] = None
-        if instruction in ("RUN", "COPY", "ADD") and _is_heredoc(instruction, rest_after_flags):
+        if instruction in ("RUN", "COPY", "ADD") and _has_heredoc(rest_after_flags):
             found[f"{instruction} with a heredoc (<<)"] = None
         if instruction == "ARG":
             for argument in rest.split():
@@ -48,13 +49,12 @@ def buildkit_features(text: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _is_heredoc(instruction: str, rest: str) -> bool:
-    match = _HEREDOC.search(rest)
-    if match is None:
-        return False
-    # A shell may have a here-document of its own inside `sh -c '...'`; Docker's stands first, or after a redirect-
-    # like word.
-    return instruction != "RUN" or match.start() == 0 or rest.count("\n") > 0 or "'" not in rest[: match.start()]
+def _has_heredoc(rest: str) -> bool:
+    """Whether Docker, not a shell inside quotes, would read a here-document."""
+    return any(
+        rest.count("'", 0, match.start()) % 2 == 0 and rest.count('"', 0, match.start()) % 2 == 0
+        for match in _HEREDOC.finditer(rest)
+    )
 
 
 def _flags(rest: str) -> tuple[list[tuple[str, str]], str]:

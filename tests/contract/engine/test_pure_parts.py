@@ -177,6 +177,7 @@ def test_progress_never_falls(lines: list[tuple[str, str, int, int]]) -> None:
         ("# syntax=docker/dockerfile:1\nFROM a AS b\nCOPY --from=b --chown=1:1 x y\nRUN echo $((1 << 3))\n", ()),
         ("FROM --platform=linux/amd64 a\nARG TARGETARCH=amd64\nHEALTHCHECK --interval=5s CMD true\n", ()),
         ("# RUN --mount=x\nFROM a\nRUN echo '--mount=x' && x --mount=y\n", ()),
+        ("FROM a\nRUN bash -c 'cat <<EOF > /x'\nRUN cat <<<word && echo $((n << m)) $((n <<m))\n", ()),
         ("# escape=`\nFROM a\nRUN dir `\n  c:\\\nRUN --mount=x y\n", ("RUN --mount",)),
     ],
 )
