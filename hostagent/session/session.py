@@ -104,9 +104,6 @@ class Session:
             self._is_settled = False
             try:
                 await self.run_once()
-            except grpc.aio.AioRpcError as exc:
-                error = error_from_rpc(exc)
-                log.warning("the session ended", extra={"reason": error.reason, "problem": error.message})
             except (MoorageError, TimeoutError, OSError) as exc:
                 log.warning("the session ended", extra={"problem": str(exc) or type(exc).__name__})
             if self._is_settled:
@@ -117,8 +114,8 @@ class Session:
         """One session, until it ends.
 
         Raises:
-            grpc.aio.AioRpcError: the connection or the control plane ended it.
-            MoorageError: we did, because of what was said.
+            MoorageError: always; why it ended.
+            TimeoutError: there was no welcome.
         """
         channel = self._connect()
         call: Call = None
@@ -136,6 +133,11 @@ class Session:
             async with TaskOwner("session", on_failure=lambda *_: call.cancel()) as tasks:
                 tasks.spawn(self._send(call), name="session sender")
                 await self._receive(call)
+        except grpc.aio.AioRpcError as exc:
+            raise error_from_rpc(exc) from exc
+        except asyncio.InvalidStateError:
+            # gRPC's way of saying that the call had ended before we wrote to it.
+            raise await _ending(call) from None
         finally:
             self._channel = None
             if call is not None:

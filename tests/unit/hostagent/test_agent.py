@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from hostagent.domain import ContainerSpec
 from moorage.errors import InvalidSpec, Unavailable
 from moorage.ids import InstanceId
@@ -268,3 +270,16 @@ async def test_a_new_form_of_the_assignment_cuts_a_long_stop_short(host: Host) -
     await host.control_plane.until_state("i1", pb.INSTANCE_STATE_STOPPING)
     host.control_plane.change(instance(generation=3, desired=pb.DESIRED_STATE_DELETED, force=True))
     await host.control_plane.until_state("i1", pb.INSTANCE_STATE_DELETED)
+
+
+async def test_a_control_plane_that_is_not_there_yet_is_waited_for_quietly(
+    host: Host, caplog: pytest.LogCaptureFixture
+) -> None:
+    await host.control_plane.stop()
+    host.control_plane.set_complete([instance()], [network()])
+    agent = await host.start_agent()
+    with pytest.raises(Unavailable):
+        await agent.session.run_once()
+    await host.control_plane.start()
+    await host.control_plane.until_state("i1", pb.INSTANCE_STATE_RUNNING, seconds=15)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
