@@ -3,12 +3,12 @@
 They run in the order of FILTERS; a host counts for the first filter that takes it out.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from controlplane.scheduler.fleet import BoolColumn, Fleet
+from controlplane.scheduler.fleet import Attribute, BoolColumn, Fleet, bare_platform
 from controlplane.scheduler.request import AffinityTerm, PlacementRequest, ports_clash
 
 
@@ -20,10 +20,6 @@ class Filter:
     keeps: Callable[[PlacementRequest, Fleet], BoolColumn]
     explain: Callable[[PlacementRequest], str]
     depends_on_members: bool = False  # changes as instances of the same group are placed
-
-
-def _column(fleet: Fleet, values: Iterable[bool]) -> BoolColumn:
-    return np.fromiter(values, np.bool_, len(fleet.hosts))
 
 
 def _all(fleet: Fleet) -> BoolColumn:
@@ -45,37 +41,37 @@ def _condition(_: PlacementRequest, fleet: Fleet) -> BoolColumn:
 def _host(request: PlacementRequest, fleet: Fleet) -> BoolColumn:
     if not request.host:
         return _all(fleet)
-    return _column(fleet, (host.id == request.host for host in fleet.hosts))
+    kept: BoolColumn = np.zeros(len(fleet.hosts), np.bool_)
+    row = fleet.row_by_id.get(request.host)
+    if row is not None:
+        kept[row] = True
+    return kept
 
 
 def _zone(request: PlacementRequest, fleet: Fleet) -> BoolColumn:
-    if not request.zone:
-        return _all(fleet)
-    return _column(fleet, (host.zone == request.zone for host in fleet.hosts))
+    return fleet.attribute("zone").equals(request.zone) if request.zone else _all(fleet)
 
 
 def _labels(request: PlacementRequest, fleet: Fleet) -> BoolColumn:
-    if not request.host_labels:
-        return _all(fleet)
-    return _column(fleet, (all(h.labels.get(k) == v for k, v in request.host_labels) for h in fleet.hosts))
+    kept = _all(fleet)
+    for key, value in request.host_labels:
+        kept &= fleet.label(key).equals(value)
+    return kept
 
 
 def _platform(request: PlacementRequest, fleet: Fleet) -> BoolColumn:
     if not request.platforms:
         return _all(fleet)
-    offered = {_bare(platform) for platform in request.platforms}
-    return _column(fleet, (_bare(host.facts.platform) in offered for host in fleet.hosts))
-
-
-def _bare(platform: str) -> str:
-    """Without the variant: linux/arm64/v8 runs wherever linux/arm64 does."""
-    return "/".join(platform.split("/")[:2])
+    platform = fleet.platform()
+    offered = {bare_platform(name) for name in request.platforms}
+    return platform.is_any_of(code for value, code in platform.values.items() if value in offered)
 
 
 def _bridge(request: PlacementRequest, fleet: Fleet) -> BoolColumn:
-    if not request.bridges:
-        return _all(fleet)
-    return _column(fleet, (all(bridge in host.facts.bridges for bridge in request.bridges) for host in fleet.hosts))
+    kept = _all(fleet)
+    for bridge in request.bridges:
+        kept &= fleet.has_bridge(bridge)
+    return kept
 
 
 def _cpu(request: PlacementRequest, fleet: Fleet) -> BoolColumn:
@@ -91,28 +87,24 @@ def _memory(request: PlacementRequest, fleet: Fleet) -> BoolColumn:
 
 
 def _ports(request: PlacementRequest, fleet: Fleet) -> BoolColumn:
-    if not request.ports:
-        return _all(fleet)
-    return _column(
-        fleet,
-        (
-            not any(
-                ports_clash(wanted, taken) for wanted in request.ports for m in members.values() for taken in m.ports
-            )
-            for members in fleet.members
-        ),
-    )
+    kept = _all(fleet)
+    for wanted in request.ports:
+        for placed in fleet.with_port(wanted[0], wanted[1]):
+            if any(ports_clash(wanted, taken) for taken in placed.ports):
+                kept[fleet.row[placed.host_uid]] = False
+    return kept
 
 
-def places_of(term: AffinityTerm, project: str, fleet: Fleet) -> set[str]:
-    """The places (of the term's topology) that hold an instance which the term means."""
-    found = set()
-    for placed in fleet.all_placed():
-        if placed.project == project and term.matches(placed.labels):
-            row = fleet.row.get(placed.host_uid)
-            if row is not None:
-                found.add(fleet.topology(row, term.topology))
-    return found
+def places_of(term: AffinityTerm, project: str, fleet: Fleet) -> BoolColumn:
+    """The hosts in the same place (of the term's topology) as an instance that the term means. Without a place: never."""
+    where = fleet.attribute(term.topology)
+    rows = [fleet.row.get(placed.host_uid, -1) for placed in fleet.with_labels(project, term.labels)]
+    codes = {int(code) for code in where.codes[[row for row in rows if row >= 0]]}
+    return where.is_any_of(codes - _nowhere(where))
+
+
+def _nowhere(where: Attribute) -> set[int]:
+    return {where.values[value] for value in (None, "") if value in where.values}
 
 
 def _affinity(request: PlacementRequest, fleet: Fleet) -> BoolColumn:
@@ -120,20 +112,20 @@ def _affinity(request: PlacementRequest, fleet: Fleet) -> BoolColumn:
     for term in request.affinity:
         if term.is_soft:
             continue
-        places = places_of(term, request.project, fleet)
-        if not places and term.matches(dict(request.labels)):
-            continue  # the first of a group that wants to be together may be anywhere
-        kept &= _column(fleet, (fleet.topology(row, term.topology) in places for row in range(len(fleet.hosts))))
+        near = places_of(term, request.project, fleet)
+        if not near.any() and term.matches(dict(request.labels)):
+            # The first of a group that wants to be together may be anywhere where the others can follow.
+            where = fleet.attribute(term.topology)
+            near = ~where.is_any_of(_nowhere(where))
+        kept &= near
     return kept
 
 
 def _anti_affinity(request: PlacementRequest, fleet: Fleet) -> BoolColumn:
     kept = _all(fleet)
     for term in request.anti_affinity:
-        if term.is_soft:
-            continue
-        places = places_of(term, request.project, fleet) - {""}
-        kept &= _column(fleet, (fleet.topology(row, term.topology) not in places for row in range(len(fleet.hosts))))
+        if not term.is_soft:
+            kept &= ~places_of(term, request.project, fleet)
     return kept
 
 

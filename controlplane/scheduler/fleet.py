@@ -1,12 +1,16 @@
 """The fleet as columns: one row a host, so that one pass over ten thousand hosts is vector arithmetic.
 
-Built once from a view and then kept true by the store's changes; `copy()` gives a plan its own to write into.
+Built once from a view and then kept true by the store's changes. What is asked by name (zones, labels, platforms) is kept as a
+column of numbers, what only some instances have (ports, labels, a template) as a table of those that have it: no filter or score
+visits every host in Python.
+
 Invariant: used amounts are the sums over the instances that are placed here and not gone, which includes those that are being
 deleted: resources are free only when the agent has said that the container is gone.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +21,10 @@ from controlplane.scheduler.request import port_key
 
 IntColumn = npt.NDArray[np.int64]
 BoolColumn = npt.NDArray[np.bool_]
+
+K = TypeVar("K")
+U = TypeVar("U")
+V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +59,24 @@ def placed_of(instance: Instance) -> Placed | None:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """A text of each host as a number: equal texts have equal numbers. None is "has none"."""
+
+    codes: IntColumn
+    values: Mapping[str | None, int]
+
+    def equals(self, value: str) -> BoolColumn:
+        """The hosts that have this value."""
+        return self.codes == self.values.get(value, -1)
+
+    def is_any_of(self, codes: Iterable[int]) -> BoolColumn:
+        """The hosts that have one of these numbers."""
+        is_wanted = np.zeros(len(self.values), np.bool_)
+        is_wanted[list(codes)] = True
+        return is_wanted[self.codes]
+
+
 class Fleet:
     """Hosts in order of name, with what their instances take."""
 
@@ -66,6 +92,7 @@ class Fleet:
         """Build every column anew; happens when hosts come or go, which is rare."""
         self.hosts: list[Host] = sorted(hosts.values(), key=lambda host: host.id)
         self.row: dict[str, int] = {host.uid: row for row, host in enumerate(self.hosts)}
+        self.row_by_id: dict[str, int] = {host.id: row for row, host in enumerate(self.hosts)}
         size = len(self.hosts)
         self.cpu_total: IntColumn = np.zeros(size, np.int64)
         self.memory_total: IntColumn = np.zeros(size, np.int64)
@@ -75,7 +102,10 @@ class Fleet:
         self.cpu_used: IntColumn = np.zeros(size, np.int64)
         self.memory_used: IntColumn = np.zeros(size, np.int64)
         self.instances: IntColumn = np.zeros(size, np.int64)
-        self.members: list[dict[str, Placed]] = [{} for _ in range(size)]
+        self._by_template: dict[tuple[str, str], dict[int, int]] = {}  # (project, template) -> row -> how many
+        self._by_port: dict[tuple[str, int], dict[str, Placed]] = {}
+        self._by_label: dict[tuple[str, str, str], dict[str, Placed]] = {}  # (project, key, value)
+        self._attributes: dict[str, Attribute] = {}
         for row, host in enumerate(self.hosts):
             self._set_row(row, host)
         for placed in self._placed.values():
@@ -89,22 +119,43 @@ class Fleet:
         self.is_enabled[row] = host.admin_state is HostAdminState.ENABLED
         self.is_healthy[row] = not host.conditions
 
-    def _add(self, placed: Placed, sign: int = 1) -> None:
+    def _add(self, placed: Placed) -> None:
+        for item in placed.labels.items():
+            self._by_label.setdefault((placed.project, *item), {})[placed.uid] = placed
         row = self.row.get(placed.host_uid)
         if row is None:
             return
-        self.cpu_used[row] += sign * placed.cpu_millis
-        self.memory_used[row] += sign * placed.memory_bytes
-        self.instances[row] += sign
-        if sign > 0:
-            self.members[row][placed.uid] = placed
-        else:
-            self.members[row].pop(placed.uid, None)
+        self.cpu_used[row] += placed.cpu_millis
+        self.memory_used[row] += placed.memory_bytes
+        self.instances[row] += 1
+        rows = self._by_template.setdefault((placed.project, placed.template_uid), {})
+        rows[row] = rows.get(row, 0) + 1
+        for protocol, port, _ in placed.ports:
+            self._by_port.setdefault((protocol, port), {})[placed.uid] = placed
+
+    def _take(self, placed: Placed) -> None:
+        for item in placed.labels.items():
+            _drop(self._by_label, (placed.project, *item), placed.uid)
+        row = self.row.get(placed.host_uid)
+        if row is None:
+            return
+        self.cpu_used[row] -= placed.cpu_millis
+        self.memory_used[row] -= placed.memory_bytes
+        self.instances[row] -= 1
+        key = (placed.project, placed.template_uid)
+        self._by_template[key][row] -= 1
+        if not self._by_template[key][row]:
+            _drop(self._by_template, key, row)
+        for protocol, port in {(protocol, port) for protocol, port, _ in placed.ports}:
+            _drop(self._by_port, (protocol, port), placed.uid)
 
     def update_host(self, before: Host | None, after: Host | None) -> None:
         """A host came, changed or went."""
         if before is not None and after is not None and before.id == after.id and after.uid in self.row:
-            self._set_row(self.row[after.uid], after)
+            row = self.row[after.uid]
+            if _words_of(self.hosts[row]) != _words_of(after):
+                self._attributes.clear()
+            self._set_row(row, after)
             return
         hosts = {host.uid: host for host in self.hosts}
         if before is not None:
@@ -116,9 +167,7 @@ class Fleet:
     def update_instance(self, before: Instance | None, after: Instance | None) -> None:
         """An instance came, changed or went."""
         if before is not None:
-            old = self._placed.pop(before.uid, None)
-            if old is not None:
-                self._add(old, -1)
+            self.remove(before.uid)
         if after is not None:
             new = placed_of(after)
             if new is not None:
@@ -126,31 +175,85 @@ class Fleet:
 
     def place(self, placed: Placed) -> None:
         """Count one more instance."""
+        self.remove(placed.uid)
         self._placed[placed.uid] = placed
         self._add(placed)
 
-    def all_placed(self) -> Iterable[Placed]:
-        """Every placed instance."""
-        return self._placed.values()
+    def remove(self, uid: str) -> None:
+        """Count an instance no longer; nothing happens when it was not counted."""
+        placed = self._placed.pop(uid, None)
+        if placed is not None:
+            self._take(placed)
 
-    def topology(self, row: int, name: str) -> str:
-        """Which place of the kind `name` the host is in; empty: none."""
-        host = self.hosts[row]
-        if name == "host":
-            return host.uid
-        if name == "zone":
-            return host.zone
-        return host.labels.get(name, "")
+    def holds(self, host_uid: str, placed: Collection[Placed]) -> bool:
+        """Whether these, and no others, are counted on the host."""
+        row = self.row.get(host_uid)
+        if row is None or len(placed) != self.instances[row]:
+            return False
+        return all(self._placed.get(one.uid) == one for one in placed)
 
-    def copy(self) -> "Fleet":
-        """One that can be written to without changing this one."""
-        other = Fleet.__new__(Fleet)
-        other._placed = dict(self._placed)
-        other.hosts = list(self.hosts)
-        other.row = dict(self.row)
-        for column in ("cpu_total", "memory_total", "is_up", "is_enabled", "is_healthy"):
-            setattr(other, column, getattr(self, column))
-        for column in ("cpu_used", "memory_used", "instances"):
-            setattr(other, column, getattr(self, column).copy())
-        other.members = [dict(members) for members in self.members]
-        return other
+    def with_port(self, protocol: str, port: int) -> Iterable[Placed]:
+        """The instances that have this port of their hosts, on whatever address."""
+        return self._by_port.get((protocol, port), {}).values()
+
+    def with_labels(self, project: str, labels: Collection[tuple[str, str]]) -> list[Placed]:
+        """The project's instances that have all these labels."""
+        if not labels:
+            return [placed for placed in self._placed.values() if placed.project == project]
+        tables = [self._by_label.get((project, key, value), {}) for key, value in labels]
+        rarest = min(tables, key=len)
+        return [placed for uid, placed in rarest.items() if all(uid in table for table in tables)]
+
+    def count_of_template(self, project: str, template_uid: str) -> IntColumn:
+        """How many instances of the template each host has."""
+        rows = self._by_template.get((project, template_uid), {})
+        column = np.zeros(len(self.hosts), np.int64)
+        column[list(rows)] = list(rows.values())
+        return column
+
+    def attribute(self, name: str) -> Attribute:
+        """A kind of place: `host`, `zone`, or the name of a host label."""
+        match name:
+            case "host":
+                return self._attribute("host", lambda host: host.uid)
+            case "zone":
+                return self._attribute("zone", lambda host: host.zone)
+        return self.label(name)
+
+    def label(self, name: str) -> Attribute:
+        """A host label."""
+        return self._attribute(f"label {name}", lambda host: host.labels.get(name))
+
+    def platform(self) -> Attribute:
+        """Platforms without their variant: linux/arm64/v8 runs wherever linux/arm64 does."""
+        return self._attribute("platform", lambda host: bare_platform(host.facts.platform))
+
+    def has_bridge(self, name: str) -> BoolColumn:
+        """The hosts that have a bridge of that name."""
+        return self._attribute(f"bridge {name}", lambda h: "yes" if name in h.facts.bridges else None).equals("yes")
+
+    def _attribute(self, key: str, read: Callable[[Host], str | None]) -> Attribute:
+        found = self._attributes.get(key)
+        if found is None:
+            values: dict[str | None, int] = {None: 0}
+            codes = [values.setdefault(read(host), len(values)) for host in self.hosts]
+            found = self._attributes[key] = Attribute(np.array(codes, np.int64), values)
+        return found
+
+
+def bare_platform(platform: str) -> str:
+    """Without the variant."""
+    return "/".join(platform.split("/")[:2])
+
+
+def _words_of(host: Host) -> tuple[object, ...]:
+    """What attributes are made of."""
+    return (host.zone, host.labels, host.facts.platform, host.facts.bridges)
+
+
+def _drop(table: dict[K, dict[U, V]], key: K, inner: U) -> None:
+    """Remove an entry of a table of tables, and the inner table with its last one."""
+    entries = table[key]
+    del entries[inner]
+    if not entries:
+        del table[key]

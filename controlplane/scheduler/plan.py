@@ -1,8 +1,8 @@
 """Places pending instances on hosts. Values in, values out: no clock, no chance, no I/O.
 
 Invariants: no host is given more than it has, no host port twice; an instance's result does not depend on the order in which the
-hosts are stored; equal requests are placed in one go, with filters run once for each group and again only where a placement of the
-same group could have changed their answer.
+hosts are stored, nor on whether the plan is carried out at once or in parts: those that were pending first are placed first. What
+filters say of equal requests is asked once, and again only where a placement of the same plan could have changed the answer.
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,34 +42,34 @@ Decision = Assign | Unplaceable
 
 
 def plan(pending: Sequence[tuple[str, PlacementRequest]], fleet: Fleet, now: datetime) -> list[Decision]:
-    """One decision for each (instance uid, request), in order. `fleet` is not changed."""
-    fleet = fleet.copy()
-    decisions: dict[str, Decision] = {}
-    groups: dict[PlacementRequest, list[str]] = {}
-    for uid, request in pending:
-        groups.setdefault(request, []).append(uid)
-    for request, uids in groups.items():
-        for decision in _place_group(request, uids, fleet, now):
-            decisions[decision.instance_uid] = decision
-    return [decisions[uid] for uid, _ in pending]
+    """One decision for each (instance uid, request), in order. `fleet` is as it was afterwards."""
+    static: dict[PlacementRequest, Mapping[str, BoolColumn]] = {}
+    decisions: list[Decision] = []
+    try:
+        for uid, request in pending:
+            if request not in static:
+                static[request] = {f.name: f.keeps(request, fleet) for f in FILTERS if not f.depends_on_members}
+            decision = _place(uid, request, static[request], fleet, now)
+            decisions.append(decision)
+            if isinstance(decision, Assign):
+                fleet.place(_placed(uid, request, decision.host_uid))
+    finally:
+        for decision in decisions:
+            fleet.remove(decision.instance_uid)
+    return decisions
 
 
-def _place_group(request: PlacementRequest, uids: Sequence[str], fleet: Fleet, now: datetime) -> list[Decision]:
-    found: list[Decision] = []
-    static = {f.name: f.keeps(request, fleet) for f in FILTERS if not f.depends_on_members}
-    for uid in uids:
-        kept, results = _filter(request, fleet, static)
-        if not kept.any():
-            summary = _refusal(len(fleet.hosts), results)
-            why = PlacementExplanation("", summary, len(fleet.hosts), tuple(results), (), now)
-            found.append(Unplaceable(uid, why))
-            continue
-        values = np.where(kept, scores.score(request, fleet), -np.inf)
-        row = int(np.argmax(values))
-        host = fleet.hosts[row]
-        found.append(Assign(uid, host.uid, host.id, _choice(request, fleet, row, values, results, now)))
-        fleet.place(_placed(uid, request, host.uid))
-    return found
+def _place(
+    uid: str, request: PlacementRequest, static: Mapping[str, BoolColumn], fleet: Fleet, now: datetime
+) -> Decision:
+    kept, results = _filter(request, fleet, static)
+    if not kept.any():
+        summary = _refusal(len(fleet.hosts), results)
+        return Unplaceable(uid, PlacementExplanation("", summary, len(fleet.hosts), tuple(results), (), now))
+    values = np.where(kept, scores.score(request, fleet), -np.inf)
+    row = int(np.argmax(values))
+    host = fleet.hosts[row]
+    return Assign(uid, host.uid, host.id, _choice(request, fleet, row, values, results, now))
 
 
 def _filter(

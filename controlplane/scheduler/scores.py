@@ -28,25 +28,13 @@ def score(request: PlacementRequest, fleet: Fleet) -> FloatColumn:
     if request.packs:
         scores: FloatColumn = busy
     else:
-        same = np.fromiter(
-            (
-                sum(
-                    1
-                    for placed in members.values()
-                    if placed.template_uid == request.template_uid and placed.project == request.project
-                )
-                for members in fleet.members
-            ),
-            np.float64,
-            len(fleet.hosts),
-        )
+        same = fleet.count_of_template(request.project, request.template_uid)
         scores = -busy - _TEMPLATE_WEIGHT * same
     for terms, sign in ((request.affinity, 1.0), (request.anti_affinity, -1.0)):
         for term in terms:
             if term.is_soft:
-                places = places_of(term, request.project, fleet) - {""}
-                near = [fleet.topology(row, term.topology) in places for row in range(len(fleet.hosts))]
-                scores = scores + sign * _WISH_WEIGHT * np.array(near, np.float64)
+                near = places_of(term, request.project, fleet)
+                scores = scores + sign * _WISH_WEIGHT * near.astype(np.float64)
     return scores
 
 

@@ -11,7 +11,7 @@ from controlplane.domain.containers import ContainerDefaults, HealthCheck
 from controlplane.domain.instances import InstanceSpec
 from controlplane.domain.kinds import INSTANCE, OPERATION, PROJECT, TEMPLATE
 from controlplane.domain.names import check_id, check_labels
-from controlplane.domain.operations import Operation, OperationError, OperationState
+from controlplane.domain.operations import HostProgress, Operation, OperationError, OperationState
 from controlplane.domain.templates import Template, TemplateSource, TemplateState, TemplateStatus
 from controlplane.history import record_event
 from controlplane.services import lookup
@@ -119,7 +119,14 @@ class TemplateService:
         return found.value
 
     async def progress(
-        self, operation: Operation, phase: str, percent: int, done_bytes: int, total_bytes: int, log: str = ""
+        self,
+        operation: Operation,
+        phase: str,
+        percent: int,
+        done_bytes: int,
+        total_bytes: int,
+        log: str = "",
+        hosts: Mapping[str, HostProgress] | None = None,
     ) -> None:
         """Say how far an operation is; percent never falls and stays below 100."""
 
@@ -137,6 +144,7 @@ class TemplateService:
                     done_bytes=done_bytes,
                     total_bytes=total_bytes,
                     log=(known.log + log)[-LARGEST_LOG:],
+                    hosts={**known.hosts, **(hosts or {})},
                 ),
             )
 

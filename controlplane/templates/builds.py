@@ -1,6 +1,7 @@
 """Has a host build an image or snapshot an instance, and push the result to the template's own repository."""
 
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 
 from controlplane.dispatch.tasks import BuildTask, HostTasks, SnapshotTask, TaskReport
 from controlplane.domain.hosts import Host, HostAdminState, HostLinkState
@@ -20,7 +21,7 @@ BUILD_SECONDS = 1800.0
 DEFAULT_MEMORY_BYTES = 1 << 30
 DEFAULT_CPU_MILLIS = 1000
 
-OnReport = Callable[[TaskReport], None]
+OnReport = Callable[[str, TaskReport], None]  # hosts/{host}, what it says
 
 
 class Builder:
@@ -67,7 +68,7 @@ class Builder:
                 BUILD_SECONDS,
                 bases,
             )
-            await self._tasks.run(host.uid, task, on_report, context)
+            await self._tasks.run(host.uid, task, partial(on_report, host.name), context)
         finally:
             if context is not None:
                 context.close()
@@ -83,8 +84,9 @@ class Builder:
         if not instance.host_uid or not instance.observed.container_id:
             raise NotReady(f"{instance.name} has no container", reason="NO_CONTAINER")
         task = SnapshotTask(instance.uid, template.repository, TAG, source.no_pause)
-        await self._tasks.run(instance.host_uid, task, on_report)
-        return await self._importer.pushed(template.repository, TAG, f"hosts/{instance.host}", is_snapshot=True)
+        host_name = f"hosts/{instance.host}"
+        await self._tasks.run(instance.host_uid, task, partial(on_report, host_name))
+        return await self._importer.pushed(template.repository, TAG, host_name, is_snapshot=True)
 
     def _bases(self, project_id: str, text: str, source: DockerfileSource) -> dict[str, str]:
         """FROM references that are templates of the project: to the digest-pinned image."""

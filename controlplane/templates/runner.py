@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from controlplane.dispatch.tasks import TaskReport
 from controlplane.domain.hosts import HostLinkState
 from controlplane.domain.kinds import HOST, OPERATION, TEMPLATE
-from controlplane.domain.operations import Operation, OperationState, failure_error
+from controlplane.domain.operations import HostProgress, Operation, OperationState, failure_error
 from controlplane.domain.templates import Template, TemplateState
 from controlplane.images.model import Progress
 from controlplane.services.templates import MadeImage, TemplateService
@@ -213,6 +213,7 @@ class _Teller:
         self._operation = operation
         self._phase, self._percent, self._done, self._total = "waiting", 0, 0, 0
         self._log = ""
+        self._hosts: dict[str, HostProgress] = {}
         self._is_new = False
 
     def progress(self, progress: Progress) -> None:
@@ -220,9 +221,10 @@ class _Teller:
         share = progress.done_bytes / progress.total_bytes if progress.total_bytes else 0.0
         self._set(progress.phase, share, progress.done_bytes, progress.total_bytes)
 
-    def report(self, report: TaskReport) -> None:
+    def report(self, host: str, report: TaskReport) -> None:
         """From a host."""
         self._log += report.log
+        self._hosts[host] = HostProgress(report.phase, 100 if report.done and report.error is None else report.percent)
         self._set(report.phase or self._phase, report.percent / 100, report.done_bytes, report.total_bytes)
 
     def _set(self, phase: str, share: float, done: int, total: int) -> None:
@@ -243,7 +245,7 @@ class _Teller:
             if self._is_new:
                 self._is_new = False
                 await self._templates.progress(
-                    self._operation, self._phase, self._percent, self._done, self._total, self.take_log()
+                    self._operation, self._phase, self._percent, self._done, self._total, self.take_log(), self._hosts
                 )
 
 
