@@ -122,8 +122,9 @@ class Session:
         try:
             stub: Any = agent_pb2_grpc.AgentServiceStub(channel)
             call = stub.Session()
-            await call.write(agent_pb2.SessionRequest(hello=await self._hello()))
+            hello = agent_pb2.SessionRequest(hello=await self._hello())
             async with asyncio.timeout(_WELCOME_SECONDS):
+                await call.write(hello)
                 first = await call.read()
             if first is _EOF:
                 raise await _ending(call)
@@ -133,6 +134,12 @@ class Session:
             async with TaskOwner("session", on_failure=lambda *_: call.cancel()) as tasks:
                 tasks.spawn(self._send(call), name="session sender")
                 await self._receive(call)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # Not we, but the call was cancelled, which gRPC tells its reader in the same way.
+            raise Unavailable("the sender of the session failed", reason="SESSION_LOST") from None
         except grpc.aio.AioRpcError as exc:
             raise error_from_rpc(exc) from exc
         except asyncio.InvalidStateError:
