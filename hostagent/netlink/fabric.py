@@ -168,7 +168,7 @@ class LinuxFabric:
                 raise NotFound(f"network {network_id} is not on this host", reason="NETWORK_NOT_READY")
             after = {mac: peer for mac, peer in before.items() if mac not in set(removed_macs)}
             after |= {peer.mac: peer for peer in upsert}
-            await self._run(network.change_peers, self._site, network_id, before.values(), after.values())
+            await self._run(network.change_peers, self._site, network_id, before, after)
             self._peers[network_id] = after
 
     async def remove_network(self, network_id: NetworkId) -> None:

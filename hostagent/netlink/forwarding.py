@@ -63,3 +63,18 @@ def difference(index: int, have: Table, want: Table) -> list[Message]:
         if have.neighbours.get(address) != mac:
             messages.append(neighbour_add(index, address, mac))
     return list(dict.fromkeys(messages))
+
+
+def change(index: int, before: Mapping[str, Peer], after: Mapping[str, Peer]) -> list[Message]:
+    """Messages for the peers (by MAC) that differ between two sets; those that do not cost next to nothing."""
+    changed = {mac for mac in before.keys() | after.keys() if before.get(mac) != after.get(mac)}
+    have = wanted(peer for mac, peer in before.items() if mac in changed)
+    want = wanted(peer for mac, peer in after.items() if mac in changed)
+    hosts = {(peer.host_address, peer.host_port) for mac, peer in after.items() if mac not in changed}
+    kept = {(FLOOD_MAC, str(ipaddress.ip_address(host)), port) for host, port in hosts}
+    have_remote, want_remote = have.forwarding.remote - kept, want.forwarding.remote - kept
+    return difference(
+        index,
+        Table(Forwarding(have_remote, have.forwarding.on_bridge), have.neighbours),
+        Table(Forwarding(want_remote, want.forwarding.on_bridge), want.neighbours),
+    )

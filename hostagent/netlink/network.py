@@ -8,7 +8,7 @@ namespace, on the underlay. `ensure` changes only what differs, and is the repai
 import errno
 import ipaddress
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from hostagent.domain import NetworkAssignment, Peer
 from hostagent.netlink import forwarding, guard, links, names, namespaces
@@ -148,8 +148,8 @@ def read_table(site: Site, space: Namespace, index: int) -> forwarding.Table:
     return forwarding.Table(known, links.list_neighbours(space.rtnl, index))
 
 
-def change_peers(site: Site, network_id: NetworkId, before: Iterable[Peer], after: Iterable[Peer]) -> None:
-    """Program the difference between two sets of peers, without reading the kernel's tables.
+def change_peers(site: Site, network_id: NetworkId, before: Mapping[str, Peer], after: Mapping[str, Peer]) -> None:
+    """Program the difference between two sets of peers by MAC, without reading the kernel's tables.
 
     Raises: NotFound: the network is not on this host.
     """
@@ -157,8 +157,7 @@ def change_peers(site: Site, network_id: NetworkId, before: Iterable[Peer], afte
         vxlan = links.find_link(space.rtnl, names.vxlan(network_id))
         if vxlan is None:
             raise NotReady(f"network {network_id} has no VXLAN link; it must be repaired first")
-        messages = forwarding.difference(vxlan.index, forwarding.wanted(before), forwarding.wanted(after))
-        space.rtnl.run(messages)
+        space.rtnl.run(forwarding.change(vxlan.index, before, after))
 
 
 def remove(site: Site, network_id: NetworkId) -> None:
