@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from hostagent.domain import ContainerObservation, ContainerPhase, ContainerSpec, InstanceAssignment
 from hostagent.executor.host_state import GENERATION_LABEL, INSTANCE_LABEL, NONCE_LABEL, HostState, NamespaceState
+from hostagent.executor.leftovers import kill_leftovers
 from hostagent.executor.ports import Engine, Fabric, RuntimeKeys
 from hostagent.files import HostsLine, InstanceFiles, render
 from hostagent.journal.journal import Journal
@@ -256,6 +257,9 @@ class Executor:
         except NotFound:
             self._state.drop(instance_id, container_id)
             raise
+        except NotReady:
+            await self._clear_namespace(instance_id, container_id)
+            raise
         known = self._state.containers.get(instance_id, {}).get(container_id)
         if (
             known is not None
@@ -294,6 +298,9 @@ class Executor:
     async def remove_container(self, instance_id: InstanceId, container_id: ContainerId) -> None:
         """Remove a container and its runtime key."""
         await self._engine.remove(container_id, force=True)
+        if instance_id in self._state.suspects:
+            await self._clear_namespace(instance_id, container_id)
+            self._state.suspects.discard(instance_id)
         self._keys.withdraw(container_id)
         self._state.keys.discard(container_id)
         self._state.drop(instance_id, container_id)
@@ -318,6 +325,15 @@ class Executor:
         else:
             self._state.put(found)
         return found
+
+    async def _clear_namespace(self, instance_id: InstanceId, container_id: ContainerId) -> None:
+        """Kill what runs in the namespace, once the engine has confirmed that the container does not."""
+        namespace = self._state.namespaces.get(instance_id)
+        if namespace is None or namespace.path is None:
+            return
+        found = await self._engine.inspect(container_id)
+        if found is None or found.phase in (ContainerPhase.CREATED, ContainerPhase.EXITED, ContainerPhase.DEAD):
+            await asyncio.to_thread(kill_leftovers, namespace.path)
 
     async def _look_unless_ended(self, instance_id: InstanceId, container_id: ContainerId) -> None:
         known = self._state.containers.get(instance_id, {}).get(container_id)

@@ -40,6 +40,7 @@ class HostState:
     foreign: dict[ContainerId, ContainerObservation] = field(default_factory=dict)
     namespaces: dict[InstanceId, NamespaceState] = field(default_factory=dict)
     lost_namespaces: set[InstanceId] = field(default_factory=set)  # the process runs in one that we cannot reach
+    suspects: set[InstanceId] = field(default_factory=set)  # may have a process that the engine forgot (leftovers.py)
     ports: dict[InstanceId, tuple[PublishedPort, ...]] = field(default_factory=dict)
     networks: dict[NetworkId, NetworkAssignment] = field(default_factory=dict)  # as last set up
     images: set[str] = field(default_factory=set)
@@ -63,7 +64,9 @@ class HostState:
         """Take over a full listing. Returns the instances whose containers are not as known before."""
         before, self.containers, self.foreign = self.containers, {}, {}
         for container in listing.values():
-            self.put(container)
+            instance_id = self.put(container)
+            if instance_id is not None and container.phase not in (ContainerPhase.RUNNING, ContainerPhase.PAUSED):
+                self.suspects.add(instance_id)
         return {i for i in before.keys() | self.containers.keys() if before.get(i) != self.containers.get(i)}
 
     def put(self, container: ContainerObservation) -> InstanceId | None:
