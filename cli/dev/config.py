@@ -59,7 +59,8 @@ class FleetConfig:
         subnet: the underlay, IPv4, at most 64 - /26 or larger. The machine is its first address, host N its 10+Nth.
         directory: everything of the fleet; removed by `down`. On a file system that overlayfs can write to.
         hosts: how many, 1 to 60.
-        loopback_port: port of the API on 127.0.0.1 and on the machine's leg; agents and registry have the next two.
+        loopback_port: port of the API on 127.0.0.1 and on the machine's leg; agents and the two
+            registries have the next three.
         egress: let the hosts out through the machine (IP forwarding and one masquerade table, both undone by `down`).
         zones: host N gets the zone N, round and round.
         labels: labels of every host.
@@ -142,6 +143,11 @@ class FleetConfig:
     def registry_address(self) -> str:
         """host:port of the platform's registry."""
         return f"{self.machine_address}:{self.loopback_port + 2}"
+
+    @property
+    def sample_registry_address(self) -> str:
+        """host:port of a plain registry that stands for any registry of a user's."""
+        return f"{self.machine_address}:{self.loopback_port + 3}"
 
     @property
     def controlplane_folder(self) -> Path:

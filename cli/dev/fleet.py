@@ -16,7 +16,7 @@ from pathlib import Path
 
 from moorage.errors import AlreadyExists, DeadlineExceeded, Forbidden, NotFound, NotReady, NotSupported
 
-from . import cgroups, machine, processes, programs, removal, state, underlay
+from . import cgroups, machine, processes, programs, removal, sample_registry, state, underlay
 from .config import FleetConfig, HostPlan
 from .host import Host
 from .processes import Process
@@ -97,6 +97,7 @@ class Fleet:
                     keeper = await self._ensure_underlay(current, lock)
                 await _all(self._ensure_host(current, host, keeper, lock) for host in self.config.all_hosts())
                 if self._programs is not None:
+                    await sample_registry.ensure(self.config, current, lock)
                     access = await self._ensure_controlplane(current, lock, self._programs)
                     await self._ensure_agents(current, access, lock, self._programs)
 

@@ -241,7 +241,12 @@ def _write_etc(config: FleetConfig, host: HostPlan) -> None:
     settings = host.etc / "docker/daemon.json"
     if not settings.exists():
         runtimes = {"moorage": {"path": str(host.runtime_path)}}
-        content = {"live-restore": True, "runtimes": runtimes, **config.engine_settings}
+        content = {
+            "live-restore": True,
+            "runtimes": runtimes,
+            "insecure-registries": [config.sample_registry_address],
+            **config.engine_settings,
+        }
         settings.write_text(json.dumps(content, indent=2) + "\n")
 
 
