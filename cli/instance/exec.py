@@ -38,6 +38,10 @@ def exec_(
     """Run a command in a running instance, and exit as it does."""
     if tty and interactive and not sys.stdin.isatty():
         raise click.UsageError("the input is not a terminal; leave out -t")
+    if command[0] == "--":  # people who know kubectl write it
+        command = command[1:]
+    if not command:
+        raise click.UsageError("name the command to run")
     start = streams_pb2.ExecStart(
         name=session.name_in_project("instances", name),
         command=command,
