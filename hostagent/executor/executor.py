@@ -17,7 +17,7 @@ from hostagent.files import HostsLine, InstanceFiles, render
 from hostagent.journal.journal import Journal
 from hostagent.journal.state import LocalState, PulledImage, RunStage
 from moorage.clock import Clock
-from moorage.errors import InvalidSpec, NotFound, NotReady
+from moorage.errors import InvalidSpec, NotFound, NotReady, Unavailable
 from moorage.ids import ContainerId, InstanceId, NetworkId
 
 log = logging.getLogger(__name__)
@@ -257,9 +257,12 @@ class Executor:
         except NotFound:
             self._state.drop(instance_id, container_id)
             raise
-        except NotReady:
-            await self._clear_namespace(instance_id, container_id)
-            raise
+        except NotReady as exc:
+            if not await self._clear_namespace(instance_id, container_id):
+                raise
+            raise Unavailable(
+                "a process that the engine had forgotten was ended; the start is tried again", reason="LEFTOVER_PROCESS"
+            ) from exc
         known = self._state.containers.get(instance_id, {}).get(container_id)
         if (
             known is not None
@@ -326,14 +329,17 @@ class Executor:
             self._state.put(found)
         return found
 
-    async def _clear_namespace(self, instance_id: InstanceId, container_id: ContainerId) -> None:
-        """Kill what runs in the namespace, once the engine has confirmed that the container does not."""
+    async def _clear_namespace(self, instance_id: InstanceId, container_id: ContainerId) -> bool:
+        """Kill what runs in the namespace, once the engine has confirmed that the container does not; whether there was
+        something.
+        """
         namespace = self._state.namespaces.get(instance_id)
         if namespace is None or namespace.path is None:
-            return
+            return False
         found = await self._engine.inspect(container_id)
-        if found is None or found.phase in (ContainerPhase.CREATED, ContainerPhase.EXITED, ContainerPhase.DEAD):
-            await asyncio.to_thread(kill_leftovers, namespace.path)
+        if found is not None and found.phase in (ContainerPhase.RUNNING, ContainerPhase.PAUSED):
+            return False
+        return bool(await asyncio.to_thread(kill_leftovers, namespace.path))
 
     async def _look_unless_ended(self, instance_id: InstanceId, container_id: ContainerId) -> None:
         known = self._state.containers.get(instance_id, {}).get(container_id)

@@ -92,6 +92,8 @@ def ensure(
                 site, space, instance_id, nic, networks[nic.network_id], have.get(nic.name), 2 + number if fresh else 0
             )
         _configure(space, nics, fresh=fresh)
+        for nic in nics:
+            _await_ready(site, space, names.member(instance_id, nic.name), nic, networks[nic.network_id])
     return path
 
 
@@ -208,6 +210,17 @@ def _ensure_port(
             links.link_set(index=port.index, up=True),
         ]
     )
+
+
+def _await_ready(site: Site, space: Namespace, host_end: str, nic: NicAssignment, network: NetworkAssignment) -> None:
+    """Network before process: the first packet must pass. A shared bridge may take its time (STP): not waited for."""
+    links.wait_ready(space.rtnl, nic.name)
+    if network.kind is NetworkKind.SHARED:
+        with Rtnl() as rtnl:
+            links.wait_ready(rtnl, host_end)
+        return
+    with site.open_network(network.network_id) as other:
+        links.wait_ready(other.rtnl, host_end, as_port=True)
 
 
 # Addresses and routes -----------------------------------------------------------------------------------------------

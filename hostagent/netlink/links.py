@@ -9,6 +9,7 @@ import errno
 import ipaddress
 import socket
 import struct
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -36,7 +37,10 @@ _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER = 1, 3, 4, 5, 1
 _IFLA_PROTINFO, _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_STATS64 = 12, 18, 20, 23
 _IFLA_GROUP, _DOOMED = 27, 0x6D6F6F72
 _IFLA_AF_SPEC, _IFLA_NET_NS_FD, _IFLA_LINK_NETNSID = 26, 28, 37
-_IFLA_INFO_KIND, _IFLA_INFO_DATA = 1, 2
+_IFLA_INFO_KIND, _IFLA_INFO_DATA, _IFLA_INFO_SLAVE_DATA = 1, 2, 5
+_IFLA_OPERSTATE, _OPERSTATE_UP = 16, b"\x06"
+_PORT_STATE, _PORT_STATE_FORWARDING = 1, b"\x03"
+_READY_SECONDS = 1.0
 _IFLA_INET6_ADDR_GEN_MODE = 8
 _IFF_UP = 1
 _PORT_MODE, _PORT_LEARNING = 4, 8  # IFLA_BRPORT_*
@@ -183,6 +187,8 @@ class LinkInfo:
     other_namespace: bool  # its lower end (veth peer, VXLAN socket) is in another namespace
     data: dict[int, bytes] = field(default_factory=dict)
     stats: bytes = b""
+    is_operational: bool = False  # up, with a carrier that the kernel has acted upon
+    is_forwarding: bool = False  # as a port of a bridge
 
     def is_vxlan(self, vni: int, local: Address, port: int) -> bool:
         """Whether it is this VXLAN link, its socket outside."""
@@ -209,6 +215,8 @@ def _parse_link(payload: bytes) -> LinkInfo:
         other_namespace=_IFLA_LINK_NETNSID in found,
         data=attributes(info.get(_IFLA_INFO_DATA, b"")),
         stats=found.get(_IFLA_STATS64, b""),
+        is_operational=found.get(_IFLA_OPERSTATE) == _OPERSTATE_UP,
+        is_forwarding=attributes(info.get(_IFLA_INFO_SLAVE_DATA, b"")).get(_PORT_STATE) == _PORT_STATE_FORWARDING,
     )
 
 
@@ -221,6 +229,23 @@ def find_link(rtnl: Rtnl, name: str) -> LinkInfo | None:
     """One link by name."""
     answer = rtnl.get(_RTM_GETLINK, _ifinfo() + text(_IFLA_IFNAME, name))
     return None if answer is None else _parse_link(answer)
+
+
+def wait_ready(rtnl: Rtnl, name: str, *, as_port: bool = False) -> None:
+    """Block until a link that was just set up can carry packets, at most a second.
+
+    The kernel acts on a veth's carrier a moment after both ends are up, in a thread of its own. Until then the first packets are
+    dropped (the next ARP request goes out a second later), a bridge's port does not forward, and IPv6 addresses cannot be bound.
+    On kernels from 6.8 on, asking for the link makes it happen.
+    """
+    deadline = time.monotonic() + _READY_SECONDS
+    while True:
+        link = find_link(rtnl, name)
+        if link is None or (link.is_operational and (link.is_forwarding or not as_port)):
+            return
+        if time.monotonic() > deadline:
+            return
+        time.sleep(0.001)
 
 
 # Addresses and routes -----------------------------------------------------------------------------------------------

@@ -81,6 +81,8 @@ def _ensure_pair(site: Site, space: Namespace, record: NetworkRecord) -> None:
             space.sysctl({f"ipv6/conf/{inner_name}/disable_ipv6": "0"})
             host.run([links.link_set(index=outer.index, up=True)])
             space.rtnl.run([links.link_set(index=inner.index, mtu=record.mtu, up=True)])
+            links.wait_ready(host, outer_name)
+            links.wait_ready(space.rtnl, inner_name)
         outer_messages = _addresses(host, outer.index, [f"{transit.outer4}/31", f"{transit.outer6}/127"])
         inner_messages = _addresses(space.rtnl, inner.index, [f"{transit.inner4}/31", f"{transit.inner6}/127"])
         # forwarding asks for a neighbour from a link-local address only; the ends have none, and know each other anyway

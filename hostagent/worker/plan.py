@@ -50,6 +50,7 @@ from hostagent.worker.actions import (
 from moorage.ids import NetworkId
 
 _ALIVE = (ContainerPhase.RUNNING, ContainerPhase.PAUSED)
+START_FAILED = "START_FAILED"  # the engine's word for a start that its runtime could not carry out
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +256,7 @@ def _bring_up(view: InstanceView) -> list[Action]:
 def _begin(view: InstanceView, now: float) -> list[Action]:
     local = view.local
     if local.stage is RunStage.IDLE or _is_outdated(view):
-        return [BeginRun("a run was asked for", is_restart=False)]
+        return _remove_spoilt(view) or [BeginRun("a run was asked for", is_restart=False)]
     is_new_spec = local.generation != view.assignment.generation
     if local.is_final and not is_new_spec:
         return []
@@ -263,7 +264,17 @@ def _begin(view: InstanceView, now: float) -> list[Action]:
         return []
     if view.retry_at is not None and view.retry_at > now:
         return [WaitBackoff(f"restart back-off after {local.failures_in_row} short runs", view.retry_at - now)]
-    return [BeginRun("the process ended and shall run", is_restart=True)]
+    return _remove_spoilt(view) or [BeginRun("the process ended and shall run", is_restart=True)]
+
+
+def _remove_spoilt(view: InstanceView) -> list[Action]:
+    """The end of a container that could not be started and never ran, so that no file is lost with it: a containerd
+    that died in the middle of a start leaves half a task under its id, on which every further start fails.
+    """
+    container = view.container
+    if container is None or container.phase is not ContainerPhase.CREATED or view.local.reason != START_FAILED:
+        return []
+    return [RemoveContainer("it could not be started and never ran", container.container_id)]
 
 
 def may_restart(view: InstanceView) -> bool:
