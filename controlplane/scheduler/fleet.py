@@ -68,13 +68,15 @@ class Attribute:
 
     def equals(self, value: str) -> BoolColumn:
         """The hosts that have this value."""
-        return self.codes == self.values.get(value, -1)
+        found: BoolColumn = self.codes == self.values.get(value, -1)
+        return found
 
     def is_any_of(self, codes: Iterable[int]) -> BoolColumn:
         """The hosts that have one of these numbers."""
         is_wanted = np.zeros(len(self.values), np.bool_)
         is_wanted[list(codes)] = True
-        return is_wanted[self.codes]
+        found: BoolColumn = is_wanted[self.codes]
+        return found
 
 
 class Fleet:
@@ -202,6 +204,8 @@ class Fleet:
             return [placed for placed in self._placed.values() if placed.project == project]
         tables = [self._by_label.get((project, key, value), {}) for key, value in labels]
         rarest = min(tables, key=len)
+        if len(tables) == 1:
+            return list(rarest.values())
         return [placed for uid, placed in rarest.items() if all(uid in table for table in tables)]
 
     def count_of_template(self, project: str, template_uid: str) -> IntColumn:

@@ -1,6 +1,7 @@
 """Wakes up on changes, lets `plan.py` decide, commits. Level-triggered: each pass looks at all that is pending."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 
 from controlplane.domain.hosts import Host
@@ -8,7 +9,7 @@ from controlplane.domain.instances import Instance, InstanceState, Observed
 from controlplane.domain.kinds import HOST, INSTANCE
 from controlplane.history import record_event
 from controlplane.scheduler.explain import bridges_of
-from controlplane.scheduler.fleet import Fleet
+from controlplane.scheduler.fleet import Fleet, placed_of
 from controlplane.scheduler.plan import Assign, Decision, plan, same_but_for_time
 from controlplane.scheduler.request import request_of
 from moorage.clock import Clock
@@ -54,8 +55,7 @@ class Scheduler:
                 matters |= _makes_room(before, after)
             else:
                 self._fleet.update_instance(before, after)
-                is_new = before is None and after is not None and not after.host_uid
-                matters |= is_new or after is None  # gone: its place is free
+                matters |= _matters(before, after)
         return matters
 
     async def schedule_once(self) -> list[Decision]:
@@ -67,19 +67,32 @@ class Scheduler:
         if not pending:
             return []
         decisions = plan([(i.uid, request_of(i, bridges_of(view, i))) for i in pending], self._fleet, self._clock.now())
-        await self._store.update(lambda tx: self._commit(tx, decisions))
+        generations = {i.uid: i.generation for i in pending}
+        await self._store.update(lambda tx: self._commit(tx, decisions, generations))
         return decisions
 
-    def _commit(self, tx: Transaction, decisions: list[Decision]) -> None:
+    def _is_current(self, tx: Transaction, host_uid: str) -> bool:
+        """Whether the host and what it carries are as the columns say, which lag behind the store a little."""
+        hosts = tx.find(HOST, "uid", host_uid)
+        if not hosts or _makes_room(hosts[0].value, self._fleet.hosts[self._fleet.row[host_uid]]):
+            return False
+        carried = (placed_of(i.value) for i in tx.find(INSTANCE, "host", host_uid))
+        return self._fleet.holds(host_uid, [placed for placed in carried if placed is not None])
+
+    def _commit(self, tx: Transaction, decisions: list[Decision], generations: Mapping[str, int]) -> None:
+        is_current: dict[str, bool] = {}
         for decision in decisions:
             found = tx.find(INSTANCE, "uid", decision.instance_uid)
             if not found or found[0].value.host_uid:
                 continue  # deleted, or placed by an earlier pass
             instance: Instance = found[0].value
+            if instance.generation != generations[instance.uid]:
+                continue  # wants something else by now; the next pass knows
             if isinstance(decision, Assign):
-                hosts = tx.find(HOST, "uid", decision.host_uid)
-                if not hosts:
-                    continue  # the host went meanwhile; the next pass knows
+                if decision.host_uid not in is_current:  # asked before the first write to it
+                    is_current[decision.host_uid] = self._is_current(tx, decision.host_uid)
+                if not is_current[decision.host_uid]:
+                    continue  # changed while this was decided: the change is on its way here, and begins another pass
                 tx.put(
                     INSTANCE,
                     replace(
@@ -103,6 +116,15 @@ class Scheduler:
                     project=instance.project,
                     severity="warning",
                 )
+
+
+def _matters(before: Instance | None, after: Instance | None) -> bool:
+    """Whether something pending may fit now that did not before: a wish is new, or what hosts carry has changed."""
+    if after is None:
+        return True
+    if before is None or placed_of(before) != placed_of(after):
+        return True
+    return not after.host_uid and before.generation != after.generation
 
 
 def _makes_room(before: Host | None, after: Host | None) -> bool:

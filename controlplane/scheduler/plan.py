@@ -55,7 +55,8 @@ def plan(pending: Sequence[tuple[str, PlacementRequest]], fleet: Fleet, now: dat
                 fleet.place(_placed(uid, request, decision.host_uid))
     finally:
         for decision in decisions:
-            fleet.remove(decision.instance_uid)
+            if isinstance(decision, Assign):
+                fleet.remove(decision.instance_uid)
     return decisions
 
 
