@@ -204,6 +204,12 @@ def test_status_codes_decide(status: int, error: type[MoorageError]) -> None:
     assert type(error_of(status, "words", {status: lambda text: Exhausted(text)})) is Exhausted
 
 
+def test_a_lost_containerd_counts_as_a_lost_engine() -> None:
+    """Whatever the call made of a 500: it is to be tried again, and no fault of the container."""
+    for words in ("transport is closing: unavailable", "error reading from server: EOF: unavailable"):
+        assert type(error_of(500, words, {500: lambda text: NotReady(text)})) is EngineUnavailable
+
+
 @pytest.mark.parametrize(
     ("words", "error", "reason"),
     [

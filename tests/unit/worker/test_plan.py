@@ -135,6 +135,24 @@ def test_a_crash_loop_ends_as_failed_and_a_request_begins_anew() -> None:
     assert world.starts == 4
 
 
+def test_a_container_that_could_not_be_started_and_never_ran_is_made_anew() -> None:
+    """A containerd that died in the middle of a start leaves half a task, on which every further start fails."""
+    world = World()
+    steps = world.plan()
+    while not isinstance(steps[0], do.Start):
+        for step in steps:
+            world.apply(step)
+        steps = world.plan()
+    spoilt = world.containers[1].container_id
+    world.local = replace(
+        world.local, stage=RunStage.ENDED, is_start_failure=True, reason="START_FAILED", failures_in_row=1
+    )
+    assert [type(step) for step in world.plan()] == [do.RemoveContainer]
+    settle(world)
+    assert phase(world) is ContainerPhase.RUNNING
+    assert world.containers[1].container_id != spoilt
+
+
 def test_a_host_reboot_is_no_crash_and_starts_at_once() -> None:
     world = running(restart=RestartPolicy(max_restarts=1))
     for _ in range(4):
