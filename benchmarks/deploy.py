@@ -18,12 +18,12 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from benchmarks import deploy_footprint
-from benchmarks.deploy_boxes import alone, boxes
+from benchmarks.deploy_boxes import HOSTS, alone, boxes
 from benchmarks.deploy_docker import DockerRun
 from benchmarks.deploy_moorage import MoorageSide
 from benchmarks.deploy_summary import result, table
 from benchmarks.deploy_swarm import SwarmSide
-from benchmarks.workload import LIMITS
+from benchmarks.workload import ONE, Limits, limits_for
 from cli.dev.rootfs import demo_rootfs
 from moorage.errors import MoorageError
 
@@ -58,10 +58,11 @@ async def measure_deployments(
 ) -> dict[str, list[float]]:
     """All rounds. Each round of each side is: one up, one gone, many up, many gone."""
     kept = Measurements(say)
+    cases = (("one", 1, ONE, _PING_ONE_SECONDS), ("many", count, _limits_of_many(count), _PING_MANY_SECONDS))
 
     async def both(side: MoorageSide | SwarmSide) -> None:
-        for case, number, pause in (("one", 1, _PING_ONE_SECONDS), ("many", count, _PING_MANY_SECONDS)):
-            await kept.take(f"{case}/{side.name}", side.create(number, interval_seconds=pause))
+        for case, number, limits, pause in cases:
+            await kept.take(f"{case}/{side.name}", side.create(number, limits, interval_seconds=pause))
             await kept.take(f"{case}_removal/{side.name}", side.remove())
 
     async def plain() -> None:
@@ -73,6 +74,10 @@ async def measure_deployments(
         for turn in turns if kept.round % 2 else reversed(turns):
             await turn()
     return dict(sorted(kept.samples.items()))
+
+
+def _limits_of_many(count: int) -> Limits:
+    return limits_for(count, hosts=HOSTS, cores=os.cpu_count() or 1)
 
 
 async def run(folder: Path, *, rounds: int, count: int, endpoint_mode: str, say: Say) -> dict[str, object]:
@@ -102,9 +107,10 @@ async def run(folder: Path, *, rounds: int, count: int, endpoint_mode: str, say:
     parameters = {
         "rounds": rounds,
         "count": count,
-        "cpu_millis": LIMITS.cpu_millis,
-        "memory_bytes": LIMITS.memory_bytes,
-        "grace_seconds": LIMITS.grace_seconds,
+        "one_cpu_millis": ONE.cpu_millis,
+        "many_cpu_millis": _limits_of_many(count).cpu_millis,
+        "memory_bytes": ONE.memory_bytes,
+        "grace_seconds": ONE.grace_seconds,
         "swarm_endpoint_mode": endpoint_mode,
         "cpus": os.cpu_count(),
     }

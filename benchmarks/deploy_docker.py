@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks.deploy_swarm import container_spec
 from benchmarks.docker_api import DockerApi
 from benchmarks.probes import Pinger
-from benchmarks.workload import COMMAND, LIMITS, STOP_SIGNAL
+from benchmarks.workload import COMMAND, ONE, STOP_SIGNAL
 from cli.dev.host import Host
 
 _TIMEOUT_SECONDS = 60.0
@@ -40,7 +40,7 @@ class DockerRun:
         """Seconds from the call until the container answers its host."""
         self._pinger.begin(interval_seconds=interval_seconds)
         started = time.perf_counter()
-        container = (await self._engine.call("POST", "/containers/create", container_spec(self._image)))["Id"]
+        container = (await self._engine.call("POST", "/containers/create", container_spec(self._image, ONE)))["Id"]
         await self._engine.call("POST", f"/containers/{container}/start")
         return await self._until_answered(container, started)
 
@@ -49,10 +49,10 @@ class DockerRun:
         self._pinger.begin(interval_seconds=interval_seconds)
         started = time.perf_counter()
         limits = (
-            f"--cpus={LIMITS.cpu_millis / 1000}",
-            f"--memory={LIMITS.memory_bytes}",
+            f"--cpus={ONE.cpu_millis / 1000}",
+            f"--memory={ONE.memory_bytes}",
             f"--stop-signal={STOP_SIGNAL}",
-            f"--stop-timeout={LIMITS.grace_seconds}",
+            f"--stop-timeout={ONE.grace_seconds}",
         )
         container = (await self._host.docker("run", "-d", *limits, self._image, *COMMAND)).strip()
         return await self._until_answered(container, started)

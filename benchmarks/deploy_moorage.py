@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.docker_api import DockerApi
 from benchmarks.leftovers import HostTraces, until, until_gone
 from benchmarks.probes import Pinger
-from benchmarks.workload import COMMAND, IMAGE, LIMITS, STOP_SIGNAL
+from benchmarks.workload import COMMAND, IMAGE, RESIDENT, STOP_SIGNAL, Limits
 from cli.dev.fleet import Fleet
 from moorage.client import Client
 from moorage.errors import NotReady
@@ -63,7 +63,7 @@ class MoorageSide:
             await side._make_residents(stack)
             yield side
 
-    async def create(self, count: int, *, interval_seconds: float) -> float:
+    async def create(self, count: int, limits: Limits, *, interval_seconds: float) -> float:
         """Seconds from the call until all run, by the control plane's word, and all have answered from another host."""
         pinger, running, failed = self._required_pinger, set[str](), list[str]()
         self._number += 1
@@ -83,7 +83,7 @@ class MoorageSide:
                 if len(running) == count:
                     all_run.set()
 
-        requests = [self._request(name.rpartition("/")[2]) for name in self._names]
+        requests = [self._request(name.rpartition("/")[2], limits) for name in self._names]
         pinger.begin(interval_seconds=interval_seconds)
         async with self._watching(on_change):
             started = time.perf_counter()
@@ -156,7 +156,7 @@ class MoorageSide:
         """One instance a host that stays; its start also brings the image and the network to the host."""
         names = {host: f"{_PROJECT}/instances/resident-{host}" for host in self._engines}
         for host in names:
-            request = self._request(f"resident-{host}")
+            request = self._request(f"resident-{host}", RESIDENT)
             request.instance.spec.placement.host = f"hosts/{host}"
             await self._client.instances.CreateInstance(request)
         running = await self._client.wait_instances(list(names.values()), {_RUNNING}, _TIMEOUT_SECONDS)
@@ -178,15 +178,15 @@ class MoorageSide:
         assert self._pinger is not None, "opened() was not entered"
         return self._pinger
 
-    def _request(self, instance_id: str) -> instances_pb2.CreateInstanceRequest:
+    def _request(self, instance_id: str, limits: Limits) -> instances_pb2.CreateInstanceRequest:
         spec = instances_pb2.InstanceSpec(
             template=f"{_PROJECT}/templates/{IMAGE}",
             command=COMMAND,
-            resources=common_pb2.Resources(cpu_millis=LIMITS.cpu_millis, memory_bytes=LIMITS.memory_bytes),
+            resources=common_pb2.Resources(cpu_millis=limits.cpu_millis, memory_bytes=limits.memory_bytes),
             stop_signal=STOP_SIGNAL,
             nics=[instances_pb2.Nic(network=_NETWORK)],
         )
-        spec.stop_grace.seconds = LIMITS.grace_seconds
+        spec.stop_grace.seconds = limits.grace_seconds
         return instances_pb2.CreateInstanceRequest(
             parent=_PROJECT,
             instance_id=instance_id,

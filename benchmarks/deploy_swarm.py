@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.docker_api import DockerApi, gather_all
 from benchmarks.leftovers import HostTraces, until, until_gone
 from benchmarks.probes import Pinger
-from benchmarks.workload import COMMAND, IMAGE, LIMITS, STOP_SIGNAL
+from benchmarks.workload import COMMAND, IMAGE, RESIDENT, STOP_SIGNAL, Limits
 from cli.dev.fleet import Fleet
 from moorage.errors import DeadlineExceeded, NotReady
 
@@ -61,13 +61,13 @@ class SwarmSide:
         """By host."""
         return self._engines
 
-    async def create(self, count: int, *, interval_seconds: float) -> float:
+    async def create(self, count: int, limits: Limits, *, interval_seconds: float) -> float:
         """Seconds from the call until all run, by the manager's word, and all have answered from another host."""
         assert self._pinger is not None, "opened() was not entered"
         self._number += 1
         pinger, pause = self._pinger, 0.01 if count == 1 else 0.1
         pinger.begin(interval_seconds=interval_seconds)
-        spec = self._spec(f"b{self._number}", count)
+        spec = self._spec(f"b{self._number}", count, limits)
         started = time.perf_counter()
         self._service = (await self._manager.call("POST", "/services/create", spec))["ID"]
         deadline = started + _TIMEOUT_SECONDS
@@ -136,7 +136,7 @@ class SwarmSide:
         vantages = {}
         for name, engine in self._engines.items():
             body = {
-                **container_spec(self.image),
+                **container_spec(self.image, RESIDENT),
                 "NetworkingConfig": {"EndpointsConfig": {_NETWORK: {}}},
             }
             body["HostConfig"]["NetworkMode"] = _NETWORK
@@ -153,8 +153,8 @@ class SwarmSide:
 
     # -- parts of a measurement ---------------------------------------------------------------------------------------
 
-    def _spec(self, name: str, count: int) -> dict[str, Any]:
-        limits = {"NanoCPUs": LIMITS.cpu_millis * 1_000_000, "MemoryBytes": LIMITS.memory_bytes}
+    def _spec(self, name: str, count: int, limits: Limits) -> dict[str, Any]:
+        resources = {"NanoCPUs": limits.cpu_millis * 1_000_000, "MemoryBytes": limits.memory_bytes}
         return {
             "Name": name,
             "TaskTemplate": {
@@ -162,9 +162,9 @@ class SwarmSide:
                     "Image": self.image,
                     "Command": list(COMMAND),
                     "StopSignal": STOP_SIGNAL,
-                    "StopGracePeriod": LIMITS.grace_seconds * 1_000_000_000,
+                    "StopGracePeriod": limits.grace_seconds * 1_000_000_000,
                 },
-                "Resources": {"Limits": limits, "Reservations": limits},
+                "Resources": {"Limits": resources, "Reservations": resources},
                 "Networks": [{"Target": _NETWORK}],
             },
             "Mode": {"Replicated": {"Replicas": count}},
@@ -189,14 +189,14 @@ class SwarmSide:
         return all(now <= self._endpoints[host] for host, now in zip(self._engines, found, strict=True))
 
 
-def container_spec(image: str) -> dict[str, Any]:
-    """Body of a container's creation with the workload's limits."""
+def container_spec(image: str, limits: Limits) -> dict[str, Any]:
+    """Body of a container's creation."""
     return {
         "Image": image,
         "Cmd": list(COMMAND),
         "StopSignal": STOP_SIGNAL,
-        "StopTimeout": LIMITS.grace_seconds,
-        "HostConfig": {"NanoCpus": LIMITS.cpu_millis * 1_000_000, "Memory": LIMITS.memory_bytes},
+        "StopTimeout": limits.grace_seconds,
+        "HostConfig": {"NanoCpus": limits.cpu_millis * 1_000_000, "Memory": limits.memory_bytes},
     }
 
 
