@@ -112,6 +112,7 @@ def _ensure_links(site: Site, space: Namespace, network: NetworkAssignment, have
             space.rtnl.run(enslave)
         except OSError as error:
             raise NotReady(f"VXLAN link of network {network.name}: {error.strerror}", reason="VXLAN_TAKEN") from error
+        links.wait_ready(space.rtnl, bridge_name)
     return vxlan.index
 
 

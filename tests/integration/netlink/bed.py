@@ -169,7 +169,7 @@ class Bed:
         return done.stdout
 
     def pings(self, path: Path, address: str) -> bool:
-        """Whether an echo request is answered within a second."""
+        """Whether the first echo request is answered within a second."""
         argv = ["nsenter", f"--net={path}", "ping", "-c", "1", "-W", "1", address]
         return subprocess.run(argv, capture_output=True, check=False).returncode == 0
 

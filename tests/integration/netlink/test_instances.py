@@ -2,7 +2,9 @@
 repaired."""
 
 import ipaddress
+import json
 import re
+import socket
 import time
 from pathlib import Path
 
@@ -261,3 +263,15 @@ def test_placeholder_is_no_namespace(bed: Bed, tmp_path: Path) -> None:
     assert not bed.root.is_namespace(file)
     assert not bed.root.is_namespace(Path("/proc/self/ns/net"))
     assert bed.root.is_namespace(bed.switch.path)
+
+
+async def test_ready_when_the_call_returns(bed: Bed, host: Host) -> None:
+    """Links operational, port forwarding, addresses bindable: nothing is still on its way."""
+    for number in range(5, 15):
+        instance_id = f"i{number:09}"
+        path = await plug(host, instance_id, nic(NET, number), networks=(net(NET),))
+        listener = bed.socket(path, socket.AF_INET6, socket.SOCK_STREAM)
+        listener.bind((f"fd00:1::{number:x}", 80))
+        ports = json.loads(bed.run(host.network(NET), f"ip -j -d link show mi{instance_id}e0"))
+        assert ports[0]["operstate"] == "UP"
+        assert ports[0]["linkinfo"]["info_slave_data"]["state"] == "forwarding"
