@@ -1,5 +1,6 @@
 """The control plane's configuration: a YAML file, every bad field named at once."""
 
+import ipaddress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -7,6 +8,7 @@ from typing import Any, Literal
 import yaml
 
 from moorage.errors import FieldViolation, InvalidSpec
+from moorage.logs import LEVELS
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ def load(path: Path) -> Config:
     """
     try:
         document = yaml.safe_load(path.read_text()) or {}
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InvalidSpec.of(str(path), f"cannot be read: {error}", "CONFIG_INVALID") from error
     if not isinstance(document, dict):
         raise InvalidSpec.of(str(path), "must be a mapping", "CONFIG_INVALID")
@@ -71,6 +73,8 @@ def parse(document: dict[str, Any]) -> Config:
             if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
                 found.append(FieldViolation(name, "must be a list of texts", "CONFIG_INVALID"))
                 continue
+            if not items and name in ("api_listen", "agent_listen", "advertise"):
+                found.append(FieldViolation(name, "must not be empty", "CONFIG_INVALID"))
             values[name] = tuple(items)
         elif name in known:
             if not isinstance(value, str):
@@ -83,6 +87,14 @@ def parse(document: dict[str, Any]) -> Config:
         found.append(_bad_address("registry_listen", values["registry_listen"]))
     if values.get("log_format", "text") not in ("text", "json"):
         found.append(FieldViolation("log_format", "must be text or json", "CONFIG_INVALID"))
+    if values.get("log_level", "info") not in LEVELS:
+        found.append(FieldViolation("log_level", f"must be one of {', '.join(LEVELS)}", "CONFIG_INVALID"))
+    for name in ("outbound_denied", "outbound_allowed"):
+        found += [
+            FieldViolation(name, f"{item!r} is no subnet", "CONFIG_INVALID")
+            for item in values.get(name, ())
+            if not _is_subnet(item)
+        ]
     if "data_dir" not in values:
         found.append(FieldViolation("data_dir", "is required", "CONFIG_INVALID"))
     if found:
@@ -92,7 +104,15 @@ def parse(document: dict[str, Any]) -> Config:
 
 def _is_address(text: str) -> bool:
     host, _, port = text.rpartition(":")
-    return bool(host) and port.isdigit() and 0 <= int(port) <= 65535
+    return bool(host) and port.isascii() and port.isdigit() and 0 <= int(port) <= 65535
+
+
+def _is_subnet(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _bad_address(name: str, text: str) -> FieldViolation:

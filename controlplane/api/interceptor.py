@@ -156,50 +156,52 @@ class _Guarded:
         return caller
 
     async def unary_unary(self, request: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> Any:
-        _bind_trace(context)
-        try:
-            self._admit(context, request)
-            response = await self._handler.unary_unary(request, context)
-        except Exception as error:
-            await self._fail(context, request, error)
-            raise
-        await self._gate.audit(self._method, request, CURRENT.get(), None, context.peer())
-        return response
+        with logs.bind(trace_id=_trace_of(context)):
+            try:
+                self._admit(context, request)
+                response = await self._handler.unary_unary(request, context)
+            except Exception as error:
+                await self._fail(context, request, error)
+                raise
+            await self._gate.audit(self._method, request, CURRENT.get(), None, context.peer())
+            return response
 
     async def unary_stream(self, request: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> AsyncIterator[Any]:
-        _bind_trace(context)
+        trace = _trace_of(context)
         try:
             self._admit(context, request)
             await self._gate.audit(self._method, request, CURRENT.get(), None, context.peer())
-            async for response in self._handler.unary_stream(request, context):
+            async for response in _traced(self._handler.unary_stream(request, context), trace):
                 yield response
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets a status
-            await self._fail(context, request, error)
+            with logs.bind(trace_id=trace):
+                await self._fail(context, request, error)
 
     async def stream_unary(self, requests: AsyncIterator[Any], context: "grpc.aio.ServicerContext[Any, Any]") -> Any:
-        _bind_trace(context)
-        first = None
-        try:
-            first, rest = await self._first(requests, context)
-            response = await self._handler.stream_unary(rest, context)
-        except Exception as error:
-            await self._fail(context, first, error)
-            raise
-        await self._gate.audit(self._method, first, CURRENT.get(), None, context.peer())
-        return response
+        with logs.bind(trace_id=_trace_of(context)):
+            first = None
+            try:
+                first, rest = await self._first(requests, context)
+                response = await self._handler.stream_unary(rest, context)
+            except Exception as error:
+                await self._fail(context, first, error)
+                raise
+            await self._gate.audit(self._method, first, CURRENT.get(), None, context.peer())
+            return response
 
     async def stream_stream(
         self, requests: AsyncIterator[Any], context: "grpc.aio.ServicerContext[Any, Any]"
     ) -> AsyncIterator[Any]:
-        _bind_trace(context)
+        trace = _trace_of(context)
         first = None
         try:
             first, rest = await self._first(requests, context)
             await self._gate.audit(self._method, first, CURRENT.get(), None, context.peer())
-            async for response in self._handler.stream_stream(rest, context):
+            async for response in _traced(self._handler.stream_stream(rest, context), trace):
                 yield response
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets a status
-            await self._fail(context, first, error)
+            with logs.bind(trace_id=trace):
+                await self._fail(context, first, error)
 
     async def _first(
         self, requests: AsyncIterator[Any], context: "grpc.aio.ServicerContext[Any, Any]"
@@ -259,5 +261,16 @@ def _read(message: Any, path: str) -> str:
     return message if isinstance(message, str) else ""
 
 
-def _bind_trace(context: "grpc.aio.ServicerContext[Any, Any]") -> None:
-    logs.bind(trace_id=(_metadata(context, "x-trace-id") or secrets.token_hex(8))[:64])
+def _trace_of(context: "grpc.aio.ServicerContext[Any, Any]") -> str:
+    return (_metadata(context, "x-trace-id") or secrets.token_hex(8))[:64]
+
+
+async def _traced(responses: AsyncIterator[Any], trace: str) -> AsyncIterator[Any]:
+    """The same, each step with its lines in the log marked. Not around the whole: a generator may be closed by another task."""
+    while True:
+        with logs.bind(trace_id=trace):
+            try:
+                response = await anext(responses)
+            except StopAsyncIteration:
+                return
+        yield response

@@ -46,6 +46,9 @@ def plan(
             silence = silent_seconds[host.uid]
             if silence > heartbeat_timeout_seconds:
                 actions.append(DropSession(host.uid, f"no heartbeat for {silence:.0f} s"))
+            elif host.link_state is not HostLinkState.UP:
+                # The end of an older session was written after the begin of this one.
+                actions.append(SetLink(host.uid, HostLinkState.UP, "its session is open"))
             continue
         if host.link_state is HostLinkState.CONNECTING:
             continue  # never seen; nothing to lose

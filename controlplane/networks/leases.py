@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from controlplane.domain.instances import InstanceNic, Nic
 from controlplane.domain.networks import Network, NetworkKind, Subnet
-from controlplane.networks.macs import derived_mac, normal_mac
+from controlplane.networks.macs import DERIVED_PREFIXES, derived_mac, normal_mac
 from controlplane.networks.subnets import (
     canonical,
     check_wanted,
@@ -74,18 +74,24 @@ def assign_nics(
         mac = normal_mac(nic.mac) if nic.mac else None
         if nic.mac and mac is None:
             found.append(FieldViolation(f"{place}.mac", f"{nic.mac!r} is no unicast MAC address", "MAC_INVALID"))
-        elif mac is not None and taken.has_mac(network.uid, mac) and (old is None or old.mac != mac):
+        elif mac is not None and taken.has_mac(network.uid, mac) and not _has_it(old, network, mac):
             found.append(FieldViolation(f"{place}.mac", f"{mac} is taken", "MAC_TAKEN"))
         if problems or not addresses:
             continue
-        if mac is None:
-            mac = derived_mac(network.uid, next(iter(addresses.values())))
+        derived = derived_mac(network.uid, next(iter(addresses.values())))
+        if mac is not None and mac[:5] in DERIVED_PREFIXES and mac != derived:
+            found.append(FieldViolation(f"{place}.mac", f"{mac[:5]}... is kept for addresses' own MACs", "MAC_TAKEN"))
+        mac = mac or derived
         gateways = _gateways(network, addresses, gateway_families)
         with_prefix = tuple(f"{address}/{prefix_length(s)}" for s, address in addresses.items())
         result.append(InstanceNic(network.uid, network.name, interface, mac, with_prefix, gateways))
     if found:
         raise InvalidSpec(found)
     return tuple(result)
+
+
+def _has_it(old: InstanceNic | None, network: Network, mac: str) -> bool:
+    return old is not None and (old.network_uid, old.mac) == (network.uid, mac)
 
 
 def _cidrs(network: Network) -> list[str]:

@@ -6,6 +6,8 @@ import re
 
 _MAC = re.compile(r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}$")
 
+DERIVED_PREFIXES = ("02:6d", "06:6d")  # IPv4, IPv6
+
 
 def derived_mac(network_uid: str, address: str) -> str:
     """A locally administered MAC. An IPv4 address makes it unique in its network; for IPv6 a hash does, near enough."""

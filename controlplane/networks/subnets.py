@@ -18,6 +18,10 @@ POOL_PREFIX = 24
 ISOLATED_MTU = 1450  # 1500 less outer IPv4, UDP, VXLAN and inner Ethernet headers
 SHARED_MTU = 1500
 _MTU_RANGE = range(1280, 9001)
+_NOT_FOR_MEMBERS = tuple(
+    ipaddress.ip_network(cidr)
+    for cidr in ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3", "::/96", "fe80::/10", "ff00::/8")
+)
 
 
 def check_spec(spec: NetworkSpec, field: str) -> list[FieldViolation]:
@@ -63,8 +67,12 @@ def _check_subnet(subnet: Subnet, where: str) -> list[FieldViolation]:
         found.append(
             FieldViolation(f"{where}.cidr", "must have room for two members: /30 or /126 at most", "SUBNET_INVALID")
         )
-    if network.is_loopback or network.is_multicast or network.is_link_local or network.is_unspecified:
-        found.append(FieldViolation(f"{where}.cidr", "is loopback, link-local, multicast or 0.0.0.0", "SUBNET_INVALID"))
+    if any(network.version == other.version and network.overlaps(other) for other in _NOT_FOR_MEMBERS):
+        found.append(
+            FieldViolation(
+                f"{where}.cidr", "holds loopback, link-local, multicast or reserved addresses", "SUBNET_INVALID"
+            )
+        )
     if subnet.gateway:
         gateway = parse_address(subnet.gateway)
         if gateway is None or gateway not in network or _is_edge(gateway, network):
@@ -116,6 +124,9 @@ def with_defaults(spec: NetworkSpec, network_uid: str, taken: Iterable[str]) -> 
         subnets = (Subnet(_free_subnet(taken)), Subnet(_local_subnet(network_uid)))
     if kind is NetworkKind.ISOLATED:
         subnets = [s if s.gateway else replace(s, gateway=first_address(s.cidr)) for s in subnets]
+    subnets = [
+        replace(s, cidr=str(ipaddress.ip_network(s.cidr)), gateway=s.gateway and canonical(s.gateway)) for s in subnets
+    ]
     mtu = spec.mtu or (SHARED_MTU if kind is NetworkKind.SHARED else ISOLATED_MTU)
     return replace(spec, kind=kind, subnets=tuple(subnets), mtu=mtu)
 

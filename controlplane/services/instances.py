@@ -240,11 +240,13 @@ class InstanceService:
         """Ask for the removal of all or none. Addresses are free once the host says that the container is gone.
 
         Raises:
-            NotFound, VersionConflict.
+            NotFound, VersionConflict, InvalidSpec (more than LARGEST_BATCH).
         """
+        if len(instance_ids) > LARGEST_BATCH:
+            raise InvalidSpec.of("names", f"at most {LARGEST_BATCH} at a time", "OUT_OF_RANGE")
 
         def ask(tx: Transaction) -> None:
-            for instance_id in instance_ids:
+            for instance_id in dict.fromkeys(instance_ids):
                 instance = lookup.instance(tx, project_id, instance_id)
                 lookup.check_etag(instance, etag, instance.name)
                 if not instance.host_uid:

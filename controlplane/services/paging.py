@@ -64,7 +64,7 @@ def list_page(
         InvalidSpec: page_size, page_token or filter.
     """
     size = _page_size(request.page_size)
-    terms = parse_filter(request.filter, names)
+    terms = parse_filter(request.filter, names, has_labels=fields is not None)
     query = hashlib.sha256(json.dumps([scope, prefix, request.filter]).encode()).hexdigest()[:16]
     after = _token_key(request.page_token, query) if request.page_token else ""
     found: list[Versioned[T]] = []
@@ -84,7 +84,7 @@ def list_page(
             return Page(tuple(found), "", view.revision)
 
 
-def parse_filter(text: str, names: Iterable[str]) -> list[tuple[str, str]]:
+def parse_filter(text: str, names: Iterable[str], *, has_labels: bool = True) -> list[tuple[str, str]]:
     """Terms `name=value` joined by spaces.
 
     Raises:
@@ -94,8 +94,8 @@ def parse_filter(text: str, names: Iterable[str]) -> list[tuple[str, str]]:
     terms = []
     for term in text.split():
         name, equals, value = term.partition("=")
-        if not equals or (name not in known and not name.startswith("labels.")):
-            hint = ", ".join([*sorted(known), "labels.KEY"])
+        if not equals or not (name in known or (has_labels and name.startswith("labels."))):
+            hint = ", ".join([*sorted(known), *(["labels.KEY"] if has_labels else [])]) or "none: this has no filter"
             raise InvalidSpec(
                 [FieldViolation("filter", f"{term!r} is not NAME=VALUE with a NAME of {hint}", "FILTER_INVALID")]
             )

@@ -6,7 +6,7 @@ from typing import Any
 from controlplane.access.policy import ProjectPolicy
 from controlplane.access.quota import Quota
 from controlplane.access.roles import Role
-from controlplane.domain.kinds import INSTANCE, MEMBER, NETWORK, OPERATION, PROJECT, TEMPLATE
+from controlplane.domain.kinds import EVENT, INSTANCE, MEMBER, NETWORK, OPERATION, PROJECT, TEMPLATE
 from controlplane.domain.names import check_id
 from controlplane.domain.operations import OperationState
 from controlplane.domain.projects import Member, Project
@@ -131,7 +131,8 @@ class ProjectService:
                 raise NotReady(
                     f"{project.name} still has {', '.join(left)}; delete them first", reason="PROJECT_IN_USE"
                 )
-            own: tuple[Kind[Any], ...] = (MEMBER, OPERATION)
+            # The next project of this name may be somebody else's: it must not inherit this one's history.
+            own: tuple[Kind[Any], ...] = (MEMBER, OPERATION, EVENT)
             for kind in own:
                 for found in tx.range(kind, "", 1_000_000, prefix):
                     tx.delete(kind, kind.key(found.value))

@@ -1,6 +1,7 @@
 """What a stock client sees: errors with their details, masks, retries, paging, audit, health and reflection."""
 
 import asyncio
+import logging
 from typing import Any
 
 import grpc
@@ -15,6 +16,7 @@ from controlplane.access.quota import Quota
 from controlplane.access.roles import Role
 from controlplane.domain.kinds import AUDIT_EVENT, INSTANCE, OPERATION
 from controlplane.domain.operations import OperationState
+from moorage import logs
 from moorage.v1 import (
     access_pb2,
     access_pb2_grpc,
@@ -410,3 +412,28 @@ async def test_reflection_describes_everything(plane: Plane) -> None:
             file = descriptor_pb2.FileDescriptorProto.FromString(encoded)
             described |= {f"{file.package}.{service.name}" for service in file.service}
     assert set(listed) <= described
+
+
+async def test_lines_in_the_log_carry_the_callers_trace(plane: Plane) -> None:
+    seen: list[str] = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            seen.append(logs.current_trace_id())
+
+    handler, logger = Handler(), logging.getLogger("controlplane.api.interceptor")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        metadata = (*bearer(plane.admin_key), ("x-trace-id", "trace-7"))
+        api = _stub(instances_pb2_grpc.InstanceServiceStub, plane)
+        await refusal(
+            api.GetInstance(instances_pb2.GetInstanceRequest(name="projects/default/instances/x"), metadata=metadata)
+        )
+        streams = _stub(instance_streams_pb2_grpc.InstanceStreamServiceStub, plane)
+        request = instance_streams_pb2.StreamLogsRequest(name="projects/default/instances/x")
+        await refusal(streams.StreamLogs(request, metadata=metadata))
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)
+    assert seen == ["trace-7", "trace-7"]

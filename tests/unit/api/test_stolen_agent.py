@@ -224,7 +224,7 @@ async def test_a_removed_host_is_refused_at_once(plane: Plane, dial: Dial, fleet
     error = await asyncio.wait_for(refusal(_rest(session.call)), 5)
     assert error.code() is grpc.StatusCode.UNAVAILABLE, "the open session is ended"
     stub = plane.agent_stub(thief)
-    calls = {
+    calls: dict[str, Callable[[], Any]] = {
         "Session": lambda: stub.Session(iter([hello(epoch=2)])),
         "OpenStream": lambda: stub.OpenStream(iter([agent_pb2.OpenStreamRequest(stream_id="x")])),
         "RenewCertificate": lambda: stub.RenewCertificate(agent_pb2.RenewCertificateRequest()),
