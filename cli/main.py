@@ -27,6 +27,7 @@ COMMANDS: dict[str, LazyCommand] = {
     "explain": LazyCommand("cli.instance.explain:explain", "Say why an instance is where it is.", _DAILY),
     "start": LazyCommand("cli.instance.lifecycle:start", "Start stopped instances.", _DAILY),
     "stop": LazyCommand("cli.instance.lifecycle:stop", "Stop instances and keep their files.", _DAILY),
+    "reboot": LazyCommand("cli.instance.lifecycle:reboot", "Stop and start instances.", _DAILY),
     "rm": LazyCommand("cli.instance.lifecycle:rm", "Delete instances.", _DAILY),
     "events": LazyCommand("cli.event:ls", "Show what happened.", _DAILY),
     "instance": LazyCommand("cli.instance.commands:instance", "Instances: one container in one place each.", _THINGS),

@@ -25,22 +25,26 @@ class OperationProgress:
         self._phase = ""
 
     def __enter__(self) -> Self:
-        if not self._quiet and sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TextColumn("{task.percentage:>3.0f}%"),
-                TextColumn("{task.fields[detail]}"),
-                TimeElapsedColumn(),
-                console=Console(stderr=True),
-                transient=True,
-            )
-            self._bar.start()
-            self._task = self._bar.add_task(self._title, total=100, detail="")
         return self
+
+    def _start(self) -> None:
+        """Only when there is something to show: most of the time the work is done already."""
+        if self._bar is not None or self._quiet or not sys.stderr.isatty():
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.fields[detail]}"),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._bar.start()
+        self._task = self._bar.add_task(self._title, total=100, detail="")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -49,6 +53,7 @@ class OperationProgress:
             self._bar.stop()
 
     def __call__(self, operation: "operations_pb2.Operation") -> None:
+        self._start()
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=operation.percent, detail=detail(operation))
         elif not self._quiet and operation.phase and operation.phase != self._phase:
@@ -57,6 +62,7 @@ class OperationProgress:
 
     def bytes_sent(self, done: int, total: int) -> None:
         """An upload, before there is an operation; `total` is 0 when not known."""
+        self._start()
         if self._bar is not None and self._task is not None:
             amount = format_bytes(done) + (f"/{format_bytes(total)}" if total else "")
             self._bar.update(self._task, completed=done * 100 // total if total else 0, detail=f"send {amount}")

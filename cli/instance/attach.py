@@ -36,7 +36,9 @@ async def follow_to_end(
         code = await _show(client, current, stdin=stdin, tty=tty)
         return await _exit_code(client, current.name) if code is None else code
     except Detached:
-        click.echo(f"\r\n{short(instance.name)} goes on; `moor instance attach` joins it again.", err=True)
+        click.echo(
+            f"\r\n{short(instance.name)} goes on; `moor attach {short(instance.name)}` joins it again.", err=True
+        )
         remove = False
         return 0
     finally:

@@ -168,7 +168,7 @@ def _unpack(pipe: "_Pipe", local: Path, contents_only: bool) -> None:
         return (tarfile.tar_filter if member.issym() else tarfile.data_filter)(placed, destination)
 
     try:
-        with tarfile.open(fileobj=cast(BinaryIO, pipe), mode="r|") as archive:
+        with tarfile.open(fileobj=cast(BinaryIO, pipe), mode="r|", bufsize=CHUNK_BYTES) as archive:
             archive.extractall(folder, filter=place)
     except (tarfile.TarError, OSError) as exc:
         raise InvalidSpec.of("destination", f"cannot unpack into {folder}: {exc}") from exc
@@ -181,7 +181,7 @@ class _Pipe:
 
     def __init__(self) -> None:
         self._pieces: queue.Queue[bytes] = queue.Queue(_QUEUED_CHUNKS)
-        self._rest = b""
+        self._rest = memoryview(b"")
         self._is_ended = False
         self._is_drained = False
 
@@ -194,12 +194,16 @@ class _Pipe:
             self._pieces.put(b"")
 
     def read(self, size: int) -> bytes:
-        while len(self._rest) < size and not self._is_ended:
-            piece = self._pieces.get()
-            self._is_ended = not piece
-            self._rest += piece
-        data, self._rest = self._rest[:size], self._rest[size:]
-        return data
+        pieces = []
+        missing = size
+        while missing and not self._is_ended:
+            if not self._rest:
+                self._rest = memoryview(self._pieces.get())
+                self._is_ended = not self._rest
+            pieces.append(self._rest[:missing])  # a view: slicing bytes would copy the rest each time
+            self._rest = self._rest[missing:]
+            missing -= len(pieces[-1])
+        return b"".join(pieces)
 
     def drain(self) -> None:
         """The reader is done: nobody must wait for room any more."""

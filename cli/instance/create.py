@@ -140,7 +140,8 @@ async def wait_until_run(
     said: dict[str, str] = {}
 
     def show(instance: instances_pb2.Instance) -> None:
-        message = instance.status.message
+        is_end = instance.status.state == instances_pb2.INSTANCE_STATE_FAILED  # then the error says it
+        message = "" if is_end else instance.status.message
         if message and said.get(instance.name) != message:
             click.echo(f"{short(instance.name)}: {message}", err=True)
         said[instance.name] = message

@@ -45,7 +45,7 @@ def explanation_lines(instance: Any) -> list[str]:
         rows = [
             [
                 f"{short(score.host)} (chosen)" if score.host == chosen else short(score.host),
-                f"{score.score:.3g}",
+                f"{score.score + 0.0:.3g}",
                 score.explanation,
             ]
             for score in placement.scores
