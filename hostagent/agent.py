@@ -98,6 +98,7 @@ class Agent:
         self.state = HostState(journal.nonce)
         self._files = InstanceFiles(world.data_dir / "instances")
         self._data_root = ""
+        self._door_problem = ""
         self._facts = self._told_facts = HostFacts()
         self._has_begun = asyncio.Event()
         book = PeerBook(journal)
@@ -207,8 +208,14 @@ class Agent:
 
     async def on_welcome(self, *, host_name: str, registry_url: str) -> None:
         """A session stands."""
-        if registry_url:
-            await self._door.open(registry_url)
+        self._door_problem = ""
+        try:
+            if registry_url:
+                await self._door.open(registry_url)
+        except OSError as exc:
+            # The host is of use without it, for images that are here already.
+            self._door_problem = f"the loopback registry proxy cannot listen: {exc}; free its port, restart the agent"
+            log.error("the registry proxy is not open", extra={"problem": str(exc)})
 
     async def on_assignments(self, change: AssignmentChange) -> None:
         """News from the control plane."""
@@ -238,6 +245,8 @@ class Agent:
         conditions: list[HostCondition] = []
         if not self._watcher.is_engine_up:
             conditions.append(HostCondition("ENGINE_DOWN", "the Docker Engine does not answer"))
+        if self._door_problem:
+            conditions.append(HostCondition("REGISTRY_PROXY_DOWN", self._door_problem))
         facts = self._facts if self._facts != self._told_facts else None
         self._told_facts = self._facts
         if self._data_root and (pressure := disk_condition(self._data_root)):

@@ -157,12 +157,18 @@ Renew = Callable[[str], Awaitable[tuple[str, str]]]  # request PEM to (certifica
 
 
 async def keep_renewed(
-    store: IdentityStore, renew: Renew, clock: Clock, *, random: RandomFraction = random_module.random
+    store: IdentityStore,
+    renew: Renew,
+    clock: Clock,
+    *,
+    on_renewed: Callable[[], Awaitable[None]],
+    random: RandomFraction = random_module.random,
 ) -> None:
     """Renew the certificate at a random 50-80 % of its life, for ever.
 
     Args:
         renew: asks the control plane over the session's connection; raises MoorageError when that fails.
+        on_renewed: called after each renewal.
     """
     lowest, highest = RENEWAL_FRACTIONS
     while True:
@@ -171,6 +177,7 @@ async def keep_renewed(
         await clock.sleep((due - clock.now()).total_seconds())
         while not await renew_once(store, renew):
             await clock.sleep(_RENEWAL_RETRY_SECONDS * (0.5 + random()))
+        await on_renewed()
 
 
 async def renew_once(store: IdentityStore, renew: Renew) -> bool:

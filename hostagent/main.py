@@ -137,7 +137,10 @@ async def _begin(config: Config, stack: contextlib.AsyncExitStack, fail: OnFailu
     stack.push_async_callback(agent.close)
     await agent.start()
     tasks = await stack.enter_async_context(TaskOwner("housekeeping", on_failure=fail))
-    tasks.supervise(lambda: keep_renewed(store, agent.calls.renew_certificate, clock), name="certificate renewal")
+    tasks.supervise(
+        lambda: keep_renewed(store, agent.calls.renew_certificate, clock, on_renewed=door.refresh),
+        name="certificate renewal",
+    )
 
 
 def _save_memory() -> None:

@@ -50,6 +50,11 @@ class RegistryDoor:
         await proxy.start()
         self._proxy, self._opened_for = proxy, wanted
 
+    async def refresh(self) -> None:
+        """Use the certificate that the host has now, after it was renewed."""
+        if self._opened_for is not None:
+            await self.open(self._opened_for[0])
+
     async def close(self) -> None:
         """Stop listening."""
         proxy, self._proxy, self._opened_for = self._proxy, None, None

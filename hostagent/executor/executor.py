@@ -68,11 +68,15 @@ class Executor:
     async def begin_run(self, assignment: InstanceAssignment, *, is_restart: bool) -> None:
         """Record a new run and return when that is durable."""
         before = self._journal.local(assignment.instance_id)
+        run = before.run + 1
+        if before.run == 0 and assignment.instance_id in self._state.containers:
+            # It ran before, and the journal that counted its runs is lost: go on above whatever the count was.
+            run = int(self._now())
         self._journal.set_local(
             assignment.instance_id,
             replace(
                 before,
-                run=before.run + 1,
+                run=run,
                 stage=RunStage.BEGUN,
                 run_request=assignment.run_request,
                 container_generation=assignment.container_generation,

@@ -108,7 +108,7 @@ async def one(m: Machine) -> dict[str, Any]:
     """One instance comes up with its network, is stopped, started, and goes."""
     m.control_plane.set_complete([], [network()])
     agent = await m.agent()
-    await m.control_plane.until(lambda: bool(m.control_plane.hellos))
+    await m.control_plane.until(lambda: bool(m.control_plane.heartbeats))
     seen: dict[str, Any] = {"start_ms": [], "delete_ms": []}
     for number in range(10, 15):
         name = f"a{number}"
@@ -138,7 +138,7 @@ async def fifty(m: Machine) -> dict[str, Any]:
     """Fifty at once come up and go."""
     m.control_plane.set_complete([], [network()])
     agent = await m.agent()
-    await m.control_plane.until(lambda: bool(m.control_plane.hellos))
+    await m.control_plane.until(lambda: bool(m.control_plane.heartbeats))
     names = {f"b{number}": number for number in range(10, 60)}
     m.control_plane.change(m.instance("warm", 200))
     await m.control_plane.until_state("warm", pb.INSTANCE_STATE_RUNNING)
