@@ -17,6 +17,10 @@ from tests.unit.cli.conftest import Served
 WEB = "projects/default/instances/web"
 
 
+# The terminal is taken by the program itself: code between fork and exec, beside grpc's threads, can hang.
+_PROGRAM = "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); from cli.main import main; main()"
+
+
 class Terminal:
     """A terminal with moor in it."""
 
@@ -33,13 +37,12 @@ class Terminal:
 
     async def start(self) -> None:
         self.process = await asyncio.create_subprocess_exec(
-            *[sys.executable, "-c", "from cli.main import main; main()", *self._words],
+            *[sys.executable, "-c", _PROGRAM, *self._words],
             env=self._environment,
             stdin=self.slave,
             stdout=self.slave,
             stderr=self.slave,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )
 
     async def expect(self, wanted: bytes) -> None:
@@ -79,9 +82,11 @@ async def terminal(served: Served, environment: dict[str, str]) -> AsyncIterator
     served.plane.put(instances_pb2.Instance(name=WEB, status=status))
     made = Terminal("exec", "-it", "web", "cat", environment=environment)
     await made.start()
-    await asyncio.to_thread(served.plane.wait_for_call, "ExecInstance")  # keys before that are dropped, as in a shell
-    yield made
-    await made.close()
+    try:
+        await asyncio.to_thread(served.plane.wait_for_call, "ExecInstance")  # keys before that are dropped
+        yield made
+    finally:
+        await made.close()
 
 
 async def test_keys_go_through_raw_and_the_size_is_told(terminal: Terminal, served: Served) -> None:
