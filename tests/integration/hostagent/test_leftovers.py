@@ -44,7 +44,7 @@ def test_only_processes_of_that_namespace_are_killed() -> None:
 
 @pytest.mark.usefixtures("needs_namespaces")
 async def test_a_connection_is_made_within_the_namespace() -> None:
-    script = "ip link set lo up && echo && exec busybox nc -l -p 4711 -e echo hello"
+    script = "ip link set lo up && echo && exec busybox nc -ll -p 4711 -e echo hello"
     inside = subprocess.Popen(["unshare", "--net", "sh", "-c", script], stdout=subprocess.PIPE)
     try:
         assert inside.stdout is not None
