@@ -1,0 +1,135 @@
+"""Services over a store in memory, with a clock that stands still, and the short cuts that their tests need."""
+
+import itertools
+from dataclasses import replace
+from typing import Any
+
+from controlplane.domain.hosts import Host
+from controlplane.domain.instances import Instance, InstanceSpec, InstanceState, Nic, Observed
+from controlplane.domain.kinds import ADDRESS, ALL_KINDS, EVENT, HOST, INSTANCE, NETWORK, PROJECT, TEMPLATE
+from controlplane.domain.networks import Network, NetworkKind, NetworkSpec, Subnet
+from controlplane.domain.projects import Project
+from controlplane.services.access import AccessService
+from controlplane.services.context import Context
+from controlplane.services.hosts import HostService, ZoneService
+from controlplane.services.instances import InstanceService, NewInstance, usage_of
+from controlplane.services.networks import NetworkService
+from controlplane.services.operations import EventService, OperationService
+from controlplane.services.projects import ProjectService
+from controlplane.services.reports import Report, ReportService
+from controlplane.services.templates import TemplateService
+from moorage.clock import ManualClock
+from moorage.errors import InvalidSpec
+from moorage.store import MemoryStore
+from moorage.store.base import Transaction
+from tests.support.controlplane import make_host, ready_template
+
+P = "demo"
+
+
+class World:
+    """One project with a template `web`, and every service."""
+
+    def __init__(self) -> None:
+        self.store = MemoryStore(ALL_KINDS)
+        self.clock = ManualClock()
+        numbers = itertools.count(1)
+        self.context = Context(self.store, self.clock, lambda: f"i{next(numbers):05x}zzzz")
+        self.access = AccessService(self.context)
+        self.events = EventService(self.context)
+        self.hosts = HostService(self.context)
+        self.instances = InstanceService(self.context)
+        self.networks = NetworkService(self.context)
+        self.operations = OperationService(self.context)
+        self.projects = ProjectService(self.context)
+        self.reports = ReportService(self.context)
+        self.templates = TemplateService(self.context)
+        self.zones = ZoneService(self.context)
+
+    async def begin(self) -> "World":
+        await self.project(P)
+        return self
+
+    async def project(self, project_id: str, **fields: Any) -> None:
+        record = Project(f"uid-{project_id}", project_id, self.clock.now(), **fields)
+        template = ready_template(project_id, "web", self.clock.now())
+
+        def write(tx: Transaction) -> None:
+            tx.put(PROJECT, replace(record, usage=replace(record.usage, templates=1)))
+            tx.put(TEMPLATE, template)
+
+        await self.store.update(write)
+
+    async def host(self, name: str, **fields: Any) -> Host:
+        record = make_host(name, self.clock.now(), **fields)
+        await self.store.update(lambda tx: tx.put(HOST, record))
+        return record
+
+    async def network(self, network_id: str, *cidrs: str, **fields: Any) -> Network:
+        spec = NetworkSpec(subnets=tuple(map(Subnet, cidrs)), **fields)
+        return await self.networks.create(P, network_id, {}, spec)
+
+    async def shared(self, network_id: str, bridge: str, *cidrs: str) -> Network:
+        return await self.network(network_id, *cidrs, kind=NetworkKind.SHARED, bridge=bridge)
+
+    async def create(self, instance_id: str = "", *nics: Nic, **fields: Any) -> Instance:
+        spec = InstanceSpec(**{"template": "web", "nics": nics, **fields})
+        (made,) = await self.instances.create(P, [NewInstance(instance_id, {}, spec)])
+        return made
+
+    async def place(self, instance_id: str, host: str) -> Instance:
+        """What the scheduler would write."""
+
+        def write(tx: Transaction) -> Instance:
+            found = tx.get(INSTANCE, f"{P}/{instance_id}")
+            assert found is not None
+            observed = Observed(InstanceState.ASSIGNED)
+            placed = replace(found.value, host=host, host_uid=f"uid-{host}", observed=observed)
+            tx.put(INSTANCE, placed)
+            return placed
+
+        return await self.store.update(write)
+
+    async def report(self, instance: Instance, state: InstanceState, **fields: Any) -> None:
+        """What the instance's host says."""
+        epoch = fields.pop("epoch", 1)
+        report = Report(**{"instance_id": instance.uid, "run": 1, "sequence": 1, "state": state, **fields})
+        await self.reports.instances(fields.get("host_uid", instance.host_uid), epoch, [report])
+
+    def get(self, instance_id: str) -> Instance:
+        return self.instances.get(P, instance_id)
+
+    def reasons(self) -> list[str]:
+        """Of all events, oldest first."""
+        found = [e.value for e in self.store.view().all(EVENT)]
+        return [e.reason for e in sorted(found, key=lambda e: e.uid)]
+
+    def audit(self) -> None:
+        """What must be true whatever has happened: leases are the addresses of instances, and usage is what there is."""
+        view = self.store.view()
+        instances = [found.value for found in view.all(INSTANCE)]
+        wanted = {
+            (nic.network_uid, address.split("/")[0]): (instance.uid, nic.interface, nic.mac)
+            for instance in instances
+            for nic in instance.nics
+            for address in nic.addresses
+        }
+        leases = [found.value for found in view.all(ADDRESS)]
+        assert {(a.network_uid, a.address): (a.owner_uid, a.interface, a.mac) for a in leases} == wanted
+        count = sum(len(nic.addresses) for instance in instances for nic in instance.nics)
+        assert len(leases) == count, "no address is given twice"
+        macs = [(nic.network_uid, nic.mac) for instance in instances for nic in instance.nics]
+        assert len(set(macs)) == len(macs)
+        for found in view.all(PROJECT):
+            project = found.value
+            used = replace(
+                sum((usage_of(i) for i in instances if i.project == project.id), start=type(project.usage)()),
+                templates=sum(t.value.project == project.id for t in view.all(TEMPLATE)),
+                networks=sum(n.value.project == project.id for n in view.all(NETWORK)),
+            )
+            assert project.usage == used
+
+
+def problems(error: InvalidSpec) -> list[tuple[str, str]]:
+    """(field, reason) of each violation."""
+    return [(violation.field, violation.reason) for violation in error.violations]
