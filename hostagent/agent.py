@@ -300,6 +300,7 @@ class Agent:
             self.reconciler.wake(*changed)
             return
         self._has_begun.set()
+        self.sweeper.find_cut_off()
         self.reconciler.begin()
 
     def _on_gone(self, assignment: InstanceAssignment) -> None:

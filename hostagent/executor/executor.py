@@ -207,8 +207,13 @@ class Executor:
 
     async def prepare_namespace(self, assignment: InstanceAssignment) -> None:
         """Make or repair the namespace and all that is plugged into it."""
-        path = await self._fabric.ensure_instance(assignment.instance_id, assignment.nics, self._state.networks)
-        self._state.namespaces[assignment.instance_id] = NamespaceState(path, assignment.nics)
+        instance_id = assignment.instance_id
+        is_new = instance_id not in self._state.namespaces
+        path = await self._fabric.ensure_instance(instance_id, assignment.nics, self._state.networks)
+        self._state.namespaces[instance_id] = NamespaceState(path, assignment.nics)
+        self._state.lost_namespaces.discard(instance_id)
+        if is_new:
+            self._state.ports[instance_id] = ()  # else an earlier agent may have published some
 
     async def create_container(self, assignment: InstanceAssignment) -> None:
         """Write the files and create the container. An interrupted create is found by its name."""

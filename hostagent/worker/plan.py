@@ -226,7 +226,7 @@ def _network_steps(view: InstanceView) -> list[Action]:
 
 def _ports_step(view: InstanceView) -> PublishPorts | None:
     wanted = view.assignment.published_ports
-    if view.ports == wanted or (view.ports is None and not wanted):
+    if view.ports == wanted:
         return None
     return PublishPorts("published ports lead to the instance", wanted)
 

@@ -59,7 +59,14 @@ class Sweeper:
             self._state.namespaces.setdefault(instance_id, NamespaceState())
         self._state.keys = set(self._keys.published())
         self._state.folders = self._files.found()
-        self._find_lost(inventory)
+
+    def find_cut_off(self) -> None:
+        """Processes whose namespace is gone; to be called after the first listing, before any step is taken: the first
+        step would make a new namespace, which the process is not in.
+        """
+        for instance_id in self._state.containers:
+            if instance_id not in self._state.namespaces:
+                self._mark_lost(instance_id)
 
     async def run(self) -> None:
         """Sweep until cancelled."""

@@ -283,3 +283,47 @@ async def test_a_control_plane_that_is_not_there_yet_is_waited_for_quietly(
     await host.control_plane.start()
     await host.control_plane.until_state("i1", pb.INSTANCE_STATE_RUNNING, seconds=15)
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+async def test_a_process_whose_namespace_is_gone_is_started_again_in_a_new_one(host: Host) -> None:
+    host.control_plane.set_complete([instance()], [network()])
+    await host.start_agent()
+    await host.control_plane.until_state("i1", pb.INSTANCE_STATE_RUNNING)
+    await host.stop_agent()
+    host.fabric.instances.clear()
+    agent = await host.start_agent()
+    await host.control_plane.until_state("i1", pb.INSTANCE_STATE_RUNNING, run=2)
+    assert set(host.fabric.instances) == {"i1"}
+    # And once more under a running agent.
+    host.fabric.instances.clear()
+    await agent.sweeper.sweep_once()
+    await host.control_plane.until_state("i1", pb.INSTANCE_STATE_RUNNING, run=3)
+    await agent.sweeper.sweep_once()
+    assert agent.journal.local(InstanceId("i1")).run == 3
+
+
+async def test_ports_that_were_taken_away_while_the_agent_was_not_there_are_gone(host: Host) -> None:
+    host.control_plane.set_complete([instance()], [network()])
+    await host.start_agent()
+    await host.control_plane.until_state("i1", pb.INSTANCE_STATE_RUNNING)
+    await host.stop_agent()
+    spec = pb.InstanceSpec(command=["serve"])
+    host.control_plane.set_complete([instance(spec=spec, generation=2)], [network()])
+    await host.start_agent()
+    await host.control_plane.until(lambda: host.fabric.ports["i1"] == ())
+    assert host.agent is not None
+    assert host.agent.journal.local(InstanceId("i1")).run == 1
+
+
+async def test_a_lost_journal_costs_no_container_once_the_control_plane_names_it(host: Host) -> None:
+    host.control_plane.set_complete([instance()], [network()])
+    await host.start_agent()
+    await host.control_plane.until_state("i1", pb.INSTANCE_STATE_RUNNING)
+    before = list(host.engine.containers)
+    await host.stop_agent()
+    for path in host.data_dir.glob("journal.db*"):
+        path.unlink()
+    await host.start_agent()
+    await host.control_plane.until(lambda: host.control_plane.reports["i1"].run > 1_000_000)
+    assert list(host.engine.containers) == before
+    assert host.control_plane.reports["i1"].state == pb.INSTANCE_STATE_RUNNING
