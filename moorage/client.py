@@ -1,8 +1,8 @@
 """The client library: one connection to a control plane, typed stubs, and errors as the classes of `moorage.errors`.
 
-Owns the inverse of the control plane's table of errors, the credentials on every call, and waiting by watch. It decides
-nothing. Invariants: a program never sees a gRPC error, only `MoorageError`; waiting never polls, and survives compacted
-history and a control plane that is away for a while. The connection is always TLS: the API is never open.
+Owns the credentials on every call, and waiting by watch. It decides nothing. Invariants: a program never sees a gRPC
+error, only `MoorageError`; waiting never polls, and survives compacted history and a control plane that is away for a
+while. The connection is always TLS: the API is never open.
 """
 
 import asyncio
@@ -15,28 +15,18 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, cast
 
 import grpc
-from google.rpc import error_details_pb2, status_pb2
 
 from moorage.errors import (
-    AlreadyExists,
     DeadlineExceeded,
-    EngineUnavailable,
-    Exhausted,
-    FieldViolation,
-    Forbidden,
     HistoryCompacted,
     Internal,
     InvalidSpec,
     MoorageError,
     NotFound,
     NotReady,
-    NotSupported,
-    QuotaExceeded,
-    StoreUnavailable,
-    Unauthenticated,
     Unavailable,
-    VersionConflict,
 )
+from moorage.status import error_from_rpc, error_from_status
 
 if TYPE_CHECKING:
     from moorage.v1 import instances_pb2, operations_pb2, watch_pb2
@@ -53,101 +43,13 @@ if TYPE_CHECKING:
     from moorage.v1.watch_pb2_grpc import WatchServiceAsyncStub
     from moorage.v1.zones_pb2_grpc import ZoneServiceAsyncStub
 
-ERROR_DOMAIN = "moorage"
-DETAILS_KEY = "grpc-status-details-bin"
 TRACE_KEY = "x-trace-id"
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024  # a page of 1000 instances is more than gRPC's default of 4 MiB
 _AWAY_SECONDS = 60.0  # how long a wait without a time limit goes on trying to reach the control plane
 
-_Code = grpc.StatusCode
-_CLASS_OF_CODE: dict[int, type[MoorageError]] = {
-    _Code.NOT_FOUND.value[0]: NotFound,
-    _Code.ALREADY_EXISTS.value[0]: AlreadyExists,
-    _Code.ABORTED.value[0]: VersionConflict,
-    _Code.FAILED_PRECONDITION.value[0]: NotReady,
-    _Code.RESOURCE_EXHAUSTED.value[0]: Exhausted,
-    _Code.UNAUTHENTICATED.value[0]: Unauthenticated,
-    _Code.PERMISSION_DENIED.value[0]: Forbidden,
-    _Code.UNAVAILABLE.value[0]: Unavailable,
-    _Code.OUT_OF_RANGE.value[0]: HistoryCompacted,
-    _Code.DEADLINE_EXCEEDED.value[0]: DeadlineExceeded,
-    _Code.UNIMPLEMENTED.value[0]: NotSupported,
-    _Code.CANCELLED.value[0]: NotReady,
-}
-# One code stands for several classes; these reasons tell them apart.
-_CLASS_OF_REASON: dict[str, type[MoorageError]] = {
-    cls.default_reason: cls for cls in (NotSupported, QuotaExceeded, EngineUnavailable, StoreUnavailable)
-}
-
-_Status = Any  # google.rpc.Status; its package ships no types
 _T = TypeVar("_T")
 _Request = TypeVar("_Request", contravariant=True)
 _Response = TypeVar("_Response", covariant=True)
-
-
-def error_from_status(status: _Status, *, trace_id: str = "") -> MoorageError:
-    """The error that a google.rpc.Status stands for, as in `Operation.error`.
-
-    Its metadata is that of the ErrorInfo, with `retry_delay_seconds` (RetryInfo) and `trace_id` where they are known.
-    """
-    info = error_details_pb2.ErrorInfo()
-    bad_request = error_details_pb2.BadRequest()
-    quota = error_details_pb2.QuotaFailure()
-    retry = error_details_pb2.RetryInfo()
-    found = {
-        part.DESCRIPTOR.full_name
-        for part in (info, bad_request, quota, retry)
-        for d in status.details
-        if d.Unpack(part)
-    }
-    metadata = dict(info.metadata)
-    if retry.DESCRIPTOR.full_name in found:
-        metadata.setdefault("retry_delay_seconds", f"{retry.retry_delay.ToTimedelta().total_seconds():g}")
-    if trace_id:
-        metadata.setdefault("trace_id", trace_id)
-    reason: str | None = info.reason or None
-    message: str = status.message
-    if status.code == _Code.INVALID_ARGUMENT.value[0]:
-        violations = [
-            FieldViolation(v.field, v.description, v.reason or "INVALID") for v in bad_request.field_violations
-        ]
-        return InvalidSpec(violations, message=message or None, reason=reason, metadata=metadata)
-    cls = _CLASS_OF_CODE.get(status.code, Internal)
-    specific = _CLASS_OF_REASON.get(reason or "")
-    if specific is not None and issubclass(specific, cls):
-        cls = specific
-    elif cls is Exhausted and quota.violations:
-        cls = QuotaExceeded
-    if not message and quota.violations:
-        message = "; ".join(v.description for v in quota.violations)
-    return cls(message or cls.default_reason, reason=reason, metadata=metadata)
-
-
-def error_from_rpc(error: grpc.aio.AioRpcError, *, address: str = "", trace_id: str = "") -> MoorageError:
-    """The error that a failed call stands for. Without details of ours it was the transport, or a stranger's server."""
-    code = error.code()
-    trailing: Any = error.trailing_metadata()  # the stubs' word for an item of it is no tuple
-    for key, value in trailing or ():
-        if key == DETAILS_KEY:
-            return error_from_status(status_pb2.Status.FromString(value), trace_id=trace_id)
-    status = status_pb2.Status(code=code.value[0], message=error.details() or "")
-    translated = error_from_status(status, trace_id=trace_id)
-    if code is _Code.UNAVAILABLE and address:
-        translated.message = _unreachable(address, translated.message)
-    elif code is _Code.UNIMPLEMENTED:
-        server = f"the server at {address}" if address else "the server"
-        translated.message = f"{server} does not know this call; is it a Moorage control plane of this version?"
-    elif code is _Code.CANCELLED:
-        translated.reason = "CANCELLED"
-    translated.args = (translated.message,)
-    return translated
-
-
-def _unreachable(address: str, details: str) -> str:
-    if "CERTIFICATE_VERIFY_FAILED" in details or "certificate verify failed" in details:
-        return f"the certificate of {address} is not signed by the authority that was given; check the CA file"
-    cause = details.rsplit(": ", 1)[-1] if "failed to connect" in details else details
-    return f"cannot reach the control plane at {address}; check the address and that it runs ({cause})"
 
 
 class Client:

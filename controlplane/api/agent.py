@@ -11,7 +11,6 @@ import grpc
 from google.protobuf.message import Message
 
 from controlplane.api.caller import current_host
-from controlplane.api.errors import error_of
 from controlplane.dispatch.dispatcher import Dispatcher
 from controlplane.dispatch.sessions import AssignmentSet, HostSession
 from controlplane.dispatch.streams import SideStream, StreamBroker, StreamRequest
@@ -26,6 +25,7 @@ from controlplane.services.enrollment import EnrollmentService
 from controlplane.services.reports import Report, ReportService
 from moorage import protoconv
 from moorage.errors import Forbidden, InvalidSpec, NotReady, Unauthenticated, Unavailable
+from moorage.status import error_from_status
 from moorage.v1 import agent_pb2, agent_pb2_grpc
 
 log = logging.getLogger(__name__)
@@ -252,7 +252,7 @@ async def _relay(stream: SideStream, requests: AsyncIterator[agent_pb2.OpenStrea
         async for request in requests:
             part = request.WhichOneof("part")
             if part == "end":
-                stream.error = error_of(request.end.error) if request.end.HasField("error") else None
+                stream.error = error_from_status(request.end.error) if request.end.HasField("error") else None
                 return
             await stream.from_agent.put(getattr(request, part or "chunk"))
     finally:
@@ -267,7 +267,7 @@ def _report(message: agent_pb2.InstanceReport) -> Report:
 
 
 def _task_report(message: agent_pb2.TaskReport) -> TaskReport:
-    error = error_of(message.error) if message.HasField("error") else None
+    error = error_from_status(message.error) if message.HasField("error") else None
     return TaskReport(
         message.task_id,
         message.phase,

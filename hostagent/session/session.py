@@ -20,12 +20,12 @@ from hostagent.domain import AgentHeartbeat, HostFacts, InstanceReport, Instance
 from hostagent.journal.journal import AssignmentChange, Journal
 from hostagent.session.outbox import Outbox
 from hostagent.session.translate import change_from_message, report_message
-from moorage.client import error_from_rpc
 from moorage.clock import Clock
 from moorage.errors import MoorageError, NotReady, Unavailable
 from moorage.ids import InstanceId
 from moorage.protoconv import fill
 from moorage.retry import Backoff, RandomFraction
+from moorage.status import error_from_rpc
 from moorage.tasks import TaskOwner
 from moorage.v1 import agent_pb2, agent_pb2_grpc
 
@@ -38,7 +38,7 @@ _WELCOME_SECONDS = 10.0
 _MAX_REPORTS = 500  # of one message
 _DEFAULT_HEARTBEAT_SECONDS = 5.0
 
-_EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]
+_EOF: Any = grpc.aio.EOF
 Connect = Callable[[], grpc.aio.Channel]
 Call = Any  # grpc.aio.StreamStreamCall; its type parameters differ between stub packages
 

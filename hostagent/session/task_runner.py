@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 from hostagent.engine.values import PullProgress
 from hostagent.executor.image_tasks import BuildOrder, ImageMaker
-from hostagent.session.errors import status_of
 from hostagent.session.outbox import Outbox
 from hostagent.session.unary import AgentCalls
 from moorage.clock import Clock
 from moorage.errors import Internal, MoorageError, NotReady
 from moorage.ids import ContainerId, InstanceId
 from moorage.protoconv import from_proto
+from moorage.status import status_of
 from moorage.tasks import TaskOwner
 from moorage.v1 import agent_pb2
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import grpc
 
-from moorage.client import error_from_rpc
+from moorage.status import error_from_rpc
 from moorage.v1 import agent_pb2, agent_pb2_grpc
 
 _TIMEOUT_SECONDS = 15.0

@@ -11,13 +11,13 @@ from typing import Any
 
 import grpc
 
-from hostagent.session.errors import status_of
 from hostagent.streams import readers, talks
 from hostagent.streams.call import SideCall
 from hostagent.streams.ports import Instances, StreamEngine, StreamFabric
 from moorage.clock import Clock
 from moorage.errors import Exhausted, Internal, InvalidSpec, MoorageError
 from moorage.ids import InstanceId
+from moorage.status import status_of
 from moorage.tasks import TaskOwner
 from moorage.v1 import agent_pb2, agent_pb2_grpc
 

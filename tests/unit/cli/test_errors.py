@@ -6,8 +6,8 @@ from google.rpc import error_details_pb2, status_pb2
 from cli.failures import exit_code_of, render
 from controlplane.api.errors import status_of
 from moorage import errors
-from moorage.client import error_from_status
 from moorage.errors import FieldViolation, InvalidSpec, MoorageError
+from moorage.status import error_from_status
 
 EVERY_CLASS = [
     found

@@ -5,8 +5,8 @@ import tarfile
 
 import pytest
 
-from moorage.client import error_from_status
 from moorage.errors import NotFound, NotReady
+from moorage.status import error_from_status
 from moorage.v1 import agent_pb2, instance_streams_pb2
 from moorage.v1 import instances_pb2 as pb
 from tests.fakes.engine import FakeProgram

@@ -6,8 +6,8 @@ import tarfile
 import pytest
 
 from hostagent.executor.dockerfile_bases import rewrite_bases
-from moorage.client import error_from_status
 from moorage.errors import InvalidSpec
+from moorage.status import error_from_status
 from moorage.v1 import agent_pb2
 from moorage.v1 import instances_pb2 as pb
 from tests.unit.hostagent.conftest import Host, instance, network
