@@ -1,0 +1,147 @@
+"""Networks: what may be asked for, and what is chosen."""
+
+import ipaddress
+from typing import Any
+
+import pytest
+
+from controlplane.access.policy import ProjectPolicy
+from controlplane.access.quota import Quota
+from controlplane.domain.kinds import NETWORK
+from controlplane.domain.networks import NetworkKind, NetworkSpec, Subnet
+from controlplane.services import networks as module
+from controlplane.services.lookup import etag_of
+from controlplane.services.networks import free_vni
+from controlplane.services.paging import PageRequest
+from moorage.errors import AlreadyExists, InvalidSpec, NotFound, QuotaExceeded, VersionConflict
+from tests.unit.controlplane.world import P, World, problems
+
+
+async def test_what_is_left_open_is_chosen(world: World) -> None:
+    one, two = await world.network("one"), await world.network("two")
+    v4, v6 = one.spec.subnets
+    assert (v4.cidr, v4.gateway) == ("10.64.0.0/24", "10.64.0.1")
+    assert ipaddress.ip_network(v6.cidr).is_private
+    assert v6.cidr.endswith("/64")
+    assert two.spec.subnets[0].cidr == "10.64.1.0/24"
+    assert two.spec.subnets[1] != v6
+    assert one.vni != two.vni
+    assert min(one.vni, two.vni) >= 4096
+    assert (one.spec.kind, one.spec.mtu, one.spec.egress) == (NetworkKind.ISOLATED, 1450, False)
+
+
+async def test_automatic_subnets_keep_clear_of_the_projects_own(world: World) -> None:
+    await world.network("big", "10.64.0.0/15")
+    assert (await world.network("n")).spec.subnets[0].cidr == "10.66.0.0/24"
+    await world.project("other")
+    theirs = await world.networks.create("other", "n", {}, NetworkSpec())
+    assert theirs.spec.subnets[0].cidr == "10.64.0.0/24", "tenants do not see each other's"
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "reason"),
+    [
+        ({"subnets": (Subnet("10.1.0.1/24"),)}, "subnets[0].cidr", "SUBNET_INVALID"),
+        ({"subnets": (Subnet("10.1.0.0"),)}, "subnets[0].cidr", "SUBNET_INVALID"),
+        ({"subnets": (Subnet("x"),)}, "subnets[0].cidr", "SUBNET_INVALID"),
+        ({"subnets": (Subnet("10.1.0.0/31"),)}, "subnets[0].cidr", "SUBNET_INVALID"),
+        ({"subnets": (Subnet("fd00::/127"),)}, "subnets[0].cidr", "SUBNET_INVALID"),
+        ({"subnets": (Subnet("127.0.0.0/24"),)}, "subnets[0].cidr", "SUBNET_INVALID"),
+        ({"subnets": (Subnet("0.0.0.0/0"),)}, "subnets[0].cidr", "SUBNET_INVALID"),
+        ({"subnets": (Subnet("126.0.0.0/7"),)}, "subnets[0].cidr", "SUBNET_INVALID"),
+        ({"subnets": (Subnet("169.254.7.0/24"),)}, "subnets[0].cidr", "SUBNET_INVALID"),
+        ({"subnets": (Subnet("224.0.0.0/24"),)}, "subnets[0].cidr", "SUBNET_INVALID"),
+        ({"subnets": (Subnet("fe80::/64"),)}, "subnets[0].cidr", "SUBNET_INVALID"),
+        ({"subnets": (Subnet("::/0"),)}, "subnets[0].cidr", "SUBNET_INVALID"),
+        ({"subnets": (Subnet("10.1.0.0/24"), Subnet("10.2.0.0/24"))}, "subnets[1].cidr", "SUBNET_OVERLAPS"),
+        ({"subnets": (Subnet("10.1.0.0/24", "10.2.0.1"),)}, "subnets[0].gateway", "ADDRESS_INVALID"),
+        ({"subnets": (Subnet("10.1.0.0/24", "10.1.0.0"),)}, "subnets[0].gateway", "ADDRESS_INVALID"),
+        ({"subnets": (Subnet("10.1.0.0/24", "10.1.0.255"),)}, "subnets[0].gateway", "ADDRESS_INVALID"),
+        ({"subnets": (Subnet("10.1.0.0/24", ranges=("10.1.0.9-10.1.0.3",)),)}, "subnets[0].ranges[0]", "RANGE_INVALID"),
+        ({"subnets": (Subnet("10.1.0.0/24", ranges=("10.1.0.9",)),)}, "subnets[0].ranges[0]", "RANGE_INVALID"),
+        ({"mtu": 576}, "mtu", "OUT_OF_RANGE"),
+        ({"bridge": "br0"}, "bridge", "NOT_ALLOWED"),
+        ({"kind": NetworkKind.SHARED, "subnets": (Subnet("10.1.0.0/24"),)}, "bridge", "REQUIRED"),
+        ({"kind": NetworkKind.SHARED, "bridge": "br0"}, "subnets", "REQUIRED"),
+        (
+            {"kind": NetworkKind.SHARED, "bridge": "br/0", "subnets": (Subnet("10.1.0.0/24"),)},
+            "bridge",
+            "BRIDGE_INVALID",
+        ),
+        (
+            {"kind": NetworkKind.SHARED, "bridge": "br0", "egress": True, "subnets": (Subnet("10.1.0.0/24"),)},
+            "egress",
+            "NOT_ALLOWED",
+        ),
+    ],
+)
+async def test_what_no_network_can_be(world: World, fields: dict[str, Any], field: str, reason: str) -> None:
+    with pytest.raises(InvalidSpec) as caught:
+        await world.networks.create(P, "n", {}, NetworkSpec(**fields))
+    assert problems(caught.value) == [(f"network.spec.{field}", reason)]
+    assert world.store.view().count(NETWORK) == 0
+
+
+async def test_subnets_have_one_spelling(world: World) -> None:
+    spec = NetworkSpec(subnets=(Subnet("10.1.0.0/255.255.255.0"), Subnet("FD00:0::/64", "fd00:0::0:9")))
+    made = await world.networks.create(P, "n", {}, spec)
+    assert made.spec.subnets == (Subnet("10.1.0.0/24", "10.1.0.1"), Subnet("fd00::/64", "fd00::9"))
+
+
+async def test_shared_networks_need_the_policy_and_share_a_bridge_apart(world: World) -> None:
+    with pytest.raises(InvalidSpec) as caught:
+        await world.shared("s", "br0", "10.1.0.0/24")
+    assert problems(caught.value) == [("network.spec.bridge", "POLICY_BRIDGE")]
+    await world.projects.update(P, policy=ProjectPolicy(allowed_bridges=("br0", "br1")))
+    made = await world.shared("s", "br0", "10.1.0.0/24")
+    assert (made.vni, made.spec.mtu, made.spec.subnets[0].gateway) == (0, 1500, "")
+    with pytest.raises(InvalidSpec) as caught:
+        await world.shared("t", "br0", "10.1.0.0/25")
+    assert problems(caught.value) == [("network.spec.subnets", "SUBNET_OVERLAPS")]
+    await world.shared("t", "br0", "10.2.0.0/24")
+    await world.shared("u", "br1", "10.1.0.0/24")
+    await world.network("n", "10.1.0.0/24")
+
+
+async def test_names_quota_retries_and_etags(world: World) -> None:
+    made = await world.networks.create(P, "n", {}, NetworkSpec(), request_key="k", body=b"x")
+    again = await world.networks.create(P, "n", {}, NetworkSpec(), request_key="k", body=b"x")
+    assert again == made
+    with pytest.raises(AlreadyExists) as caught:
+        await world.networks.create(P, "n", {}, NetworkSpec(), request_key="k", body=b"y")
+    assert caught.value.reason == "REQUEST_ID_REUSED"
+    with pytest.raises(AlreadyExists):
+        await world.network("n")
+    await world.projects.update(P, quota=Quota(networks=1))
+    with pytest.raises(QuotaExceeded):
+        await world.network("m")
+    changed = await world.networks.update(P, "n", egress=True, labels={"a": "b"}, etag=etag_of(made))
+    assert (changed.spec.egress, changed.labels) == (True, {"a": "b"})
+    with pytest.raises(VersionConflict):
+        await world.networks.delete(P, "n", etag=etag_of(made))
+    with pytest.raises(InvalidSpec):
+        await world.networks.update(P, "n", labels={"moorage.x": "y"})
+    revision = world.store.view().revision
+    assert not (await world.networks.update(P, "n", egress=False, validate_only=True)).spec.egress
+    assert world.store.view().revision == revision
+    found = world.networks.list(P, PageRequest(filter="kind=ISOLATED labels.a=b"))
+    assert [item.value.id for item in found.items] == ["n"]
+    await world.networks.delete(P, "n")
+    with pytest.raises(NotFound):
+        world.networks.get(P, "n")
+
+
+async def test_a_dry_create_keeps_nothing(world: World) -> None:
+    revision = world.store.view().revision
+    made = await world.networks.create(P, "n", {}, NetworkSpec(), validate_only=True)
+    assert made.vni
+    assert world.store.view().revision == revision
+
+
+async def test_vxlan_ids_are_not_given_twice(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_FIRST_VNI", 100)
+    monkeypatch.setattr(module, "_LAST_VNI", 102)
+    found = {(await world.network(f"n{number}")).vni for number in range(3)}
+    assert found == {100, 101, 102}
+    with pytest.raises(Exception, match="no VXLAN id is left"):
+        free_vni(world.store.view(), "any")
