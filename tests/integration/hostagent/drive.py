@@ -180,6 +180,38 @@ async def adopt(m: Machine) -> dict[str, Any]:
     }
 
 
+async def crash(m: Machine) -> dict[str, Any]:
+    """The test kills the engine while thirty instances come up, once the file `now` is there; in the end each runs
+    once.
+    """
+    names = {f"d{number}": number for number in range(10, 40)}
+    spec = pb.InstanceSpec(command=["sleep", "1000"])
+    wanted = [instance(name, number, image=m.settings.image, spec=spec) for name, number in names.items()]
+    m.control_plane.set_complete(wanted, [network()])
+    agent = await m.agent()
+    await m.control_plane.until(lambda: sum(_is(m, name, pb.INSTANCE_STATE_RUNNING) for name in names) >= 5, 30)
+    folder = Path(m.settings.folder)
+    (folder / "now").touch()
+    await m.control_plane.until((folder / "again").exists, 60)
+    await m.control_plane.until(lambda: all(_is(m, name, pb.INSTANCE_STATE_RUNNING) for name in names), 80)
+    found = await m.engine.list("moorage.instance")
+    inhabitants = [len(_processes_in(folder / f"run/netns/i-{name}")) for name in names]
+    await agent.close()
+    return {"containers": len(found), "running": sum(c.pid > 0 for c in found), "processes": inhabitants}
+
+
+def _processes_in(namespace: Path) -> list[str]:
+    wanted = namespace.stat().st_ino
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if (path / "ns/net").stat().st_ino == wanted:
+                found.append(path.name)
+        except OSError:
+            continue  # it ended meanwhile
+    return found
+
+
 async def left(m: Machine) -> dict[str, int]:
     """What of ours is on the machine."""
     inventory = await m.fabric.inventory()
@@ -196,7 +228,12 @@ def _is(m: Machine, name: str, state: int) -> bool:
     return report is not None and report.state == state
 
 
-SCENARIOS: dict[str, Callable[[Machine], Awaitable[dict[str, Any]]]] = {"one": one, "fifty": fifty, "adopt": adopt}
+SCENARIOS: dict[str, Callable[[Machine], Awaitable[dict[str, Any]]]] = {
+    "one": one,
+    "fifty": fifty,
+    "adopt": adopt,
+    "crash": crash,
+}
 
 
 async def main(scenario: str, settings: Settings) -> None:

@@ -4,7 +4,8 @@ import asyncio
 import json
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,8 @@ class RealHost:
     folder: Path
     image: str
 
-    async def drive(self, scenario: str) -> Any:
-        """Run a scenario of drive.py in the engine's namespaces."""
+    async def drive(self, scenario: str, meanwhile: Callable[[], None] = lambda: None) -> Any:
+        """Run a scenario of drive.py in the engine's namespaces, and something beside it."""
         settings = {
             "folder": str(self.folder),
             "engine": self.bed.url,
@@ -45,7 +46,8 @@ class RealHost:
             json.dumps(settings),
         ]
         process = self.bed.popen(argv, log)
-        code = await asyncio.to_thread(process.wait, 120)
+        await asyncio.to_thread(meanwhile)
+        code = await asyncio.to_thread(process.wait, 180)
         text = (self.bed.folder / log).read_text()
         assert code == 0, text
         print(text)
@@ -83,3 +85,18 @@ async def test_an_agent_that_comes_back_adopts_what_runs(real_host: RealHost) ->
     assert seen["kept"]
     assert seen["containers"] == 8
     assert seen["runs"] == [1]
+
+
+async def test_an_engine_killed_in_the_middle_costs_nothing_and_doubles_nothing(real_host: RealHost) -> None:
+    def kill_and_start() -> None:
+        deadline = time.monotonic() + 40
+        while not (real_host.folder / "now").exists():
+            assert time.monotonic() < deadline, "the first instances did not come up"
+            time.sleep(0.01)
+        real_host.bed.kill_dockerd()
+        real_host.bed.start_dockerd()
+        (real_host.folder / "again").touch()
+
+    seen = await real_host.drive("crash", kill_and_start)
+    assert (seen["containers"], seen["running"]) == (30, 30)
+    assert seen["processes"] == [1] * 30
