@@ -1,7 +1,8 @@
 """The documents against the code: a reason, a setting, a file or a command that one has and the other lacks is an error.
 
 What is compared: reasons with docs/errors.md, settings with docs/configuration.md, states with docs/states.md, links and anchors of
-every document, files that docs/architecture.md names, and `make` and `moor` commands that documents tell people to type.
+every document, files that docs/architecture.md names, roles in the comments of protos, and `make` and `moor` commands that
+documents tell people to type.
 """
 
 import ast
@@ -17,6 +18,7 @@ import pytest
 import controlplane.config
 import hostagent.config
 from cli.main import moor
+from controlplane.access.permissions import TABLE
 from controlplane.domain.hosts import HostAdminState, HostLinkState
 from controlplane.domain.instances import InstanceState
 from controlplane.domain.operations import OperationState
@@ -167,6 +169,20 @@ def test_files_that_the_architecture_names_exist() -> None:
     named = re.findall(rf"`((?:{tops})/[A-Za-z0-9_./*-]*|[A-Za-z]+(?:\.toml|\.md|file))`", text)
     assert len(named) > 50
     assert [name for name in named if not any(True for _ in ROOT.glob(name))] == []
+
+
+def test_every_call_says_which_role_it_needs() -> None:
+    """The comment of a call on a project's objects names the role of the permission table."""
+    wrong = []
+    for path in sorted((ROOT / "protos/moorage/v1").glob("*.proto")):
+        text = path.read_text()
+        for service, body in re.findall(r"^service (\w+) \{\n(.*?)^\}", text, re.MULTILINE | re.DOTALL):
+            for comment, method in re.findall(r"((?:  //.*\n)+)  rpc (\w+)\(", body):
+                role = TABLE[f"/moorage.v1.{service}/{method}"].role
+                said = re.findall(r"Role: (\w+)", " ".join(comment.replace("//", "").split()))
+                if said != ([] if role is None else [role.name.lower()]):
+                    wrong.append((service, method, role, said))
+    assert not wrong
 
 
 def _commands(text: str) -> Iterator[str]:
