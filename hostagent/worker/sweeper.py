@@ -81,8 +81,9 @@ class Sweeper:
             MoorageError: the host's rules could not be put back, or its inventory not be had.
         """
         await self._fabric.reassert()
+        known = set(self._state.namespaces)  # before the look: what is made during it is not missing from it
         inventory = await self._fabric.inventory()
-        self._find_lost(inventory)
+        self._find_lost(known, inventory)
         self._forget_empty_orphans(inventory)
         self._remove_orphans(inventory)
         await self._remove_networks(inventory)
@@ -96,17 +97,14 @@ class Sweeper:
             strays=[str(stray) for stray in inventory.strays],
         )
 
-    def _find_lost(self, inventory: FabricInventory) -> None:
+    def _find_lost(self, known: set[InstanceId], inventory: FabricInventory) -> None:
         """Namespaces that are gone although we made them, and processes that are cut off by it."""
-        for instance_id in set(self._state.namespaces) - inventory.instances:
+        for instance_id in (known & self._state.namespaces.keys()) - inventory.instances:
             if instance_id in self._reconciler.busy:
-                continue  # its namespace may have been made after the inventory was taken
+                continue  # a step may be about to change that
             self._state.namespaces.pop(instance_id, None)
             self._state.ports.pop(instance_id, None)
             self._mark_lost(instance_id)
-        for instance_id in self._state.containers:
-            if instance_id not in self._state.namespaces and instance_id not in self._reconciler.busy:
-                self._mark_lost(instance_id)
 
     def _mark_lost(self, instance_id: InstanceId) -> None:
         assignment = self._journal.assignments.get(instance_id)
@@ -144,6 +142,8 @@ class Sweeper:
                 return  # a namespace that we do not know may be on any of them
             used |= networks_of(assignment)
         for network_id in inventory.networks - used:
+            if network_id in self._journal.networks:
+                continue  # assigned while we removed another one
             try:
                 await self._executor.remove_network(network_id)
             except MoorageError as exc:
