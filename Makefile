@@ -76,7 +76,7 @@ unit: $(STUBS) ## Unit tests: no root, no Docker, under 30 seconds
 root:
 	@[ "$$(id -u)" -eq 0 ] || { echo "this needs root, because it makes network namespaces: sudo make $(MAKECMDGOALS)" >&2; exit 1; }
 
-test: root check unit ## Everything, on real engines (root)
+test: root setup check unit ## Install what is missing, then run every test, on real engines (root)
 	@rm -rf build/test-logs
 	@MOORAGE_REQUIRE=docker,netns $(BIN)/python -m pytest tests/contract tests/integration tests/e2e --durations=20
 
