@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from hostagent.domain import ContainerObservation, ContainerPhase, ContainerSpec, InstanceAssignment
+from hostagent.executor.bind_mounts import check_sources
 from hostagent.executor.host_state import GENERATION_LABEL, INSTANCE_LABEL, NONCE_LABEL, HostState, NamespaceState
 from hostagent.executor.leftovers import kill_leftovers
 from hostagent.executor.ports import Engine, Fabric, RuntimeKeys
@@ -218,6 +219,7 @@ class Executor:
     async def create_container(self, assignment: InstanceAssignment) -> None:
         """Write the files and create the container. An interrupted create is found by its name."""
         instance_id = assignment.instance_id
+        check_sources(assignment.container.mounts)
         self.write_files(assignment)
         spec = self._container_spec(assignment)
         try:
