@@ -45,7 +45,8 @@ class RegistryDoor:
             upstream_url=registry_url,
             ssl_context=context,
             token_for=self._token,
-            allowed=self._is_allowed,
+            allowed=lambda repository, reference: reference in self._assigned(repository),
+            assigned=self._assigned,
         )
         await proxy.start()
         self._proxy, self._opened_for = proxy, wanted
@@ -91,8 +92,10 @@ class RegistryDoor:
         # instances' images.
         return await self._token_for(repository, PUSH if repository in self._pushed_to else actions)
 
-    def _is_allowed(self, repository: str, reference: str) -> bool:
-        if f"{repository}@{reference}" in self._bases:
-            return True
-        name = f"127.0.0.1:{self._port}/{repository}@{reference}"
-        return any(assignment.container.image == name for assignment in self._journal.assignments.values())
+    def _assigned(self, repository: str) -> set[str]:
+        """Digests of a repository that this host may read: of its instances, and bases of its builds."""
+        own = f"127.0.0.1:{self._port}/{repository}@"
+        images = (assignment.container.image for assignment in self._journal.assignments.values())
+        found = {image.removeprefix(own) for image in images if image.startswith(own)}
+        base = f"{repository}@"
+        return found | {image.removeprefix(base) for image in self._bases if image.startswith(base)}

@@ -4,7 +4,9 @@ Docker trusts 127.0.0.0/8 without TLS, so an engine needs no certificate and no 
 TLS, the token and the limits. What may pass is decided here, per request, by what the control plane assigned to this
 host:
 
-- read: a manifest that `allowed` names, and then what that manifest refers to (children, configuration, layers);
+- read: a manifest that `allowed` names, and then what that manifest refers to (children, configuration, layers), known
+  from the manifests that passed, or fetched for it: an engine that kept one from a pull that broke off asks for the
+  rest alone;
 - write: nothing, except into a repository for which a push grant is open (a build), and there also reading.
 
 Whoever can reach the port is taken for the engine: that is every process in the host's own network namespace.
@@ -21,7 +23,7 @@ import re
 import ssl
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit
 
@@ -35,6 +37,7 @@ PUSH = frozenset({"pull", "push"})
 
 TokenFor = Callable[[str, frozenset[str]], Awaitable[str]]
 Allowed = Callable[[str, str], bool]
+Assigned = Callable[[str], Iterable[str]]
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +50,14 @@ _TOKEN_EARLY_SECONDS = 30.0
 _TOKEN_UNKNOWN_SECONDS = 30.0
 _TOKENS_KEPT = 512
 _LEARNED_MANIFESTS = 4096
+_MANIFEST_TYPES = ", ".join(
+    (
+        "application/vnd.oci.image.index.v1+json",
+        "application/vnd.oci.image.manifest.v1+json",
+        "application/vnd.docker.distribution.manifest.list.v2+json",
+        "application/vnd.docker.distribution.manifest.v2+json",
+    )
+)
 
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _PATH = re.compile(
@@ -90,6 +101,7 @@ class RegistryProxy:
         ssl_context: ssl.SSLContext,
         token_for: TokenFor,
         allowed: Allowed,
+        assigned: Assigned,
     ) -> None:
         """Args:
         listen_port: on 127.0.0.1; 0 takes any.
@@ -97,6 +109,7 @@ class RegistryProxy:
         ssl_context: with the platform's authority, and this agent's certificate where the registry asks for one.
         token_for: a token for a repository and actions; its `exp` claim is honoured. It may raise Unavailable.
         allowed: whether this host may read a repository's tag or digest now. Called often: must not block.
+        assigned: the digests of a repository that `allowed` would allow now.
         """
         if urlsplit(upstream_url).scheme != "https":
             raise ValueError("the platform's registry is spoken to over https only")
@@ -105,7 +118,10 @@ class RegistryProxy:
         self._ssl = ssl_context
         self._tokens = _TokenCache(token_for)
         self._allowed = allowed
+        self._assigned = assigned
         self._learned = _Learned()
+        self._fetched: set[tuple[str, str]] = set()
+        self._fetching = asyncio.Lock()
         self._grants: dict[str, int] = {}
         self._session: aiohttp.ClientSession | None = None
         self._runner: web.AppRunner | None = None
@@ -181,7 +197,7 @@ class RegistryProxy:
         repository, reference = match["repository"], match["reference"] or match["digest"]
         is_pushing = repository in self._grants
         if request.method in ("GET", "HEAD") and reference is not None:
-            if not is_pushing and not self._may_read(repository, reference):
+            if not is_pushing and not await self._may_read(repository, reference):
                 raise _Refused(404, "MANIFEST_UNKNOWN", "this image is not assigned to this host")
             return await self._forward(request, repository, PULL, learn=match["reference"])
         if not is_pushing:
@@ -193,7 +209,35 @@ class RegistryProxy:
             return await self._forward(request, repository, PUSH, learn=None)
         raise _Refused(405, "UNSUPPORTED", "not possible through a host")
 
-    def _may_read(self, repository: str, reference: str) -> bool:
+    async def _may_read(self, repository: str, reference: str) -> bool:
+        if self._is_below_allowed(repository, reference):
+            return True
+        async with self._fetching:  # the engine asks for several layers at once
+            await self._fetch_assigned(repository)
+        return self._is_below_allowed(repository, reference)
+
+    async def _fetch_assigned(self, repository: str) -> None:
+        """Learn the assigned manifests, with the children of indexes, from the registry; each once."""
+        waiting = list(self._assigned(repository))
+        while waiting:
+            digest = waiting.pop()
+            if (repository, digest) in self._fetched or self._session is None:
+                continue
+            headers = {
+                "Authorization": f"Bearer {await self._tokens.get(repository, PULL, fresh=False)}",
+                "Accept": _MANIFEST_TYPES,
+            }
+            url = f"{self._upstream}/v2/{repository}/manifests/{digest}"
+            async with self._session.get(url, headers=headers, allow_redirects=False) as answer:
+                if answer.status != 200:
+                    continue
+                body = await _read_limited(answer)
+            if len(self._fetched) >= _LEARNED_MANIFESTS:
+                self._fetched.clear()
+            self._fetched.add((repository, digest))
+            waiting += self._learned.learn(repository, digest, digest, body)
+
+    def _is_below_allowed(self, repository: str, reference: str) -> bool:
         # Asked anew each time up the chain, so that an image taken away from this host takes its layers along.
         seen, waiting = {reference}, [reference]
         while waiting:
@@ -333,14 +377,16 @@ class _Learned:
         self._manifests: OrderedDict[tuple[str, str], frozenset[str]] = OrderedDict()
         self._parents: dict[tuple[str, str], set[str]] = {}
 
-    def learn(self, repository: str, reference: str, digest: str | None, body: bytes) -> None:
+    def learn(self, repository: str, reference: str, digest: str | None, body: bytes) -> list[str]:
+        """Take a manifest in; the manifests that it names, if it is an index."""
         try:
             document = json.loads(body)
             entries = [document.get("config"), *document.get("layers", []), *document.get("manifests", [])]
             named = (str(entry["digest"]) for entry in entries if isinstance(entry, Mapping))
             children = frozenset(digest for digest in named if _DIGEST.fullmatch(digest))
+            manifests = [str(entry["digest"]) for entry in document.get("manifests", [])]
         except (ValueError, KeyError, TypeError, AttributeError):
-            return
+            return []
         for name in {reference, digest or reference}:
             self._forget((repository, name))
             self._manifests[(repository, name)] = children - {name}
@@ -352,6 +398,7 @@ class _Learned:
             self._manifests[(repository, reference)] |= {digest}
         while len(self._manifests) > _LEARNED_MANIFESTS:
             self._forget(next(iter(self._manifests)))
+        return [child for child in manifests if child in children]
 
     def parents(self, repository: str, digest: str) -> tuple[str, ...]:
         return tuple(self._parents.get((repository, digest), ()))

@@ -38,7 +38,7 @@ _WELCOME_SECONDS = 10.0
 _MAX_REPORTS = 500  # of one message
 _DEFAULT_HEARTBEAT_SECONDS = 5.0
 
-_EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # the stubs lack it
+_EOF: Any = grpc.aio.EOF
 Connect = Callable[[], grpc.aio.Channel]
 Call = Any  # grpc.aio.StreamStreamCall; its type parameters differ between stub packages
 

@@ -7,7 +7,7 @@ import grpc
 
 from moorage.v1 import agent_pb2
 
-_EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # the stubs lack it
+_EOF: Any = grpc.aio.EOF
 _QUEUE_MESSAGES = 8
 
 
