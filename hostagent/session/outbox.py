@@ -2,6 +2,9 @@
 happens.
 
 The newest report of every instance is kept after it was sent, for the hello of the next session.
+
+Each message costs the control plane a transaction, an event and a change in every watch. Most states on the way are
+outdated before anybody reads them, so they wait for a moment; where the way ends is told at once.
 """
 
 import asyncio
@@ -10,10 +13,21 @@ from dataclasses import replace
 
 from google.protobuf.message import Message
 
-from hostagent.domain import InstanceReport
+from hostagent.domain import InstanceReport, InstanceState
 from moorage.ids import InstanceId
 
 MAX_NOTICES = 1000
+_ON_THE_WAY_SECONDS = 0.1
+_ON_THE_WAY = frozenset(
+    {
+        InstanceState.ASSIGNED,
+        InstanceState.PULLING,
+        InstanceState.PREPARING,
+        InstanceState.STARTING,
+        InstanceState.STOPPING,
+        InstanceState.DELETING,
+    }
+)
 
 
 class Outbox:
@@ -24,6 +38,7 @@ class Outbox:
         self._waiting: dict[InstanceId, InstanceReport] = {}
         self._notices: deque[Message] = deque(maxlen=MAX_NOTICES)
         self._filled = asyncio.Event()
+        self._later: asyncio.TimerHandle | None = None
 
     @property
     def latest(self) -> dict[InstanceId, InstanceReport]:
@@ -39,7 +54,10 @@ class Outbox:
         report = replace(report, sequence=report.sequence + 1)
         self._latest[report.instance_id] = report
         self._waiting[report.instance_id] = report
-        self._filled.set()
+        if report.state not in _ON_THE_WAY or report.reason:
+            self._filled.set()
+        elif self._later is None:
+            self._later = asyncio.get_running_loop().call_later(_ON_THE_WAY_SECONDS, self._filled.set)
 
     def notify(self, message: Message) -> None:
         """Send a task report or an event soon; with too many waiting, the oldest are lost."""
@@ -66,4 +84,7 @@ class Outbox:
         self._waiting.clear()
         self._notices.clear()
         self._filled.clear()
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
         return reports, notices
