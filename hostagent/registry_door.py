@@ -45,7 +45,6 @@ class RegistryDoor:
             upstream_url=registry_url,
             ssl_context=context,
             token_for=self._token,
-            allowed=lambda repository, reference: reference in self._assigned(repository),
             assigned=self._assigned,
         )
         await proxy.start()

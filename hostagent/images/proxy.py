@@ -4,7 +4,7 @@ Docker trusts 127.0.0.0/8 without TLS, so an engine needs no certificate and no 
 TLS, the token and the limits. What may pass is decided here, per request, by what the control plane assigned to this
 host:
 
-- read: a manifest that `allowed` names, and then what that manifest refers to (children, configuration, layers), known
+- read: a manifest that `assigned` names, and then what that manifest refers to (children, configuration, layers), known
   from the manifests that passed, or fetched for it: an engine that kept one from a pull that broke off asks for the
   rest alone;
 - write: nothing, except into a repository for which a push grant is open (a build), and there also reading.
@@ -23,7 +23,7 @@ import re
 import ssl
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit
 
@@ -36,8 +36,7 @@ PULL = frozenset({"pull"})
 PUSH = frozenset({"pull", "push"})
 
 TokenFor = Callable[[str, frozenset[str]], Awaitable[str]]
-Allowed = Callable[[str, str], bool]
-Assigned = Callable[[str], Iterable[str]]
+Assigned = Callable[[str], Collection[str]]
 
 _log = logging.getLogger(__name__)
 
@@ -100,7 +99,6 @@ class RegistryProxy:
         upstream_url: str,
         ssl_context: ssl.SSLContext,
         token_for: TokenFor,
-        allowed: Allowed,
         assigned: Assigned,
     ) -> None:
         """Args:
@@ -108,8 +106,7 @@ class RegistryProxy:
         upstream_url: the platform's registry, `https://host:port`.
         ssl_context: with the platform's authority, and this agent's certificate where the registry asks for one.
         token_for: a token for a repository and actions; its `exp` claim is honoured. It may raise Unavailable.
-        allowed: whether this host may read a repository's tag or digest now. Called often: must not block.
-        assigned: the digests of a repository that `allowed` would allow now.
+        assigned: digests (or tags) of a repository that this host may read now. Called often: must not block.
         """
         if urlsplit(upstream_url).scheme != "https":
             raise ValueError("the platform's registry is spoken to over https only")
@@ -117,7 +114,6 @@ class RegistryProxy:
         self._upstream = upstream_url.rstrip("/")
         self._ssl = ssl_context
         self._tokens = _TokenCache(token_for)
-        self._allowed = allowed
         self._assigned = assigned
         self._learned = _Learned()
         self._fetched: set[tuple[str, str]] = set()
@@ -210,11 +206,11 @@ class RegistryProxy:
         raise _Refused(405, "UNSUPPORTED", "not possible through a host")
 
     async def _may_read(self, repository: str, reference: str) -> bool:
-        if self._is_below_allowed(repository, reference):
+        if self._is_below_assigned(repository, reference):
             return True
         async with self._fetching:  # the engine asks for several layers at once
             await self._fetch_assigned(repository)
-        return self._is_below_allowed(repository, reference)
+        return self._is_below_assigned(repository, reference)
 
     async def _fetch_assigned(self, repository: str) -> None:
         """Learn the assigned manifests, with the children of indexes, from the registry; each once."""
@@ -237,12 +233,13 @@ class RegistryProxy:
             self._fetched.add((repository, digest))
             waiting += self._learned.learn(repository, digest, digest, body)
 
-    def _is_below_allowed(self, repository: str, reference: str) -> bool:
+    def _is_below_assigned(self, repository: str, reference: str) -> bool:
         # Asked anew each time up the chain, so that an image taken away from this host takes its layers along.
+        assigned = self._assigned(repository)
         seen, waiting = {reference}, [reference]
         while waiting:
             one = waiting.pop()
-            if self._allowed(repository, one):
+            if one in assigned:
                 return True
             above = [parent for parent in self._learned.parents(repository, one) if parent not in seen]
             seen.update(above)

@@ -30,13 +30,13 @@ async def _serve(folder: Path) -> None:
         client = bed.new_client(session)
         saved = await import_tar(_read(folder / "saved.tar"), client, "p1/saved")
         root = await import_tar(_read(folder / "root.tar"), client, "p1/root")
-        assigned = {("p1/saved", saved.digest), ("p1/root", root.digest)}
+        assigned = {"p1/saved": {saved.digest}, "p1/root": {root.digest}}
         proxy = RegistryProxy(
             listen_port=0,
             upstream_url=bed.registry.url,
             ssl_context=bed.ssl_context,
             token_for=bed.token_for,
-            allowed=lambda repository, reference: (repository, reference) in assigned,
+            assigned=lambda repository: assigned.get(repository, set()),
         )
         port = await proxy.start()
         with proxy.grant_push(BUILT):
