@@ -82,6 +82,7 @@ class Containers:
             try:
                 async with asyncio.timeout(grace):
                     await self.wait(container_id)
+                return
             except TimeoutError:
                 query["t"] = 0
         await self._connection.call(
