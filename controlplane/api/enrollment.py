@@ -26,7 +26,7 @@ class EnrollmentServicer(enrollment_pb2_grpc.EnrollmentServiceServicer):
     ) -> enrollment_pb2.CreateJoinTokenResponse:
         lifetime = None
         if request.HasField("time_to_live"):
-            lifetime = timedelta(seconds=request.time_to_live.ToNanoseconds() / 1e9)
+            lifetime = timedelta(seconds=requests.seconds_of(request.time_to_live, "time_to_live"))
         zone = parse_top(request.zone, "zones", "zone") if request.zone else ""
         record, text = await self._enrollment.create_token(current_user().user, lifetime, request.max_uses, zone)
         return enrollment_pb2.CreateJoinTokenResponse(join_token=convert.join_token(record), secret=text)

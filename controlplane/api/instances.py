@@ -9,7 +9,6 @@ from controlplane.domain.instances import Instance, InstanceSpec
 from controlplane.domain.kinds import HOST
 from controlplane.domain.names import parse_child
 from controlplane.services.instances import IN_PLACE, InstanceService, NewInstance
-from moorage import protoconv
 from moorage.errors import InvalidSpec
 from moorage.store.base import Store
 from moorage.v1 import instances_pb2, instances_pb2_grpc
@@ -20,7 +19,7 @@ _SPEC_PATHS = tuple(f"spec.{field.name}" for field in instances_pb2.InstanceSpec
 
 
 def _new(request: instances_pb2.CreateInstanceRequest, field: str) -> NewInstance:
-    spec = protoconv.from_proto(InstanceSpec, request.instance.spec)
+    spec = requests.read(InstanceSpec, request.instance.spec, f"{field}.spec")
     return NewInstance(request.instance_id, dict(request.instance.labels), spec, field)
 
 
@@ -82,7 +81,7 @@ class InstanceServicer(instances_pb2_grpc.InstanceServiceServicer):
         paths = masks.paths(request.update_mask, instance, allowed, "an instance")
         if list(request.update_mask.paths) == ["*"]:
             paths = {"labels", *(f"spec.{name}" for name in IN_PLACE)}
-        spec = protoconv.from_proto(InstanceSpec, instance.spec)
+        spec = requests.read(InstanceSpec, instance.spec, "instance.spec")
         fields = {}
         for path in paths - {"labels"}:
             name = path.removeprefix("spec.")
@@ -130,7 +129,7 @@ class InstanceServicer(instances_pb2_grpc.InstanceServiceServicer):
     async def ReplaceInstance(
         self, request: instances_pb2.ReplaceInstanceRequest, context: _Context
     ) -> instances_pb2.Instance:
-        spec = protoconv.from_proto(InstanceSpec, request.spec) if request.HasField("spec") else None
+        spec = requests.read(InstanceSpec, request.spec, "spec") if request.HasField("spec") else None
         record = await self._instances.replace(
             *parse_child(request.name, "instances"), spec=spec, etag=request.etag, validate_only=request.validate_only
         )

@@ -9,7 +9,6 @@ from controlplane.domain.kinds import INSTANCE
 from controlplane.domain.names import parse_child
 from controlplane.domain.networks import Network, NetworkSpec
 from controlplane.services.networks import NetworkService
-from moorage import protoconv
 from moorage.store.base import Store
 from moorage.v1 import networks_pb2, networks_pb2_grpc
 
@@ -33,7 +32,7 @@ class NetworkServicer(networks_pb2_grpc.NetworkServiceServicer):
             requests.parent_of(request),
             request.network_id,
             dict(request.network.labels),
-            protoconv.from_proto(NetworkSpec, request.network.spec),
+            requests.read(NetworkSpec, request.network.spec, "network.spec"),
             validate_only=request.validate_only,
             **requests.retry("CreateNetwork", request),
         )

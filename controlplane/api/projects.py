@@ -111,7 +111,9 @@ class AccessServicer(access_pb2_grpc.AccessServiceServicer):
         self, request: access_pb2.CreateApiKeyRequest, context: _Context
     ) -> access_pb2.CreateApiKeyResponse:
         wanted = request.api_key
-        expires = protoconv.time_of(wanted.expire_time) if wanted.HasField("expire_time") else None
+        expires = (
+            requests.time_of(wanted.expire_time, "api_key.expire_time") if wanted.HasField("expire_time") else None
+        )
         record, text = await self._access.create(
             current_user(), wanted.user, wanted.description, expires, wanted.fleet_admin
         )

@@ -66,7 +66,7 @@ def parse_parent(parent: str, field: str = "parent") -> str:
 
 def check_id(value: str, field: str) -> list[FieldViolation]:
     """Nothing, or what is wrong with the last part of a new name."""
-    if ID_PATTERN.match(value):
+    if ID_PATTERN.fullmatch(value):
         return []
     return [FieldViolation(field, f"{ID_RULE}, not {value!r}", "NAME_INVALID")]
 
@@ -78,7 +78,7 @@ def check_labels(labels: "dict[str, str] | object", field: str) -> list[FieldVio
     if len(labels) > LABEL_LIMIT:
         found.append(FieldViolation(field, f"at most {LABEL_LIMIT} labels are allowed", "LABEL_INVALID"))
     for key, value in sorted(labels.items()):
-        if not _LABEL_KEY.match(key):
+        if not _LABEL_KEY.fullmatch(key):
             found.append(FieldViolation(f"{field}[{key}]", "is no valid label name", "LABEL_INVALID"))
         elif key.startswith("moorage."):
             found.append(FieldViolation(f"{field}[{key}]", "the prefix moorage. is reserved", "LABEL_RESERVED"))

@@ -20,6 +20,6 @@ def derived_mac(network_uid: str, address: str) -> str:
 def normal_mac(text: str) -> str | None:
     """In lower case with colons; None when it is no unicast MAC."""
     mac = text.lower().replace("-", ":")
-    if not _MAC.match(mac) or int(mac[:2], 16) & 1 or mac == "00:00:00:00:00:00":
+    if not _MAC.fullmatch(mac) or int(mac[:2], 16) & 1 or mac == "00:00:00:00:00:00":
         return None
     return mac

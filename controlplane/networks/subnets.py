@@ -2,6 +2,7 @@
 
 import hashlib
 import ipaddress
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
@@ -18,6 +19,7 @@ POOL_PREFIX = 24
 ISOLATED_MTU = 1450  # 1500 less outer IPv4, UDP, VXLAN and inner Ethernet headers
 SHARED_MTU = 1500
 _MTU_RANGE = range(1280, 9001)
+_BRIDGE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,14}")
 _NOT_FOR_MEMBERS = tuple(
     ipaddress.ip_network(cidr)
     for cidr in ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3", "::/96", "fe80::/10", "ff00::/8")
@@ -40,7 +42,7 @@ def check_spec(spec: NetworkSpec, field: str) -> list[FieldViolation]:
         )
     if not shared and spec.bridge:
         found.append(FieldViolation(f"{field}.bridge", "only shared networks have one", "NOT_ALLOWED"))
-    if spec.bridge and (len(spec.bridge) > 15 or "/" in spec.bridge or " " in spec.bridge):
+    if spec.bridge and not _BRIDGE.fullmatch(spec.bridge):
         found.append(FieldViolation(f"{field}.bridge", "is no valid name of a Linux interface", "BRIDGE_INVALID"))
     if spec.mtu and spec.mtu not in _MTU_RANGE:
         found.append(FieldViolation(f"{field}.mtu", "must be between 1280 and 9000", "OUT_OF_RANGE"))
@@ -63,7 +65,7 @@ def _check_subnet(subnet: Subnet, where: str) -> list[FieldViolation]:
     except ValueError as error:
         return [FieldViolation(f"{where}.cidr", f"{subnet.cidr!r} is no subnet: {error}", "SUBNET_INVALID")]
     found: list[FieldViolation] = []
-    if "/" not in subnet.cidr or network.num_addresses < 4:
+    if "/" not in subnet.cidr or "%" in subnet.cidr or network.num_addresses < 4:
         found.append(
             FieldViolation(f"{where}.cidr", "must have room for two members: /30 or /126 at most", "SUBNET_INVALID")
         )
@@ -90,9 +92,9 @@ def _check_subnet(subnet: Subnet, where: str) -> list[FieldViolation]:
 
 
 def parse_address(text: str) -> IpAddress | None:
-    """The address, or None when it is none (a prefix length is not allowed)."""
+    """The address, or None when it is none: neither a prefix length nor a zone (`%eth0`, behind which anything may stand) is."""
     try:
-        return ipaddress.ip_address(text)
+        return None if "%" in text else ipaddress.ip_address(text)
     except ValueError:
         return None
 

@@ -1,6 +1,5 @@
 """Field rules of an instance's spec: everything that can be judged without looking at stored objects, all of it at once."""
 
-import ipaddress
 import re
 from collections.abc import Callable, Iterator
 
@@ -8,6 +7,7 @@ from controlplane.access.policy import Asked, HostAccess
 from controlplane.domain.containers import RestartPolicy
 from controlplane.domain.instances import Affinity, InstanceSpec
 from controlplane.domain.names import check_labels
+from controlplane.networks.subnets import parse_address
 from moorage.errors import FieldViolation
 
 _HOSTNAME = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?$")
@@ -66,13 +66,13 @@ def _process(spec: InstanceSpec, field: str) -> Iterator[FieldViolation]:
         if any("\0" in word for word in words) or sum(map(len, words)) > _LARGEST_TEXT:
             yield FieldViolation(f"{field}.{name}", "holds a NUL character or is longer than 128 KiB", "INVALID")
     for key, value in sorted(spec.env.items()):
-        if not _ENV.match(key) or "\0" in value:
+        if not _ENV.fullmatch(key) or "\0" in value:
             yield FieldViolation(f"{field}.env[{key}]", "is no valid name or holds a NUL character", "ENV_INVALID")
-    if spec.hostname and not _HOSTNAME.match(spec.hostname):
+    if spec.hostname and not _HOSTNAME.fullmatch(spec.hostname):
         yield FieldViolation(f"{field}.hostname", f"{spec.hostname!r} is no host name", "HOSTNAME_INVALID")
     if spec.workdir and not spec.workdir.startswith("/"):
         yield FieldViolation(f"{field}.workdir", "must be an absolute path", "INVALID_PATH")
-    if spec.stop_signal and not _SIGNAL.match(spec.stop_signal):
+    if spec.stop_signal and not _SIGNAL.fullmatch(spec.stop_signal):
         yield FieldViolation(f"{field}.stop_signal", f"{spec.stop_signal!r} is no signal", "INVALID")
     if spec.stop_grace_seconds is not None and not 0 <= spec.stop_grace_seconds <= 86400:
         yield FieldViolation(f"{field}.stop_grace", "must be between 0 and one day", "OUT_OF_RANGE")
@@ -134,7 +134,7 @@ def _files_and_powers(spec: InstanceSpec, field: str) -> Iterator[FieldViolation
             yield FieldViolation(f"{field}.devices[{index}]", "must be below /dev, with any of r, w, m", "INVALID")
     for name in ("capabilities_add", "capabilities_drop"):
         for index, capability in enumerate(getattr(spec, name)):
-            if not _CAPABILITY.match(capability.upper()):
+            if not _CAPABILITY.fullmatch(capability.upper()):
                 yield FieldViolation(f"{field}.{name}[{index}]", f"{capability!r} is no capability", "INVALID")
     for key in sorted(spec.sysctls):
         if not key.startswith(_SYSCTL_PREFIXES):
@@ -157,17 +157,20 @@ def _network(spec: InstanceSpec, field: str) -> Iterator[FieldViolation]:
                 yield FieldViolation(f"{where}.{name}", "must be between 1 and 65535", "OUT_OF_RANGE")
         if port.protocol not in ("", "tcp", "udp"):
             yield FieldViolation(f"{where}.protocol", "must be tcp or udp", "INVALID")
-        if port.host_address and _address(port.host_address) is None:
+        if port.host_address and parse_address(port.host_address) is None:
             yield FieldViolation(f"{where}.host_address", f"{port.host_address!r} is no address", "ADDRESS_INVALID")
         key = (port.host_port, port.protocol or "tcp", port.host_address)
         if key in seen:
             yield FieldViolation(f"{where}.host_port", f"{port.host_port} is published twice", "HOST_PORT_TAKEN")
         seen.add(key)
     for index, server in enumerate(spec.dns_servers):
-        if _address(server) is None:
+        if parse_address(server) is None:
             yield FieldViolation(f"{field}.dns_servers[{index}]", f"{server!r} is no address", "ADDRESS_INVALID")
+    for index, domain in enumerate(spec.dns_search):
+        if not _HOSTNAME.fullmatch(domain):
+            yield FieldViolation(f"{field}.dns_search[{index}]", f"{domain!r} is no domain", "HOSTNAME_INVALID")
     for name, address in sorted(spec.extra_hosts.items()):
-        if _address(address) is None or not _HOSTNAME.match(name):
+        if parse_address(address) is None or not _HOSTNAME.fullmatch(name):
             yield FieldViolation(
                 f"{field}.extra_hosts[{name}]", "must be a host name with an address", "ADDRESS_INVALID"
             )
@@ -185,13 +188,6 @@ def _placement(spec: InstanceSpec, field: str) -> Iterator[FieldViolation]:
             if not term.labels:
                 yield FieldViolation(f"{where}.{name}[{index}].labels", "is required", "REQUIRED")
             yield from check_labels(dict(term.labels), f"{where}.{name}[{index}].labels")
-
-
-def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        return ipaddress.ip_address(text)
-    except ValueError:
-        return None
 
 
 _CHECKS: tuple[_Check, ...] = (_process, _amounts, _files_and_powers, _network, _placement)

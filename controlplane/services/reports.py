@@ -12,10 +12,11 @@ from controlplane.domain.hosts import Host, HostCondition, HostFacts, HostLinkSt
 from controlplane.domain.instances import DesiredState, Instance, InstanceState, Observed
 from controlplane.domain.kinds import HOST, INSTANCE
 from controlplane.history import record_event
+from controlplane.networks.subnets import parse_address
 from controlplane.services import lookup
 from controlplane.services.context import Context
 from controlplane.services.instances import release
-from moorage.errors import Unauthenticated, VersionConflict
+from moorage.errors import InvalidSpec, Unauthenticated, VersionConflict
 from moorage.store.base import Transaction
 
 #: Changes of state that people want to read about.
@@ -60,7 +61,10 @@ class ReportService:
         Raises:
             Unauthenticated: HOST_REMOVED.
             VersionConflict: HOST_IDENTITY_TAKEN, another machine has this identity, or an older agent came back.
+            InvalidSpec: facts that other hosts could not work with.
         """
+
+        _check_facts(facts)
 
         def apply(tx: Transaction) -> Host:
             host = lookup.by_uid(tx, HOST, host_uid)
@@ -107,7 +111,9 @@ class ReportService:
         sweep_brake: str,
         facts: HostFacts | None,
     ) -> None:
-        """Keep what a heartbeat says, if it is news."""
+        """Keep what a heartbeat says, if it is news. Raises InvalidSpec as `connect` does."""
+        if facts is not None:
+            _check_facts(facts)
 
         def apply(tx: Transaction) -> None:
             host = lookup.by_uid(tx, HOST, host_uid)
@@ -195,6 +201,14 @@ class ReportService:
             message = observed.message or f"on hosts/{instance.host}, run {observed.run}"
             severity = "warning" if observed.state is InstanceState.FAILED else "normal"
             record_event(tx, clock, instance, _TOLD[observed.state], message, project=project, severity=severity)
+
+
+def _check_facts(facts: HostFacts) -> None:
+    """Other hosts are told of these: a bad one must not keep their networks from working."""
+    if facts.underlay_address and parse_address(facts.underlay_address) is None:
+        raise InvalidSpec.of("facts.underlay_address", f"{facts.underlay_address!r} is no address", "ADDRESS_INVALID")
+    if not 0 <= facts.vxlan_port <= 65535:
+        raise InvalidSpec.of("facts.vxlan_port", "must be between 1 and 65535", "OUT_OF_RANGE")
 
 
 def _time(seconds: float | None) -> datetime | None:

@@ -20,6 +20,8 @@ from moorage import logs
 from moorage.v1 import (
     access_pb2,
     access_pb2_grpc,
+    enrollment_pb2,
+    enrollment_pb2_grpc,
     events_pb2,
     events_pb2_grpc,
     hosts_pb2,
@@ -437,3 +439,38 @@ async def test_lines_in_the_log_carry_the_callers_trace(plane: Plane) -> None:
         logger.removeHandler(handler)
         logger.setLevel(logging.NOTSET)
     assert seen == ["trace-7", "trace-7"]
+
+
+async def test_values_that_this_version_does_not_know(plane: Plane) -> None:
+    """They are the caller's mistake, not a surprise of ours."""
+    await plane.template()
+    metadata = bearer(plane.admin_key)
+    api = _stub(instances_pb2_grpc.InstanceServiceStub, plane)
+    wanted = instance()
+    wanted.spec.restart.MergeFromString(b"\x08\x63")  # mode = 99
+    error = await refusal(api.CreateInstance(_create("i", instance=wanted), metadata=metadata))
+    assert (error.code(), reason_of(error)) == (grpc.StatusCode.INVALID_ARGUMENT, "VALUE_UNKNOWN")
+    network = networks_pb2.Network()
+    network.spec.MergeFromString(b"\x08\x63")  # kind = 99
+    networks = _stub(networks_pb2_grpc.NetworkServiceStub, plane)
+    error = await refusal(
+        networks.CreateNetwork(
+            networks_pb2.CreateNetworkRequest(parent="projects/default", network_id="n", network=network),
+            metadata=metadata,
+        )
+    )
+    assert reason_of(error) == "VALUE_UNKNOWN"
+
+
+async def test_times_that_no_calendar_has(plane: Plane) -> None:
+    metadata = bearer(plane.admin_key)
+    access = _stub(access_pb2_grpc.AccessServiceStub, plane)
+    key = access_pb2.ApiKey(user="ann")
+    key.expire_time.seconds = 10**18
+    error = await refusal(access.CreateApiKey(access_pb2.CreateApiKeyRequest(api_key=key), metadata=metadata))
+    assert (error.code(), reason_of(error)) == (grpc.StatusCode.INVALID_ARGUMENT, "OUT_OF_RANGE")
+    enrollment = _stub(enrollment_pb2_grpc.EnrollmentServiceStub, plane)
+    for seconds in (10**18, 10**10, -5):
+        request = enrollment_pb2.CreateJoinTokenRequest(time_to_live=Duration(seconds=seconds))
+        error = await refusal(enrollment.CreateJoinToken(request, metadata=metadata))
+        assert (error.code(), reason_of(error)) == (grpc.StatusCode.INVALID_ARGUMENT, "OUT_OF_RANGE")

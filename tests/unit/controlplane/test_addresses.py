@@ -137,6 +137,8 @@ async def test_an_address_is_not_given_again_at_once(world: World) -> None:
         ("fd00::9", "ADDRESS_OUTSIDE_SUBNET"),
         ("10.1.0.9/24", "ADDRESS_INVALID"),
         ("ten", "ADDRESS_INVALID"),
+        ("10.1.0.9\n", "ADDRESS_INVALID"),
+        ("fd00::9%x", "ADDRESS_INVALID"),
         ("010.1.0.7", "ADDRESS_INVALID"),
     ],
 )

@@ -171,6 +171,14 @@ async def test_identity(world: World) -> None:
     assert world.reasons() == ["UP"]
 
 
+async def test_facts_that_other_hosts_could_not_work_with(world: World) -> None:
+    host = await world.host("a")
+    for facts in (HostFacts(underlay_address="nowhere"), HostFacts(vxlan_port=70000), HostFacts(vxlan_port=-1)):
+        await refused(world.reports.connect(host.uid, facts, "n", 1), InvalidSpec)
+        await refused(world.reports.heartbeat(host.uid, [], [], "", facts), InvalidSpec)
+    assert world.hosts.get("a") == host
+
+
 async def test_heartbeats_write_only_news(world: World) -> None:
     host = await world.host("a")
     full = HostCondition("DISK_PRESSURE", "full")

@@ -428,3 +428,29 @@ async def test_listing_by_terms(world: World) -> None:
     assert caught.value.reason == "FILTER_INVALID"
     assert _names(world.instances.list("-", PageRequest(), frozenset()).items) == []
     assert len(world.instances.list("-", PageRequest(), None).items) == 3
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"hostname": "web\n"}, "hostname"),
+        ({"env": {"A\n": "x"}}, "env[A\n]"),
+        ({"stop_signal": "TERM\n"}, "stop_signal"),
+        ({"dns_search": ("a.b\nnameserver 192.0.2.1",)}, "dns_search[0]"),
+        ({"dns_servers": ("fe80::1%x\nsearch y",)}, "dns_servers[0]"),
+        ({"extra_hosts": {"a": "fe80::1%x\n192.0.2.1 b"}}, "extra_hosts[a]"),
+        ({"published_ports": (PublishedPort(80, 80, "", "fe80::1%x; drop"),)}, "published_ports[0].host_address"),
+    ],
+)
+async def test_what_would_break_out_of_a_line(world: World, fields: dict[str, Any], field: str) -> None:
+    """These are written into files and rules: an end of line, or a zone of an address, has no place in them."""
+    error = await refused(world.create("i", **fields), InvalidSpec)
+    assert [name for name, _ in problems(error)] == [f"instance.spec.{field}"]
+
+
+async def test_names_end_where_they_end(world: World) -> None:
+    await refused(world.create("web\n"), InvalidSpec, "NAME_INVALID")
+    error = await refused(
+        world.instances.create(P, [NewInstance("i", {"app\n": "x"}, _OK)]), InvalidSpec, "LABEL_INVALID"
+    )
+    assert problems(error)[0][0] == "instance.labels[app\n]"

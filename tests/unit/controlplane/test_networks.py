@@ -59,6 +59,13 @@ async def test_automatic_subnets_keep_clear_of_the_projects_own(world: World) ->
         ({"subnets": (Subnet("10.1.0.0/24", "10.1.0.255"),)}, "subnets[0].gateway", "ADDRESS_INVALID"),
         ({"subnets": (Subnet("10.1.0.0/24", ranges=("10.1.0.9-10.1.0.3",)),)}, "subnets[0].ranges[0]", "RANGE_INVALID"),
         ({"subnets": (Subnet("10.1.0.0/24", ranges=("10.1.0.9",)),)}, "subnets[0].ranges[0]", "RANGE_INVALID"),
+        ({"subnets": (Subnet("fd00::%x/64"),)}, "subnets[0].cidr", "SUBNET_INVALID"),
+        ({"subnets": (Subnet("fd00::/64", "fd00::1%x"),)}, "subnets[0].gateway", "ADDRESS_INVALID"),
+        (
+            {"kind": NetworkKind.SHARED, "bridge": "br0\n", "subnets": (Subnet("10.1.0.0/24"),)},
+            "bridge",
+            "BRIDGE_INVALID",
+        ),
         ({"mtu": 576}, "mtu", "OUT_OF_RANGE"),
         ({"bridge": "br0"}, "bridge", "NOT_ALLOWED"),
         ({"kind": NetworkKind.SHARED, "subnets": (Subnet("10.1.0.0/24"),)}, "bridge", "REQUIRED"),
