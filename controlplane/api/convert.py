@@ -180,9 +180,13 @@ def operation(record: Operation) -> operations_pb2.Operation:
 
 def event(record: Event) -> events_pb2.Event:
     """An event."""
-    return protoconv.to_proto(record, events_pb2.Event)
+    message = protoconv.to_proto(record, events_pb2.Event)
+    message.name = record.name
+    return message
 
 
 def audit_event(record: AuditEvent) -> events_pb2.AuditEvent:
     """An audit event."""
-    return protoconv.to_proto(record, events_pb2.AuditEvent)
+    message = protoconv.to_proto(record, events_pb2.AuditEvent)
+    message.name = record.name
+    return message

@@ -324,6 +324,12 @@ async def test_the_audit_trail(plane: Plane) -> None:
         events_pb2.ListAuditEventsRequest(filter="code=NOT_FOUND"), metadata=bearer(plane.admin_key)
     )
     assert [e.user for e in listed.audit_events] == ["ann"]
+    assert listed.audit_events[0].name == f"auditEvents/{found[1].uid}"
+    told = await events.ListEvents(events_pb2.ListEventsRequest(parent="projects/default"), metadata=metadata)
+    assert told.events[0].name.startswith("projects/default/events/")
+    assert told.events[0].reason == "CREATED"
+    fleet = await events.ListEvents(events_pb2.ListEventsRequest(parent="-"), metadata=bearer(plane.admin_key))
+    assert not fleet.events
 
 
 async def test_a_template_that_cannot_be_had_is_gone_and_says_why(plane: Plane) -> None:
