@@ -13,6 +13,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -86,12 +87,12 @@ async def run(folder: Path, *, rounds: int, count: int, endpoint_mode: str, say:
     Raises:
         MoorageError: a side could not be brought up, or did not get where it should.
     """
-    with alone(folder):
+    with alone(folder), tempfile.TemporaryDirectory() as scratch:
         async with boxes(folder) as (moorage_fleet, swarm_fleet):
             await asyncio.sleep(_IDLE_SECONDS)
             footprint = await deploy_footprint.idle_memory(moorage_fleet)
             say("both fleets are up: " + ", ".join(f"{name} {value:.1f}" for name, value in footprint.items()))
-            image = demo_rootfs(folder / "rootfs.tar")
+            image = demo_rootfs(Path(scratch, "rootfs.tar"))
             async with contextlib.AsyncExitStack() as stack:
                 moorage = await stack.enter_async_context(MoorageSide.opened(moorage_fleet, image))
                 swarm = await stack.enter_async_context(

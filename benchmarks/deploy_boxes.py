@@ -8,6 +8,7 @@ SIGKILL removes its own.
 import asyncio
 import contextlib
 import fcntl
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -42,18 +43,22 @@ def configs(base: Path) -> tuple[FleetConfig, FleetConfig]:
 
 @contextlib.contextmanager
 def alone(base: Path) -> Iterator[None]:
-    """Hold the lock of the benchmark.
+    """Hold the lock of the benchmark; its folder is there meanwhile.
 
     Raises:
         AlreadyExists: another run holds it.
     """
-    base.mkdir(parents=True, exist_ok=True)
-    with (base / "run.lock").open("w") as lock:
+    with Path(tempfile.gettempdir(), "moorage-bench.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise AlreadyExists(f"another run of the benchmark is at work in {base}; wait for its end") from None
-        yield
+            raise AlreadyExists("another run of the benchmark is at work on this machine; wait for its end") from None
+        base.mkdir(parents=True, exist_ok=True)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # somebody else's files are in it
+                base.rmdir()
 
 
 @contextlib.asynccontextmanager

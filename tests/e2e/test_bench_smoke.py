@@ -61,7 +61,8 @@ def test_fifty_fit_on_three_hosts_of_two_cores() -> None:
 @pytest.mark.slow
 async def test_the_benchmark_measures_every_side_and_leaves_nothing(tmp_path: Path) -> None:
     require_fleet()
-    arguments = ["--rounds", "1", "--count", "5", "--folder", str(tmp_path)]
+    folder = tmp_path / "fleets"
+    arguments = ["--rounds", "1", "--count", "5", "--folder", str(folder)]
     program = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "benchmarks.deploy", *arguments, stdout=asyncio.subprocess.PIPE
     )
@@ -81,4 +82,4 @@ async def test_the_benchmark_measures_every_side_and_leaves_nothing(tmp_path: Pa
         assert not processes.tagged(f"{prefix}-")
         assert not cgroups.names(f"{prefix}-h")
         assert f"{prefix}0" not in {name for _, name in socket.if_nameindex()}
-    assert {entry.name for entry in tmp_path.iterdir()} <= {"run.lock", "rootfs.tar"}
+    assert not folder.exists()
