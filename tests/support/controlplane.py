@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -66,9 +66,9 @@ class NoRegistry:
         """Always at once."""
         yield
 
-    async def collect_garbage(self, forget: Sequence[str] = ()) -> None:
-        """Remember the names."""
-        self.forgotten.extend(forget)
+    async def forget(self, repository: str, digest: str | None) -> None:
+        """Remember the name."""
+        self.forgotten.append(repository)
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,22 @@ from moorage.errors import InvalidSpec, MoorageError
 from moorage.tls import Authority, certificate_facts
 
 
+def _ca_file(folder: Path) -> Path:
+    file = folder / "registry-ca.pem"
+    file.write_bytes(Authority.create("the registry's").cert_pem)
+    return file
+
+
 def test_all_settings(tmp_path: Path) -> None:
+    ca_file = _ca_file(tmp_path)
     file = tmp_path / "c.yaml"
     file.write_text(
         "data_dir: /var/lib/moorage\n"
         "api_listen: 0.0.0.0:1\n"
         "agent_listen: ['[::]:2', '0.0.0.0:3']\n"
         "registry_listen: 10.0.0.1:4\n"
+        "registry_url: https://registry.example.org:5000\n"
+        f"registry_ca_file: {ca_file}\n"
         "advertise: [cp.example.org]\n"
         "plain_http_registries: [mirror:5000]\n"
         "outbound_denied: [10.0.0.0/8]\n"
@@ -36,6 +45,8 @@ def test_all_settings(tmp_path: Path) -> None:
         ("0.0.0.0:1",),
         ("[::]:2", "0.0.0.0:3"),
         "10.0.0.1:4",
+        "https://registry.example.org:5000",
+        str(ca_file),
         ("cp.example.org",),
         ("mirror:5000",),
         ("10.0.0.0/8",),
@@ -56,6 +67,8 @@ def test_every_bad_setting_at_once() -> None:
         "api_listen": ["nowhere", ":1", "a:99999", "a:²"],
         "agent_listen": [1],
         "registry_listen": "x",
+        "registry_url": "http://registry.example.org",
+        "registry_ca_file": "/nowhere/ca.pem",
         "advertise": [],
         "log_format": "xml",
         "log_level": "loud",
@@ -69,8 +82,54 @@ def test_every_bad_setting_at_once() -> None:
     assert sorted(v.field for v in caught.value.violations) == sorted(
         ["colour", "7", "agent_listen", "advertise", *["api_listen"] * 4, "registry_listen", "log_format", "log_level"]
         + ["outbound_denied"] * 2
+        + ["registry_url", "registry_ca_file"]
         + ["data_dir"]
     )
+
+
+def _fields(caught: pytest.ExceptionInfo[InvalidSpec]) -> list[str]:
+    return [violation.field for violation in caught.value.violations]
+
+
+@pytest.mark.parametrize("url", ["https://r", "https://R.example.org:5000", "https://192.0.2.1", "https://[fd00::1]:1"])
+def test_registries_of_an_operators_own(url: str) -> None:
+    assert parse({"data_dir": "/d", "registry_url": url}).registry_url == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *(
+            "r:5000",
+            "http://r",
+            "https://",
+            "https://:1",
+            "https://r:",
+            "https://r:0",
+            "https://r:x",
+            "https://r:70000",
+        ),
+        *("https://r/", "https://r/v2", "https://r?x", "https://r#", "https://u:p@r", "https://[::1", "https://r\n"),
+    ],
+)
+def test_addresses_that_no_registry_has(url: str) -> None:
+    with pytest.raises(InvalidSpec) as caught:
+        parse({"data_dir": "/d", "registry_url": url})
+    assert _fields(caught) == ["registry_url"]
+
+
+def test_what_signed_the_registrys_certificate(tmp_path: Path) -> None:
+    given = {"data_dir": "/d", "registry_url": "https://r"}
+    ca_file = _ca_file(tmp_path)
+    assert parse({**given, "registry_ca_file": str(ca_file)}).registry_ca_file == str(ca_file)
+    with pytest.raises(InvalidSpec) as caught:
+        parse({"data_dir": "/d", "registry_ca_file": str(ca_file)})
+    assert _fields(caught) == ["registry_ca_file"], "of no use without an address"
+    ca_file.write_text("no certificate")
+    for bad in (ca_file, tmp_path, tmp_path / "none"):
+        with pytest.raises(InvalidSpec) as caught:
+            parse({**given, "registry_ca_file": str(bad)})
+        assert _fields(caught) == ["registry_ca_file"]
 
 
 @pytest.mark.parametrize("content", [b"[1, 2]", b"a: [", b"\xff\xfe\x00", b"data_dir: 5", b""])
