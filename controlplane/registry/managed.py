@@ -176,7 +176,7 @@ class ManagedRegistry:
     async def collect_garbage(self, *, forget: Sequence[str] = ()) -> GarbageReport:
         """Free the space of what no manifest refers to.
 
-        Waits until nobody writes; new writers wait. Pulls go on: the registry runs read-only meanwhile, and is away
+        Waits until nobody writes; once it has begun, new writers wait. Pulls go on: the registry runs read-only meanwhile, and is away
         only for its two restarts. (A collector beside a writing server deletes layers that were uploaded a moment
         before.)
 
@@ -215,6 +215,13 @@ class ManagedRegistry:
         _log.info("collected %d bytes of the registry in %.2f s", report.freed_bytes, report.seconds)
         return report
 
+    async def forget(self, repository: str, digest: str | None) -> None:
+        """Drop a repository with all that it holds, whatever `digest` says, and free its space.
+
+        Raises like `collect_garbage`.
+        """
+        await self.collect_garbage(forget=(repository,))
+
     def _forget(self, repositories: Sequence[str]) -> None:
         root = self._storage / "docker/registry/v2/repositories"
         for name in repositories:
@@ -229,14 +236,9 @@ class ManagedRegistry:
     @contextlib.asynccontextmanager
     async def _quiet(self) -> AsyncIterator[None]:
         async with self._writers_changed:
-            await self._writers_changed.wait_for(lambda: not self._collecting)
+            # New writers go first while others write: a host's build is one, and may take half an hour.
+            await self._writers_changed.wait_for(lambda: not self._collecting and self._writers == 0)
             self._collecting = True
-            try:
-                await self._writers_changed.wait_for(lambda: self._writers == 0)
-            except BaseException:
-                self._collecting = False
-                self._writers_changed.notify_all()
-                raise
         try:
             yield
         finally:

@@ -68,7 +68,9 @@ class Builder:
                 BUILD_SECONDS,
                 bases,
             )
-            await self._tasks.run(host.uid, task, partial(on_report, host.name), context)
+            # The host pushes at the end of it; a collection meanwhile would refuse that, or take half of it for garbage.
+            async with self._importer.writing():
+                await self._tasks.run(host.uid, task, partial(on_report, host.name), context)
         finally:
             if context is not None:
                 context.close()
@@ -85,7 +87,8 @@ class Builder:
             raise NotReady(f"{instance.name} has no container", reason="NO_CONTAINER")
         task = SnapshotTask(instance.uid, template.repository, TAG, source.no_pause)
         host_name = f"hosts/{instance.host}"
-        await self._tasks.run(instance.host_uid, task, partial(on_report, host_name))
+        async with self._importer.writing():
+            await self._tasks.run(instance.host_uid, task, partial(on_report, host_name))
         return await self._importer.pushed(template.repository, TAG, host_name, is_snapshot=True)
 
     def _bases(self, project_id: str, text: str, source: DockerfileSource) -> dict[str, str]:

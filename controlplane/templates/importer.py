@@ -2,8 +2,10 @@
 
 import ipaddress
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Protocol
 
 import aiohttp
 
@@ -18,7 +20,6 @@ from controlplane.images.tar import import_tar
 from controlplane.registry.addresses import AddressPolicy, guarded_session
 from controlplane.registry.auth import ChallengeAuth, Credentials, IssuedTokens
 from controlplane.registry.client import RegistryClient
-from controlplane.registry.managed import ManagedRegistry
 from controlplane.registry.names import Reference
 from controlplane.registry.tokens import Grant, RegistryTokens
 from controlplane.services.templates import MadeImage
@@ -52,12 +53,26 @@ class OutboundRules:
         )
 
 
+class Registry(Protocol):
+    """The platform's registry: one that we run, or one of the operator's."""
+
+    url: str
+
+    def writing(self) -> AbstractAsyncContextManager[None]:
+        """Hold this around everything between the first blob and the manifest of a push."""
+        ...
+
+    async def forget(self, repository: str, digest: str | None) -> None:
+        """Delete a repository's image, or (None) whatever can be found of one that was never finished."""
+        ...
+
+
 class Importer:
     """Holds the connection to the platform's registry. `writing()` of the registry keeps collections away meanwhile."""
 
     def __init__(
         self,
-        registry: ManagedRegistry,
+        registry: Registry,
         tokens: RegistryTokens,
         clock: Clock,
         session: aiohttp.ClientSession,
@@ -120,6 +135,10 @@ class Importer:
         """What an address gives. Raises InvalidSpec (URL_FORBIDDEN, URL_TOO_LARGE), NotFound, Unavailable."""
         return fetch_url(url, limits=FetchLimits(), allow=self._rules.policy())
 
+    def writing(self) -> AbstractAsyncContextManager[None]:
+        """Hold this while a host may push; no garbage is collected meanwhile."""
+        return self._registry.writing()
+
     async def pushed(self, repository: str, tag: str, built_on: str, *, is_snapshot: bool = False) -> MadeImage:
         """What a host has pushed under a tag, checked like any other image."""
         async with self._registry.writing():
@@ -131,9 +150,9 @@ class Importer:
             image = await copy_image(self._client, reference, self._client, repository)
         return made(image, built_on)
 
-    async def forget(self, repository: str) -> None:
-        """Delete everything that a template had, and free its space."""
-        await self._registry.collect_garbage(forget=(repository,))
+    async def forget(self, repository: str, digest: str | None) -> None:
+        """Delete everything that a template had. None: its image was never finished."""
+        await self._registry.forget(repository, digest)
 
 
 def made(image: ImportedImage, built_on: str = "") -> MadeImage:
