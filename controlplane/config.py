@@ -1,6 +1,8 @@
 """The control plane's configuration: a YAML file, every bad field named at once."""
 
 import ipaddress
+import re
+import ssl
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -9,6 +11,8 @@ import yaml
 
 from moorage.errors import FieldViolation, InvalidSpec
 from moorage.logs import LEVELS
+
+_ORIGIN = re.compile(r"https://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +23,9 @@ class Config:
         data_dir: holds everything that must survive: store, keys, images.
         api_listen: where callers connect (TLS, API keys).
         agent_listen: where agents connect (TLS, host certificates).
-        registry_listen: where the platform's registry listens; agents reach it.
+        registry_listen: where the registry that we run listens; agents reach it. Not used with registry_url.
+        registry_url: `https://host[:port]` of a registry to use in place of one that we run; empty: run our own.
+        registry_ca_file: PEM of what signed that registry's certificate; empty: the system's authorities.
         advertise: names and addresses by which others reach this machine: they go into its certificate, and the first one
             is what agents are told.
         plain_http_registries: foreign registries that may be spoken to without TLS.
@@ -32,6 +38,8 @@ class Config:
     api_listen: tuple[str, ...] = ("127.0.0.1:7460",)
     agent_listen: tuple[str, ...] = ("0.0.0.0:7461",)
     registry_listen: str = "0.0.0.0:7462"
+    registry_url: str = ""
+    registry_ca_file: str = ""
     advertise: tuple[str, ...] = ("127.0.0.1",)
     plain_http_registries: tuple[str, ...] = ()
     outbound_denied: tuple[str, ...] = ()
@@ -85,6 +93,7 @@ def parse(document: dict[str, Any]) -> Config:
         found += [_bad_address(name, item) for item in values.get(name, ()) if not _is_address(item)]
     if "registry_listen" in values and not _is_address(values["registry_listen"]):
         found.append(_bad_address("registry_listen", values["registry_listen"]))
+    found += _bad_registry(values.get("registry_url", ""), values.get("registry_ca_file", ""))
     if values.get("log_format", "text") not in ("text", "json"):
         found.append(FieldViolation("log_format", "must be text or json", "CONFIG_INVALID"))
     if values.get("log_level", "info") not in LEVELS:
@@ -105,6 +114,28 @@ def parse(document: dict[str, Any]) -> Config:
 def _is_address(text: str) -> bool:
     host, _, port = text.rpartition(":")
     return bool(host) and port.isascii() and port.isdigit() and 0 <= int(port) <= 65535
+
+
+def _bad_registry(url: str, ca_file: str) -> list[FieldViolation]:
+    found = []
+    if url and not _is_origin(url):
+        found.append(FieldViolation("registry_url", f"{url!r} is not https://host[:port]", "CONFIG_INVALID"))
+    if ca_file:
+        if not url:
+            found.append(
+                FieldViolation("registry_ca_file", "is for a registry_url, and there is none", "CONFIG_INVALID")
+            )
+        try:
+            ssl.create_default_context(cafile=ca_file)
+        except OSError as error:  # ssl.SSLError, of a file without a certificate, is one too
+            problem = f"{ca_file!r} holds no certificates that can be read: {error}"
+            found.append(FieldViolation("registry_ca_file", problem, "CONFIG_INVALID"))
+    return found
+
+
+def _is_origin(url: str) -> bool:
+    found = _ORIGIN.fullmatch(url)
+    return found is not None and 0 < int(found["port"] or 443) <= 65535
 
 
 def _is_subnet(text: str) -> bool:

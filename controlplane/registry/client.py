@@ -128,6 +128,20 @@ class RegistryClient:
             raise invalid(f"the registry sent a manifest that does not have the digest {target}")
         return parse_manifest(raw, content_type)
 
+    async def tagged(self, repository: str) -> tuple[str, ...]:
+        """Digests that tags of the repository name; none where there is no such repository."""
+        digests: dict[str, None] = {}
+        path = f"/v2/{check_repository(repository)}/tags/list"
+        try:
+            async with self._request("GET", path, (Grant(repository, _PULL),)) as answer:
+                found = load_object(await _read_limited(answer, MAX_MANIFEST_BYTES, "list of tags"), "list of tags")
+        except NotFound:
+            return ()
+        for tag in found.get("tags") or ():  # null once the last tag is deleted
+            with contextlib.suppress(NotFound):
+                digests[(await self.get_manifest(repository, str(tag))).digest] = None
+        return tuple(digests)
+
     async def has_blob(self, repository: str, digest: str) -> bool:
         """Whether the repository has the blob."""
         try:

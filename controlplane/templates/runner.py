@@ -136,7 +136,7 @@ class TemplateRunner:
 
     async def _remove(self, template: Template) -> None:
         try:
-            await self._importer.forget(template.repository)
+            await self._importer.forget(template.repository, template.status.digest or None)
         except MoorageError as error:
             # The next start tries again: the template stays DELETING until its space is free.
             log.warning("the image of %s could not be removed: %s", template.name, error)
@@ -175,7 +175,7 @@ class TemplateRunner:
 
     async def _sweep(self, repository: str) -> None:
         try:
-            await self._importer.forget(repository)
+            await self._importer.forget(repository, None)
         except MoorageError as error:
             log.warning("what was left of %s could not be removed: %s", repository, error)
 
