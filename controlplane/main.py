@@ -34,7 +34,8 @@ from controlplane.config import Config
 from controlplane.dispatch.dispatcher import Dispatcher
 from controlplane.dispatch.streams import StreamBroker
 from controlplane.dispatch.tasks import HostTasks
-from controlplane.domain.kinds import ALL_KINDS
+from controlplane.domain.kinds import ALL_KINDS, EPOCH_START
+from controlplane.domain.lineage import EpochStart
 from controlplane.liveness.loop import HEARTBEAT_PERIOD_SECONDS, Liveness
 from controlplane.registry.managed import ManagedRegistry
 from controlplane.scheduler.loop import Scheduler
@@ -172,6 +173,7 @@ class ControlPlane:
         context = Context(store, clock, new_id)
         access = AccessService(context)
         projects = ProjectService(context)
+        await store.update(lambda tx: tx.put(EPOCH_START, EpochStart(store.epoch, tx.revision)))
         await projects.ensure_default()
         await self._write_admin(await access.ensure_admin())
         # The registry comes up beside the rest: nothing but images needs it.

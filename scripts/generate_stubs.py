@@ -1,5 +1,6 @@
 """Generates Python stubs and type stubs of protos/moorage/v1 into moorage/v1 (never committed, never edited)."""
 
+import os
 import subprocess
 import sys
 from importlib.resources import files
@@ -29,7 +30,9 @@ def generate(root: Path) -> None:
     command += [f"-I{include}" for include in proto_includes()]
     command += [f"--{kind}_out={root}" for kind in ("python", "grpc_python", "mypy", "mypy_grpc")]
     command += [str(proto) for proto in protos]
-    result = subprocess.run(command, check=False)
+    # The plugins lie beside the interpreter, whether or not its environment is activated.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    result = subprocess.run(command, check=False, env={**os.environ, "PATH": path})
     if result.returncode != 0:
         raise SystemExit(result.returncode)
 

@@ -77,6 +77,8 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
                 reason="AGENT_VERSION",
                 metadata={"supported": str(PROTOCOL_VERSION)},
             )
+        # Asked before this session writes anything: every commit hides how far the store had gone back.
+        is_restored = deps.reports.has_lost_history(hello.store_id, hello.term, hello.applied_revision)
         host = await deps.reports.connect(
             host_uid, protoconv.from_proto(HostFacts, hello.facts), hello.host_nonce, hello.epoch
         )
@@ -84,7 +86,7 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
         deps.tasks.session_lost(host_uid)  # those of a session that has not ended here yet: its agent has given them up
         reader = asyncio.create_task(self._read(session, request_iterator), name=f"session of {host.id}")
         try:
-            yield self._welcome(host)
+            yield self._welcome(host, is_restored)
             reports = [_report(item) for item in hello.instances]
             await deps.reports.instances(host_uid, hello.epoch, reports)
             complete = session.complete(deps.context.store.view())
@@ -99,13 +101,14 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
                     deps.reports.set_link(host_uid, HostLinkState.DISCONNECTED, "the agent's session ended")
                 )
 
-    def _welcome(self, host: Host) -> agent_pb2.SessionResponse:
+    def _welcome(self, host: Host, is_restored: bool) -> agent_pb2.SessionResponse:
         deps = self._deps
         welcome = agent_pb2.Welcome(
             term=deps.dispatcher.term,
             store_id=deps.dispatcher.store_id,
             host_uid=host.uid,
             host_name=host.name,
+            history_lost=is_restored,
             registry_url=deps.registry_url,
         )
         welcome.heartbeat_period.FromTimedelta(timedelta(seconds=deps.heartbeat_period_seconds))
@@ -183,6 +186,7 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
         stream = self._deps.broker.claim(current_host(), first.stream_id)
         reader = asyncio.create_task(_relay(stream, request_iterator), name=f"side stream {first.stream_id}")
         ended = asyncio.create_task(stream.ended.wait(), name=f"end of side stream {first.stream_id}")
+        getter: asyncio.Future[agent_pb2.OpenStreamResponse] = asyncio.get_running_loop().create_future()
         try:
             while not ended.done():
                 getter = asyncio.ensure_future(stream.to_agent.get())
@@ -195,8 +199,8 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
                     reader.result()
                     await ended  # all was received; the caller still reads from the queue
         finally:
-            reader.cancel()
-            ended.cancel()
+            for task in (reader, ended, getter):
+                task.cancel()
 
     async def RenewCertificate(
         self, request: agent_pb2.RenewCertificateRequest, context: _Context

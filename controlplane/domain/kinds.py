@@ -10,6 +10,7 @@ from controlplane.access.join_tokens import JoinToken
 from controlplane.access.keys import ApiKey
 from controlplane.domain.hosts import Host, Zone
 from controlplane.domain.instances import Instance
+from controlplane.domain.lineage import EpochStart
 from controlplane.domain.networks import AddressLease, Network
 from controlplane.domain.operations import AuditEvent, Event, Operation, OperationState, RequestRecord
 from controlplane.domain.projects import Member, Project
@@ -68,6 +69,8 @@ OPERATION = Kind(
 )
 EVENT = Kind("event", Event, key=lambda e: f"{e.project}/{e.uid}", indexes={"age": lambda e: (e.uid[:6],)})
 AUDIT_EVENT = Kind("audit_event", AuditEvent, key=lambda e: e.uid)
+# Epochs have at most ten digits: seconds since 1970.
+EPOCH_START = Kind("epoch_start", EpochStart, key=lambda e: f"{e.epoch:012d}")
 REQUEST = Kind("request", RequestRecord, key=lambda r: r.key)
 
 ALL_KINDS: tuple[Kind[Any], ...] = (
@@ -85,4 +88,5 @@ ALL_KINDS: tuple[Kind[Any], ...] = (
     EVENT,
     AUDIT_EVENT,
     REQUEST,
+    EPOCH_START,
 )

@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 
 from controlplane.domain.hosts import Host, HostCondition, HostFacts, HostLinkState, QuarantinedItem
 from controlplane.domain.instances import DesiredState, Instance, InstanceState, Observed
-from controlplane.domain.kinds import HOST, INSTANCE
+from controlplane.domain.kinds import EPOCH_START, HOST, INSTANCE
+from controlplane.domain.lineage import has_lost_history
 from controlplane.history import record_event
 from controlplane.networks.subnets import parse_address
 from controlplane.services import lookup
@@ -89,6 +90,14 @@ class ReportService:
             return changed
 
         return await self._context.store.update(apply)
+
+    def has_lost_history(self, store_id: str, term: int, revision: int) -> bool:
+        """Whether an agent was told more by this store than the store knows: it was put back from a backup."""
+        store = self._context.store
+        view = store.view()
+        if store_id != store.id:
+            return False  # another store altogether, which the agent sees by itself
+        return has_lost_history((s.value for s in view.all(EPOCH_START)), view.revision, term, revision)
 
     async def set_link(self, host_uid: str, state: HostLinkState, why: str) -> None:
         """The session ended, or has been away for too long."""

@@ -12,6 +12,7 @@ transaction loses nothing, its rows are tried again with the next one.
 import asyncio
 import contextlib
 import logging
+import os
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -37,6 +38,9 @@ def open_database(path: Path) -> tuple[sqlite3.Connection, list[tuple[str, str, 
     Raises:
         sqlite3.DatabaseError: the file is damaged beyond what the WAL repairs.
     """
+    # It holds the environment of instances: nobody else may read it. The WAL's files take over the mode.
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    path.chmod(0o600)
     connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
     try:
         connection.execute("PRAGMA journal_mode=WAL")

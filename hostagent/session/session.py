@@ -179,6 +179,8 @@ class Session:
         went_back = link.went_back
         if link.store_id and welcome.store_id != link.store_id:
             went_back = f"the control plane's store is another one ({welcome.store_id}) than before ({link.store_id})"
+        elif welcome.history_lost:
+            went_back = "the control plane's store was put back to an earlier state"
         self._journal.set_link(
             replace(
                 link,

@@ -141,7 +141,7 @@ class Store(abc.ABC):
     @property
     @abc.abstractmethod
     def epoch(self) -> int:
-        """Raised at every open of the durable form."""
+        """Raised at every open of the durable form, and never one that a lost future of a restored backup had."""
 
     @abc.abstractmethod
     async def update(self, fn: Callable[[Transaction], R]) -> R:

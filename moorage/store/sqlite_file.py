@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -199,7 +200,8 @@ def _load(connection: sqlite3.Connection, kinds: Sequence[Kind[Any]]) -> Loaded:
             f"the store has schema version {version}; this program knows up to {SCHEMA_VERSION}: use a newer one",
             reason="STORE_TOO_NEW",
         )
-    connection.execute("UPDATE meta SET epoch = epoch + 1")
+    # At least the time, so that a backup that is put back never opens in an epoch that its lost future had, too.
+    connection.execute("UPDATE meta SET epoch = max(epoch + 1, ?)", (int(time.time()),))
     store_id, epoch, revision = connection.execute("SELECT store_id, epoch, revision FROM meta").fetchone()
     unknown = {name for (name,) in connection.execute("SELECT DISTINCT kind FROM objects")} - {k.name for k in kinds}
     if unknown:

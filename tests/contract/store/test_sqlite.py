@@ -35,7 +35,8 @@ async def test_everything_is_there_after_a_reopen(tmp_path: Path) -> None:
 
     again = await SqliteStore.open(tmp_path / "s.db", KINDS)
     assert contents(again) == before
-    assert (again.id, again.epoch) == (identity[0], identity[1] + 1)
+    assert again.id == identity[0]
+    assert again.epoch > identity[1]
     view = again.view()
     assert view.revision == 3
     assert [r.value.name for r in view.find(BOXES, "host", "h9")] == ["b0001"]
@@ -74,6 +75,7 @@ async def test_a_second_open_is_refused_and_told_who_has_it(tmp_path: Path) -> N
 async def test_a_process_that_was_killed_leaves_what_it_acknowledged_and_no_lock(tmp_path: Path) -> None:
     path = tmp_path / "s.db"
     acknowledged: set[str] = set()
+    last_epoch = 0
     for round_number in range(3):
         writer = subprocess.Popen(
             [sys.executable, "-m", WRITER, str(path), str(round_number)], stdout=subprocess.PIPE, text=True
@@ -97,7 +99,8 @@ async def test_a_process_that_was_killed_leaves_what_it_acknowledged_and_no_lock
         assert counter is not None
         assert counter.value.value == len(pairs) == store.view().revision
         assert sorted(pairs.values()) == list(range(1, len(pairs) + 1))
-        assert store.epoch == 2 * round_number + 2
+        assert store.epoch > last_epoch
+        last_epoch = store.epoch
         await store.close()
 
 
@@ -172,7 +175,8 @@ async def test_a_memory_store_can_be_kept_as_a_backup(tmp_path: Path) -> None:
     await put(store, Box("b", size=4))
     await store.backup(tmp_path / "b.db")
     copy = await SqliteStore.open(tmp_path / "b.db", KINDS)
-    assert (copy.id, copy.epoch, copy.view().revision) == (store.id, store.epoch + 1, 2)
+    assert (copy.id, copy.view().revision) == (store.id, 2)
+    assert copy.epoch > store.epoch
     assert contents(copy) == contents(store)
     await copy.close()
     await store.close()
