@@ -8,7 +8,8 @@ while. The connection is always TLS: the API is never open.
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Generator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Generator, Iterable
+from contextlib import aclosing
 from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
@@ -234,9 +235,9 @@ class Client:
         async def read() -> "list[operations_pb2.Operation]":
             return [await self.operations.GetOperation(operations_pb2.GetOperationRequest(name=name))]
 
-        follow = self._follow(_project_of(name), "operations", read, lambda change: change.operation)
-        async with _Limit(timeout_seconds, f"operation {name}"):
-            async for _, operation in follow:
+        following = aclosing(self._follow(_project_of(name), "operations", read, lambda change: change.operation))
+        async with _Limit(timeout_seconds, f"operation {name}"), following as versions:
+            async for _, operation in versions:
                 if operation.name != name:
                     continue
                 if on_progress is not None:
@@ -316,10 +317,11 @@ class Client:
             state = instances_pb2.InstanceState.Name(seen.status.state)[15:] if seen else "not seen"
             return f"instance {name} ({state}{': ' + seen.status.message if seen and seen.status.message else ''})"
 
-        follow = self._follow(_project_of(next(iter(names))), "instances", read, lambda change: change.instance)
+        project = _project_of(next(iter(names)))
+        following = aclosing(self._follow(project, "instances", read, lambda change: change.instance))
         wanted = frozenset(names)
-        async with _Limit(timeout_seconds, waits_for):
-            async for kind, instance in follow:
+        async with _Limit(timeout_seconds, waits_for), following as versions:
+            async for kind, instance in versions:
                 if instance.name not in wanted or instance.name in done:
                     continue
                 latest[instance.name] = instance
@@ -349,7 +351,7 @@ class Client:
         kind: str,
         read: Callable[[], Awaitable[list[_T]]],
         pick: "Callable[[watch_pb2.Change], _T]",
-    ) -> AsyncIterator[tuple[int, _T]]:
+    ) -> AsyncGenerator[tuple[int, _T], None]:
         """What `read` gives, then every change: gap-free, for the revision is asked for before reading. Never ends."""
         from moorage.retry import Backoff
         from moorage.v1 import watch_pb2
@@ -364,10 +366,12 @@ class Client:
                 away_since = None
                 # Revision 0 would mean "first everything": on an empty store that is nothing.
                 request = watch_pb2.WatchRequest(kinds=[kind], parent=parent, from_revision=revision)
-                async for response in self.watch.Watch(request):
-                    delays = Backoff().delays()
-                    if response.HasField("change"):
-                        yield response.change.type, pick(response.change)
+                # Closed by hand: who stops reading early would else leave the stream open until the garbage is collected.
+                async with aclosing(aiter(self.watch.Watch(request))) as responses:  # type: ignore[type-var]
+                    async for response in responses:
+                        delays = Backoff().delays()
+                        if response.HasField("change"):
+                            yield response.change.type, pick(response.change)
             except HistoryCompacted:
                 pass  # read again, then watch from there
             except Unavailable:
