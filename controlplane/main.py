@@ -177,7 +177,7 @@ class ControlPlane:
         await projects.ensure_default()
         await self._write_admin(await access.ensure_admin())
         # The registry comes up beside the rest: nothing but images needs it.
-        starting_registry = asyncio.create_task(self._registry.start(), name="registry start")
+        starting_registry = self._owner.spawn(self._registry.start(), name="registry start")
         dispatcher = Dispatcher(store, clock)
         reports = ReportService(context)
         instances = InstanceService(context)

@@ -22,7 +22,7 @@ from moorage.v1 import (
     instances_pb2,
     instances_pb2_grpc,
 )
-from tests.support.controlplane import Agent, Plane, bearer, hello, instance, reason_of, refusal, running
+from tests.support.controlplane import Agent, NoRegistry, Plane, bearer, hello, instance, reason_of, refusal, running
 
 
 def _stub(kind: Any, plane: Plane) -> Any:
@@ -189,9 +189,19 @@ async def test_housekeeping(plane: Plane) -> None:
 
 
 async def test_an_address_that_is_taken(plane: Plane, keys_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second one says so, and leaves nothing behind."""
+    """The second one says so, and leaves nothing behind: not even a registry that is still starting."""
+    ended = asyncio.Event()
+
+    async def start(self: NoRegistry) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(NoRegistry, "start", start)
     ports = [int(plane.api_address.rpartition(":")[2]), int(plane.agent_address.rpartition(":")[2])]
     monkeypatch.setattr("tests.support.controlplane._free_ports", lambda count: ports)
     with pytest.raises(RuntimeError, match="Failed to bind"):
         async with running(keys_folder):
             raise AssertionError
+    assert ended.is_set()
