@@ -12,7 +12,7 @@ import yaml
 from moorage.errors import FieldViolation, InvalidSpec
 from moorage.logs import LEVELS
 
-_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_NAME = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")  # as the control plane has it
 _ENDPOINT = re.compile(r"(\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 
 

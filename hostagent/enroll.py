@@ -93,7 +93,7 @@ async def ensure_enrolled(config: Config, store: IdentityStore, clock: Clock) ->
     if not config.join_token:
         raise InvalidSpec(
             [FieldViolation("join_token", "is needed until this host is enrolled", "REQUIRED")],
-            message="this host is not enrolled; put a token of `moor host token create` into its configuration",
+            message="this host is not enrolled; put a token of `moor join-token create` into its configuration",
         )
     # One key for all attempts: the control plane recognizes a repeated request of one machine by it.
     key_pem, request_pem = generate_request(config.name)

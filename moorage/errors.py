@@ -19,7 +19,7 @@ MoorageError
   Internal             a bug or a surprise of ours
 
 `reason` is an UPPER_SNAKE_CASE word for programs (docs/errors.md is the catalogue); the message is one sentence for people
-that says what to do. `controlplane/api/error_interceptor.py` maps classes to gRPC codes; `moorage/client.py` has the inverse.
+that says what to do. `moorage/status.py` maps classes to gRPC codes and back.
 """
 
 from collections.abc import Iterable, Mapping

@@ -47,7 +47,7 @@ def parse_join_token(text: str) -> JoinTokenText:
         Unauthenticated: JOIN_TOKEN_MALFORMED.
     """
     malformed = Unauthenticated(
-        "this is not a join token; copy the whole text that `moor host token create` printed",
+        "this is not a join token; copy the whole text that `moor join-token create` printed",
         reason="JOIN_TOKEN_MALFORMED",
     )
     parts = text.strip().split(".")

@@ -81,7 +81,7 @@ def check(token: JoinToken | None, secret: str, now: datetime) -> JoinToken:
     is_proven = secret_matches(token.secret_hash if token is not None else None, secret)
     if token is None or not is_proven:
         raise Unauthenticated(
-            "this join token is not known here; make one with `moor host token create`", reason="JOIN_TOKEN_UNKNOWN"
+            "this join token is not known here; make one with `moor join-token create`", reason="JOIN_TOKEN_UNKNOWN"
         )
     if token.revoked:
         raise Unauthenticated("this join token was revoked; make another", reason="JOIN_TOKEN_REVOKED")

@@ -83,7 +83,9 @@ class ProjectServicer(projects_pb2_grpc.ProjectServiceServicer):
         project_id, user = parse_child(request.member.name, "members", "member.name")
         if request.member.role not in [int(role) for role in Role]:
             raise InvalidSpec.of("member.role", "must be viewer, operator or admin", "REQUIRED")
-        return convert.member(await self._projects.set_member(project_id, user, Role(request.member.role)))
+        return convert.member(
+            await self._projects.set_member(project_id, user, Role(request.member.role), etag=request.member.etag)
+        )
 
     async def DeleteMember(
         self, request: projects_pb2.DeleteMemberRequest, context: _Context

@@ -8,6 +8,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from moorage.errors import NotReady
 from moorage.pem import Identity
 
 #: Messages are bounded on both sides: uploads come in chunks of at most 1 MiB, the rest is lists of at most 1000 objects.
@@ -42,7 +43,7 @@ async def start(port: Port) -> "grpc.aio.Server":
     """A server that listens.
 
     Raises:
-        RuntimeError: an address cannot be bound.
+        NotReady: ADDRESS_IN_USE, it cannot listen on an address.
     """
     server = grpc.aio.server(interceptors=(port.interceptor,), options=_OPTIONS)
     for add, servicer in port.servicers:
@@ -58,7 +59,12 @@ async def start(port: Port) -> "grpc.aio.Server":
         require_client_auth=port.wants_client_certificate,
     )
     for address in port.addresses:
-        server.add_secure_port(address, credentials)
+        try:
+            server.add_secure_port(address, credentials)
+        except RuntimeError as error:
+            raise NotReady(
+                f"cannot listen on {address}: it is in use or no address of this machine", reason="ADDRESS_IN_USE"
+            ) from error
     await server.start()
     for name in ("", *port.services):
         await status.set(name, health_pb2.HealthCheckResponse.SERVING)

@@ -4,11 +4,15 @@ An image that carries such labels is refused everywhere else, because agents kno
 """
 
 import json
+import logging
 from typing import Any
 
 from controlplane.images.model import RESERVED_LABEL_PREFIX
 from controlplane.registry.client import RegistryClient
 from controlplane.registry.manifests import Manifest, load_object, parse_manifest
+from moorage.errors import MoorageError
+
+log = logging.getLogger(__name__)
 
 
 async def clean_snapshot(client: RegistryClient, repository: str, tag: str) -> Manifest:
@@ -31,6 +35,11 @@ async def clean_snapshot(client: RegistryClient, repository: str, tag: str) -> M
     document["config"] = {**document["config"], "digest": digest, "size": len(data)}
     new = parse_manifest(json.dumps(document).encode(), manifest.media_type)
     await client.put_manifest(repository, new, tag)
+    try:
+        # Without a tag nobody would find it again, and it would keep its layers for ever.
+        await client.delete_manifest(repository, manifest.digest)
+    except MoorageError as error:
+        log.warning("the snapshot as it was pushed stays in %s: %s", repository, error)
     return new
 
 

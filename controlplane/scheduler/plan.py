@@ -108,7 +108,8 @@ def _choice(
 ) -> PlacementExplanation:
     best = [int(r) for r in np.argsort(-values, kind="stable")[:EXAMPLES] if np.isfinite(values[r])]
     shown = tuple(
-        HostScore(f"hosts/{fleet.hosts[r].id}", round(float(values[r]), 4), scores.explain(fleet, r)) for r in best
+        HostScore(f"hosts/{fleet.hosts[r].id}", round(float(values[r]), 4) + 0.0, scores.explain(fleet, r))
+        for r in best
     )
     fitting = int(np.isfinite(values).sum())
     manner = "the fullest" if request.packs else "the least loaded"

@@ -13,7 +13,7 @@ from controlplane.domain.projects import Member, Project
 from controlplane.services import lookup
 from controlplane.services.context import Context
 from controlplane.services.paging import Page, PageRequest, list_page
-from moorage.errors import AlreadyExists, InvalidSpec, NotReady
+from moorage.errors import AlreadyExists, InvalidSpec, NotReady, VersionConflict
 from moorage.store.base import Kind, Transaction
 
 DEFAULT_PROJECT = "default"
@@ -148,8 +148,11 @@ class ProjectService:
             if not user or "/" in user or len(user) > 128:
                 raise InvalidSpec.of("member.name", "must end with the name of a user", "NAME_INVALID")
             found = tx.get(MEMBER, f"{project_id}/{user}")
-            generation = 1 if found is None else found.value.generation + 1
-            member = Member(project_id, user, role, generation)
+            known = 0 if found is None else found.value.generation
+            if etag and etag != str(known):
+                name = f"projects/{project_id}/members/{user}"
+                raise VersionConflict(f"{name} has changed since you read it; read it again", metadata={"name": name})
+            member = Member(project_id, user, role, known + 1)
             tx.put(MEMBER, member)
             return member
 

@@ -85,9 +85,7 @@ class TemplateService:
             if wanted.source.snapshot is not None:
                 _require_container(tx, project_id, wanted.source.snapshot.instance)
             now = self._context.clock.now()
-            operation = Operation(
-                operation_uid, project_id, "register template", name, now, created_by, phase="waiting"
-            )
+            operation = Operation(operation_uid, project_id, "register", name, now, created_by, phase="waiting")
             template = Template(
                 uid,
                 project_id,

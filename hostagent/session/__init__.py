@@ -1,1 +1,1 @@
-"""The connection to the control plane. The only folder of the agent that imports gRPC and protobuf; decides nothing."""
+"""The connection to the control plane. With `streams/` the only folder of the agent that speaks gRPC; decides nothing."""

@@ -12,7 +12,6 @@ OLDEST_DOCKER = (20, 10)
 
 UNIT = """[Unit]
 Description=Moorage host agent
-Documentation=https://moorage.dev/docs/operations
 After=network-online.target docker.service
 Wants=network-online.target
 

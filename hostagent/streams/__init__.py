@@ -1,1 +1,1 @@
-"""Looking into instances: logs, exec, copies, statistics, connections. Knows no gRPC."""
+"""Looking into instances: logs, exec, copies, statistics, connections."""

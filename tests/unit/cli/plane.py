@@ -414,7 +414,7 @@ class Templates(templates_pb2_grpc.TemplateServiceServicer):
             raise AlreadyExists(f"{name} exists already")
         operation = operations_pb2.Operation(
             name=f"{request.parent}/operations/op-{request.template_id}",
-            verb="register template",
+            verb="register",
             target=name,
             state=operations_pb2.OPERATION_STATE_RUNNING,
         )

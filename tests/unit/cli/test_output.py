@@ -69,7 +69,7 @@ def fill(plane: Plane) -> None:
     plane.put(network)
     operation = operations_pb2.Operation(
         name="projects/default/operations/op1",
-        verb="register template",
+        verb="register",
         target="projects/default/templates/nginx",
         state=operations_pb2.OPERATION_STATE_RUNNING,
         phase="pull",
@@ -143,8 +143,8 @@ ADDRESS    INSTANCE   INTERFACE   MAC                 AGE
 10.1.0.2   web        eth0        02:00:00:00:00:01   -
 """,
     "operation ls": """\
-NAME   VERB                TARGET   STATE     PERCENT   PHASE            AGE
-op1    register template   nginx    RUNNING   40%       pull 30Mi/70Mi   -
+NAME   VERB       TARGET   STATE     PERCENT   PHASE            AGE
+op1    register   nginx    RUNNING   40%       pull 30Mi/70Mi   -
 """,
     "event ls": """\
 TIME   SEVERITY   OBJECT          REASON    MESSAGE

@@ -112,7 +112,7 @@ async def test_a_server_that_shows_a_foreign_authority_is_refused(installation: 
 
 
 async def test_without_a_token_the_error_says_what_to_do(installation: Installation, tmp_path: Path) -> None:
-    with pytest.raises(InvalidSpec, match="moor host token create"):
+    with pytest.raises(InvalidSpec, match="moor join-token create"):
         await ensure_enrolled(config_of(installation, ""), IdentityStore(tmp_path), SystemClock())
 
 
