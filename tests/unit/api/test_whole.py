@@ -12,6 +12,7 @@ import pytest
 from controlplane.domain.hosts import HostLinkState
 from controlplane.domain.kinds import HOST, REQUEST
 from controlplane.services import lookup
+from moorage.errors import NotReady
 from moorage.tls import generate_request
 from moorage.v1 import (
     agent_pb2,
@@ -197,6 +198,6 @@ async def test_an_address_that_is_taken(plane: Plane, keys_folder: Path, monkeyp
     monkeypatch.setattr(NoRegistry, "start", start)
     ports = [int(plane.api_address.rpartition(":")[2]), int(plane.agent_address.rpartition(":")[2])]
     monkeypatch.setattr("tests.support.controlplane._free_ports", lambda count: ports)
-    with pytest.raises(RuntimeError, match="Failed to bind"):
+    with pytest.raises(NotReady, match="cannot listen on"):
         async with running(keys_folder):
             raise AssertionError
