@@ -13,7 +13,6 @@ import json
 import os
 import signal
 import sys
-import tempfile
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -87,12 +86,12 @@ async def run(folder: Path, *, rounds: int, count: int, endpoint_mode: str, say:
     Raises:
         MoorageError: a side could not be brought up, or did not get where it should.
     """
-    with alone(folder), tempfile.TemporaryDirectory() as scratch:
+    with alone(folder):
         async with boxes(folder) as (moorage_fleet, swarm_fleet):
             await asyncio.sleep(_IDLE_SECONDS)
             footprint = await deploy_footprint.idle_memory(moorage_fleet)
             say("both fleets are up: " + ", ".join(f"{name} {value:.1f}" for name, value in footprint.items()))
-            image = demo_rootfs(Path(scratch, "rootfs.tar"))
+            image = demo_rootfs(moorage_fleet.config.directory / "rootfs.tar")  # goes with the fleet
             async with contextlib.AsyncExitStack() as stack:
                 moorage = await stack.enter_async_context(MoorageSide.opened(moorage_fleet, image))
                 swarm = await stack.enter_async_context(
