@@ -7,12 +7,12 @@ from typing import Any
 import grpc
 
 from controlplane.access.rules import require_fleet_admin
-from controlplane.api import convert, requests
+from controlplane.api import convert
 from controlplane.api.caller import current_user
-from controlplane.domain.kinds import EVENT, HOST, INSTANCE, NETWORK, OPERATION, PROJECT, TEMPLATE
+from controlplane.domain.kinds import API_KEY, EVENT, HOST, INSTANCE, MEMBER, NETWORK, OPERATION, PROJECT, TEMPLATE
 from controlplane.domain.names import parse_parent
 from controlplane.services.networks import NetworkService
-from moorage.errors import FieldViolation, InvalidSpec
+from moorage.errors import FieldViolation, InvalidSpec, Unauthenticated
 from moorage.store.base import Change as StoreChange
 from moorage.store.base import Kind, Store
 from moorage.v1 import watch_pb2, watch_pb2_grpc
@@ -31,6 +31,8 @@ _KINDS: Mapping[str, tuple[Kind[Any], str]] = {
 _FLEET_KINDS = frozenset({"hosts"})
 _BOOKMARK_SECONDS = 10.0
 
+_Admits = Callable[[Kind[Any], Any, "frozenset[str] | None"], bool]  # kind, record, visible projects
+
 
 class WatchServicer(watch_pb2_grpc.WatchServiceServicer):
     """Every change, as it is made."""
@@ -48,9 +50,10 @@ class WatchServicer(watch_pb2_grpc.WatchServiceServicer):
             yield watch_pb2.WatchResponse(revision=request.from_revision, synced=True)
         else:
             view, watch = self._store.view_and_watch(kinds)
+            visible = self._visible()
             for kind in kinds:
                 for found in view.all(kind):
-                    if admits(kind, found.value):
+                    if admits(kind, found.value, visible):
                         yield self._message(view.revision, "EXISTING", fields[kind.name], found.value)
             yield watch_pb2.WatchResponse(revision=view.revision, synced=True)
         async with watch:
@@ -63,12 +66,26 @@ class WatchServicer(watch_pb2_grpc.WatchServiceServicer):
                     continue
                 except StopAsyncIteration:
                     return
+                visible = self._visible()  # a watch lives long: what its caller may see can change meanwhile
                 for change in batch.changes:
                     record = (change.after or change.before).value  # type: ignore[union-attr]
-                    if admits(change.kind, record):
+                    if admits(change.kind, record, visible):
                         yield self._message(batch.revision, _type(change), fields[change.kind.name], record)
 
-    def _scope(self, request: watch_pb2.WatchRequest) -> tuple[list[str], Callable[[Kind[Any], Any], bool]]:
+    def _visible(self) -> frozenset[str] | None:
+        """Projects that the caller may read now; None: all.
+
+        Raises:
+            Unauthenticated: KEY_UNKNOWN, the key was deleted.
+        """
+        caller, view = current_user(), self._store.view()
+        if view.get(API_KEY, caller.key_id) is None:
+            raise Unauthenticated("this API key was deleted; log in with another", reason="KEY_UNKNOWN")
+        if caller.fleet_admin:
+            return None
+        return frozenset(found.value.project for found in view.find(MEMBER, "user", caller.user))
+
+    def _scope(self, request: watch_pb2.WatchRequest) -> tuple[list[str], _Admits]:
         unknown = [kind for kind in request.kinds if kind not in _KINDS]
         if unknown:
             hint = ", ".join(_KINDS)
@@ -82,15 +99,12 @@ class WatchServicer(watch_pb2_grpc.WatchServiceServicer):
         if _FLEET_KINDS.intersection(names):
             require_fleet_admin(caller)
         only = parse_parent(request.parent) if request.parent else "-"
-        visible = requests.visible()
 
-        def admits(kind: Kind[Any], record: Any) -> bool:
+        def admits(kind: Kind[Any], record: Any, visible: frozenset[str] | None) -> bool:
             if kind is HOST:
                 return True
             project = record.id if kind is PROJECT else record.project
-            if only != "-":
-                return bool(project == only)
-            return visible is None or project in visible
+            return only in ("-", project) and (visible is None or project in visible)
 
         return names, admits
 
@@ -98,7 +112,12 @@ class WatchServicer(watch_pb2_grpc.WatchServiceServicer):
         change = watch_pb2.Change(type=getattr(watch_pb2, f"CHANGE_TYPE_{kind_of_change}"))
         match field:
             case "host":
-                message: Any = convert.host(record, None, ())
+                carried = self._store.view().find(INSTANCE, "host", record.uid)
+                message: Any = convert.host(record, None, tuple(found.value for found in carried))
+            case "instance":
+                host = self._store.view().get(HOST, record.host) if record.host_uid else None
+                is_stale = bool(record.host_uid) and convert.is_away(host.value if host is not None else None)
+                message = convert.instance(record, is_stale=is_stale)
             case "network":
                 message = convert.network(record, *self._networks.hosts_and_addresses(record))
             case _:

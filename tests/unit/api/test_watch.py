@@ -10,8 +10,9 @@ import grpc
 import pytest
 
 from controlplane.access.roles import Role
-from controlplane.domain.kinds import INSTANCE, ZONE
+from controlplane.domain.kinds import API_KEY, INSTANCE, MEMBER, ZONE
 from controlplane.domain.networks import NetworkKind
+from controlplane.domain.projects import Member
 from moorage.v1 import instances_pb2, instances_pb2_grpc, watch_pb2, watch_pb2_grpc
 from tests.support.controlplane import Plane, bearer, instance, reason_of, refusal, running
 
@@ -167,3 +168,46 @@ async def test_history_that_is_gone(forgetful: Plane) -> None:
     assert error.code() is grpc.StatusCode.OUT_OF_RANGE, "a revision that never was"
     assert forgetful.store.view().count(INSTANCE) == 0
     assert forgetful.store.view().count(ZONE) == 0
+
+
+async def test_what_the_caller_may_see_can_change(plane: Plane) -> None:
+    await plane.template()
+    await plane.project("other")
+    await plane.template("other")
+    metadata = await plane.key("ann", {"default": Role.VIEWER})
+    watch = Watching(plane, metadata, kinds=["instances", "projects"])
+    await watch.until_synced()
+    await _make(plane, "seen")
+    while _name((await watch.read()).change) != "projects/default/instances/seen":
+        continue
+    await plane.store.update(lambda tx: tx.delete(MEMBER, "default/ann"))
+    await plane.store.update(lambda tx: tx.put(MEMBER, Member("other", "ann", Role.VIEWER)))
+    await _make(plane, "unseen")
+    await _make(plane, "new", "other")
+    names = set()
+    while "projects/other/instances/new" not in names:
+        names.add(_name((await watch.read()).change))
+    assert "projects/default/instances/unseen" not in names
+    (key,) = plane.store.view().find(API_KEY, "user", "ann")
+    await plane.store.update(lambda tx: tx.delete(API_KEY, key.value.id))
+    await _make(plane, "after", "other")
+    error = await asyncio.wait_for(refusal(_rest(watch.call)), 5)
+    assert (error.code(), reason_of(error)) == (grpc.StatusCode.UNAUTHENTICATED, "KEY_UNKNOWN")
+
+
+async def _rest(call: Any) -> None:
+    while await call.read() is not grpc.aio.EOF:
+        continue
+
+
+async def test_what_is_counted_is_there_in_a_watch_as_well(plane: Plane) -> None:
+    await plane.template()
+    await plane.agent("a")
+    await _make(plane, "one")
+    await plane.eventually(lambda: bool(plane.record("default", "one").host))
+    watch = Watching(plane, bearer(plane.admin_key), kinds=["hosts", "instances"])
+    existing, _ = await watch.until_synced()
+    watch.end()
+    host, made = (next(getattr(c, n) for c in existing if c.WhichOneof("object") == n) for n in ("host", "instance"))
+    assert host.status.used.instances == 1
+    assert not made.status.stale
