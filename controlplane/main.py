@@ -12,7 +12,7 @@ import sys
 import tempfile
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
 
@@ -37,6 +37,7 @@ from controlplane.dispatch.tasks import HostTasks
 from controlplane.domain.kinds import ALL_KINDS, EPOCH_START
 from controlplane.domain.lineage import EpochStart
 from controlplane.liveness.loop import HEARTBEAT_PERIOD_SECONDS, Liveness
+from controlplane.registry.external import ExternalRegistry
 from controlplane.registry.managed import ManagedRegistry
 from controlplane.scheduler.loop import Scheduler
 from controlplane.services import lookup
@@ -51,7 +52,7 @@ from controlplane.services.projects import ProjectService
 from controlplane.services.reports import ReportService
 from controlplane.services.templates import TemplateService
 from controlplane.templates.builds import Builder
-from controlplane.templates.importer import Importer, OutboundRules
+from controlplane.templates.importer import Importer, OutboundRules, Registry
 from controlplane.templates.runner import TemplateRunner
 from moorage import __version__, logs
 from moorage.clock import Clock, SystemClock
@@ -116,6 +117,11 @@ async def run(config: Config) -> None:
         await store.close()
 
 
+class _RunningRegistry(Registry, Protocol):
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+
+
 class ControlPlane:
     """Everything of one control plane, over a store that is open. An async context manager."""
 
@@ -130,14 +136,26 @@ class ControlPlane:
         self._authority = keys.authority(folder)
         self._identity = keys.server_identity(folder, self._authority, self._names(), clock)
         self._tokens = keys.registry_tokens(folder)
-        self._registry = ManagedRegistry(
+        self._registry_ca_pem = self._authority.cert_pem.decode()
+        if config.registry_url:
+            self._registry_ca_pem = Path(config.registry_ca_file).read_text() if config.registry_ca_file else ""
+        self._registry_trust = ssl.create_default_context(cadata=self._registry_ca_pem or None)
+        self._registry = self._make_registry(folder)
+        self._session: aiohttp.ClientSession | None = None
+
+    def _make_registry(self, keys_folder: Path) -> _RunningRegistry:
+        config = self._config
+        if config.registry_url:
+            return ExternalRegistry(
+                config.registry_url, trust=self._registry_trust, tokens=self._tokens, clock=self._clock
+            )
+        return ManagedRegistry(
             data_dir=config.data_dir / "registry",
             listen=config.registry_listen,
-            certificate_file=folder / "server.crt",
-            key_file=folder / "server.key",
+            certificate_file=keys_folder / "server.crt",
+            key_file=keys_folder / "server.key",
             tokens=self._tokens,
         )
-        self._session: aiohttp.ClientSession | None = None
 
     def _names(self) -> tuple[str, ...]:
         listened = (address.rpartition(":")[0].strip("[]") for address in self._config.api_listen)
@@ -176,6 +194,8 @@ class ControlPlane:
         await store.update(lambda tx: tx.put(EPOCH_START, EpochStart(store.epoch, tx.revision)))
         await projects.ensure_default()
         await self._write_admin(await access.ensure_admin())
+        # For the configuration of a registry that somebody else runs.
+        (config.data_dir / "registry-tokens.crt").write_bytes(self._tokens.trust_bundle_pem)
         # The registry comes up beside the rest: nothing but images needs it.
         starting_registry = self._owner.spawn(self._registry.start(), name="registry start")
         dispatcher = Dispatcher(store, clock)
@@ -188,8 +208,7 @@ class ControlPlane:
         enrollment = EnrollmentService(context, self._authority)
         broker = StreamBroker(dispatcher, new_id)
         tasks = HostTasks(dispatcher, new_id)
-        trust = ssl.create_default_context(cadata=self._authority.cert_pem.decode())
-        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trust))
+        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=self._registry_trust))
         rules = OutboundRules(config.outbound_denied, config.outbound_allowed, config.plain_http_registries)
         importer = Importer(self._registry, self._tokens, clock, self._session, rules)
         runner = TemplateRunner(store, clock, templates, importer, Builder(store, tasks, importer), self._owner)
@@ -234,6 +253,7 @@ class ControlPlane:
                 tasks,
                 self._tokens,
                 self._registry_url(),
+                self._registry_ca_pem,
                 HEARTBEAT_PERIOD_SECONDS,
             )
         )
@@ -288,6 +308,8 @@ class ControlPlane:
         return tuple(_reachable(address, self._config.advertise[0]) for address in self._config.agent_listen)
 
     def _registry_url(self) -> str:
+        if self._config.registry_url:
+            return self._config.registry_url
         return f"https://{_reachable(self._config.registry_listen, self._config.advertise[0])}"
 
     async def _write_admin(self, api_key: str | None) -> None:

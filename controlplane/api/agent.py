@@ -52,6 +52,7 @@ class AgentDeps:
     tasks: HostTasks
     tokens: RegistryTokens
     registry_url: str
+    registry_ca_pem: str
     heartbeat_period_seconds: float
 
 
@@ -110,6 +111,7 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
             host_name=host.name,
             history_lost=is_restored,
             registry_url=deps.registry_url,
+            registry_ca_pem=deps.registry_ca_pem,
         )
         welcome.heartbeat_period.FromTimedelta(timedelta(seconds=deps.heartbeat_period_seconds))
         return agent_pb2.SessionResponse(welcome=welcome)

@@ -79,6 +79,7 @@ class Host:
     sweep_brake: str = ""
     nonce: str = ""  # of the agent's data directory; another one is another machine with a copied identity
     epoch: int = 0  # of the agent
+    join_key: str = ""  # digest of the public key that it joined with: the same machine may ask again
 
     @property
     def name(self) -> str:

@@ -16,7 +16,7 @@ from controlplane.services.paging import Page, PageRequest, list_page
 from moorage.errors import AlreadyExists, InvalidSpec, NotFound
 from moorage.join_token import parse_join_token
 from moorage.store.base import Transaction
-from moorage.tls import Authority
+from moorage.tls import Authority, request_key_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,17 +81,25 @@ class EnrollmentService:
     ) -> Enrolled:
         """Count a use of the token, make the host, and sign its certificate: all or nothing.
 
+        A machine whose answer was lost may ask again with the same key.
+
         Raises:
             Unauthenticated: JOIN_TOKEN_UNKNOWN, _EXPIRED, _REVOKED or _USED_UP.
             InvalidSpec: host_id, labels or certificate request.
             AlreadyExists: a host of that name; remove it first if the machine is new.
         """
         parsed = parse_join_token(secret)
+        join_key = request_key_digest(request_pem)
         uid = self._context.new_id()
         now = self._context.clock.now()
 
         def join(tx: Transaction) -> tuple[Host, bytes]:
             found = tx.get(JOIN_TOKEN, parsed.token_id)
+            known = tx.get(HOST, host_id)
+            if found is not None and known is not None and known.value.join_key == join_key:
+                # The answer to this machine's first request was lost; its use of the token is counted already.
+                join_tokens.check(replace(found.value, used=0), parsed.secret, now)
+                return known.value, self._authority.sign_host_request(request_pem, known.value.uid, host_id, now=now)
             token = join_tokens.check(found.value if found is not None else None, parsed.secret, now)
             violations = check_id(host_id, "host_id") + check_labels(dict(labels), "labels")
             if violations:
@@ -111,7 +119,7 @@ class EnrollmentService:
                     raise InvalidSpec(zone_violations)
                 tx.put(ZONE, Zone(self._context.new_id(), host_zone, now))
             certificate = self._authority.sign_host_request(request_pem, uid, host_id, now=now)
-            host = Host(uid, host_id, now, host_zone, dict(labels), link_change_time=now)
+            host = Host(uid, host_id, now, host_zone, dict(labels), link_change_time=now, join_key=join_key)
             tx.put(JOIN_TOKEN, join_tokens.use(token))
             tx.put(HOST, host)
             record_event(tx, self._context.clock, host, "JOINED", f"with join token {token.id}")

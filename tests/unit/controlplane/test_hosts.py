@@ -264,3 +264,14 @@ async def test_link_states(world: World) -> None:
     assert world.hosts.get("a").link_change_time == world.clock.now()
     (event,) = world.events.list("", PageRequest()).items
     assert (event.value.reason, event.value.severity, event.value.message) == ("DISCONNECTED", "warning", "lost")
+
+
+async def test_a_machine_whose_answer_was_lost_asks_again(enrollment: EnrollmentService) -> None:
+    _, secret = await enrollment.create_token("ann", None, 1, "")
+    first = await enrollment.enroll(secret, "h1", _PEM, "", {})
+    again = await enrollment.enroll(secret, "h1", _PEM, "", {})
+    assert again.host.uid == first.host.uid
+    _, other_request = generate_request("another machine")
+    await refused(
+        enrollment.enroll(secret, "h1", other_request.decode(), "", {}), Unauthenticated, "JOIN_TOKEN_USED_UP"
+    )
