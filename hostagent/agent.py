@@ -47,7 +47,7 @@ RUNTIME = "moorage"
 class Door(ImageDoor, Protocol):
     """The way to the platform's registry."""
 
-    async def open(self, registry_url: str) -> None: ...
+    async def open(self, registry_url: str, registry_ca_pem: str) -> None: ...
 
 
 class AgentEngine(Engine, StreamEngine, ImageEngine, Protocol):
@@ -206,12 +206,12 @@ class Agent:
 
     # What the session asks of us.
 
-    async def on_welcome(self, *, host_name: str, registry_url: str) -> None:
+    async def on_welcome(self, *, host_name: str, registry_url: str, registry_ca_pem: str) -> None:
         """A session stands."""
         self._door_problem = ""
         try:
             if registry_url:
-                await self._door.open(registry_url)
+                await self._door.open(registry_url, registry_ca_pem)
         except OSError as exc:
             # The host is of use without it, for images that are here already.
             self._door_problem = f"the loopback registry proxy cannot listen: {exc}; free its port, restart the agent"

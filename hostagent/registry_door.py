@@ -23,22 +23,25 @@ class RegistryDoor:
         self._journal = journal
         self._token_for = token_for
         self._proxy: RegistryProxy | None = None
-        self._opened_for: tuple[str, bytes] | None = None
+        self._opened_for: tuple[str, str, bytes] | None = None
         self._bases: list[str] = []
         self._pushed_to: list[str] = []
 
-    async def open(self, registry_url: str) -> None:
+    async def open(self, registry_url: str, registry_ca_pem: str) -> None:
         """Lead to this registry from now on, with the certificate that the host has now.
+
+        Args:
+            registry_ca_pem: who may have signed the registry's certificate; empty: whom the system trusts.
 
         Raises:
             OSError: the port is taken.
             ValueError: not an https address.
         """
-        wanted = (registry_url, self._store.identity().cert_pem)
+        wanted = (registry_url, registry_ca_pem, self._store.identity().cert_pem)
         if self._proxy is not None and self._opened_for == wanted:
             return
         await self.close()
-        context = ssl.create_default_context(cadata=self._store.authority_pem().decode())
+        context = ssl.create_default_context(cadata=registry_ca_pem or None)
         context.load_cert_chain(self._store.folder / "host.pem")
         proxy = RegistryProxy(
             listen_port=self._port,
@@ -53,7 +56,7 @@ class RegistryDoor:
     async def refresh(self) -> None:
         """Use the certificate that the host has now, after it was renewed."""
         if self._opened_for is not None:
-            await self.open(self._opened_for[0])
+            await self.open(*self._opened_for[:2])
 
     async def close(self) -> None:
         """Stop listening."""

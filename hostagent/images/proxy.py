@@ -104,7 +104,7 @@ class RegistryProxy:
         """Args:
         listen_port: on 127.0.0.1; 0 takes any.
         upstream_url: the platform's registry, `https://host:port`.
-        ssl_context: with the platform's authority, and this agent's certificate where the registry asks for one.
+        ssl_context: trusts who signed the registry's certificate; this agent's own is in it, should the registry ask.
         token_for: a token for a repository and actions; its `exp` claim is honoured. It may raise Unavailable.
         assigned: digests (or tags) of a repository that this host may read now. Called often: must not block.
         """

@@ -46,7 +46,7 @@ Call = Any  # grpc.aio.StreamStreamCall; its type parameters differ between stub
 class SessionPeer(Protocol):
     """What the rest of the agent does about messages of the session."""
 
-    async def on_welcome(self, *, host_name: str, registry_url: str) -> None: ...
+    async def on_welcome(self, *, host_name: str, registry_url: str, registry_ca_pem: str) -> None: ...
     async def on_assignments(self, change: AssignmentChange) -> None: ...
     def on_stream(self, request: agent_pb2.StreamRequest) -> None: ...
     def on_task(self, task: agent_pb2.Task) -> None: ...
@@ -191,7 +191,9 @@ class Session:
             )
         )
         await self._journal.commit()
-        await self._peer.on_welcome(host_name=welcome.host_name, registry_url=welcome.registry_url)
+        await self._peer.on_welcome(
+            host_name=welcome.host_name, registry_url=welcome.registry_url, registry_ca_pem=welcome.registry_ca_pem
+        )
         log.info("session stands", extra={"host": welcome.host_name, "term": welcome.term})
 
     async def _receive(self, call: Call) -> None:

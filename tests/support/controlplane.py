@@ -94,6 +94,7 @@ class Plane:
     agent_address: str
     authority: Authority
     admin_key: str
+    data_dir: Path
     _channels: list[Any] = field(default_factory=list)
 
     def channel(self) -> "grpc.aio.Channel":
@@ -265,11 +266,14 @@ def reason_of(error: grpc.aio.AioRpcError) -> str:
 
 
 @contextlib.asynccontextmanager
-async def running(keys_folder: Path, **limits: int) -> AsyncIterator[Plane]:
+async def running(
+    keys_folder: Path, *, settings: Mapping[str, str] | None = None, **limits: int
+) -> AsyncIterator[Plane]:
     """A control plane that serves.
 
     Args:
         keys_folder: keys and certificates are made in it once and used again; making them takes most of a start.
+        settings: of its configuration, besides folders and addresses.
         limits: of the store's history, as in MemoryStore.
     """
     clock = ManualClock(datetime.now(UTC))
@@ -278,7 +282,7 @@ async def running(keys_folder: Path, **limits: int) -> AsyncIterator[Plane]:
     with tempfile.TemporaryDirectory() as folder:
         data_dir = Path(folder)
         (data_dir / "keys").symlink_to(keys_folder)
-        config = Config(data_dir, (api_address,), (agent_address,), "127.0.0.1:9")
+        config = Config(data_dir, (api_address,), (agent_address,), "127.0.0.1:9", **(settings or {}))
         with mock.patch("controlplane.main.ManagedRegistry", NoRegistry):
             controlplane = ControlPlane(config, store, clock)
         registry: Any = controlplane._registry
@@ -305,6 +309,7 @@ async def running(keys_folder: Path, **limits: int) -> AsyncIterator[Plane]:
                     agent_address,
                     Authority.load_folder(keys_folder),
                     text,
+                    data_dir,
                 )
                 try:
                     yield plane

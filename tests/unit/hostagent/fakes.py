@@ -119,7 +119,7 @@ class FakeDoor:
 
     granted: list[str] = field(default_factory=list)
 
-    async def open(self, registry_url: str) -> None:
+    async def open(self, registry_url: str, registry_ca_pem: str) -> None:
         self.granted.append(f"open {registry_url}")
 
     @contextmanager
