@@ -1,6 +1,6 @@
 """The link axis of a host's state: by the plan alone, and over a store with sessions that fall silent."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controlplane.dispatch.dispatcher import Dispatcher
@@ -52,6 +52,7 @@ def test_no_session() -> None:
 @given(
     st.lists(st.tuples(st.sampled_from(HostLinkState), st.none() | st.floats(0, 100), st.floats(0, 100)), max_size=5)
 )
+@settings(max_examples=40, deadline=None)
 def test_a_plan_that_is_carried_out_asks_for_nothing_more(
     cases: list[tuple[HostLinkState, float | None, float]],
 ) -> None:

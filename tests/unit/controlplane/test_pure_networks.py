@@ -3,7 +3,7 @@
 import ipaddress
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controlplane.domain.networks import NetworkKind, NetworkSpec, Subnet
@@ -26,6 +26,7 @@ _V4 = st.tuples(st.integers(0, 255), st.integers(24, 30)).map(
 
 
 @given(_V4, st.sets(st.integers(0, 255)), st.integers(0, 256))
+@settings(max_examples=40, deadline=None)
 def test_a_free_address_is_free_and_whatever_is_free_is_found(cidr: str, taken: set[int], after: int) -> None:
     network = ipaddress.ip_network(cidr)
     base = int(network.network_address)
@@ -71,6 +72,7 @@ def test_the_edges_of_ipv6() -> None:
 
 
 @given(st.lists(_V4, max_size=4), st.lists(_V4, max_size=4))
+@settings(max_examples=40, deadline=None)
 def test_overlaps(one: list[str], other: list[str]) -> None:
     pairs = [(a, b) for a in one for b in other if ipaddress.ip_network(a).overlaps(ipaddress.ip_network(b))]
     found = overlaps(one, other)
@@ -80,6 +82,7 @@ def test_overlaps(one: list[str], other: list[str]) -> None:
 
 
 @given(st.lists(st.integers(0, 63).map(lambda n: f"10.64.{n}.0/24"), max_size=20))
+@settings(max_examples=40, deadline=None)
 def test_chosen_subnets_are_valid_and_free(taken: list[str]) -> None:
     spec = with_defaults(NetworkSpec(), "uid", taken)
     assert spec.kind is NetworkKind.ISOLATED
@@ -107,6 +110,7 @@ def test_where_an_address_belongs() -> None:
 
 
 @given(st.sets(st.ip_addresses(v=4), min_size=2, max_size=20))
+@settings(max_examples=40, deadline=None)
 def test_derived_macs_differ_as_addresses_do(addresses: set[ipaddress.IPv4Address]) -> None:
     macs = {derived_mac("n", str(address)) for address in addresses}
     assert len(macs) == len(addresses)

@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controlplane import history
@@ -196,6 +196,7 @@ async def test_pages(world: World) -> None:
 
 
 @given(st.lists(st.booleans(), max_size=30), st.integers(1, 7))
+@settings(max_examples=40, deadline=None)
 def test_pages_together_are_the_whole(shown: list[bool], size: int) -> None:
     async def check() -> None:
         store = MemoryStore((ZONE,))

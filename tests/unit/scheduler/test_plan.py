@@ -35,7 +35,7 @@ def placements(decisions: list[Decision]) -> list[str]:
 
 
 @given(hosts(), pendings())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_nothing_is_given_twice(fleet: list[Host], pending: list[Instance]) -> None:
     placed = carried_out(pending, decide(fleet, pending))
     for one in fleet:
@@ -49,7 +49,7 @@ def test_nothing_is_given_twice(fleet: list[Host], pending: list[Instance]) -> N
 
 
 @given(hosts(), pendings(), st.randoms(use_true_random=False))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_the_order_of_hosts_does_not_matter(fleet: list[Host], pending: list[Instance], chance: object) -> None:
     first = decide(fleet, pending)
     shuffled = list(fleet)
@@ -58,7 +58,7 @@ def test_the_order_of_hosts_does_not_matter(fleet: list[Host], pending: list[Ins
 
 
 @given(hosts(), pendings(), st.integers(0, 8))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_a_plan_that_was_cut_short_goes_on_the_same(fleet: list[Host], pending: list[Instance], done: int) -> None:
     whole = decide(fleet, pending)
     done = min(done, len(pending))
@@ -67,7 +67,7 @@ def test_a_plan_that_was_cut_short_goes_on_the_same(fleet: list[Host], pending: 
 
 
 @given(hosts(), pendings())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_every_refusal_accounts_for_every_host(fleet: list[Host], pending: list[Instance]) -> None:
     names = [f.name for f in FILTERS]
     for decision in decide(fleet, pending):
@@ -97,7 +97,7 @@ def test_the_fleet_is_left_as_it_was(fleet: list[Host], pending: list[Instance])
 
 
 @given(hosts(), pendings())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_strict_terms_hold(fleet: list[Host], pending: list[Instance]) -> None:
     """Each instance, at the moment it was placed, was near and far from what it asked for."""
     decisions = decide(fleet, pending)
@@ -236,9 +236,9 @@ def test_ten_thousand_hosts(capsys: pytest.CaptureFixture[str]) -> None:
         "apart": [instance(f"i{n}", labels={"app": "web"}, placement=far) for n in range(50)],
     }
     for name, pending in shapes.items():
-        begin = time.perf_counter()
+        begin = time.process_time()
         decisions = plan([(i.uid, request_of(i)) for i in pending], fleet, NOW)
-        took = time.perf_counter() - begin
+        took = time.process_time() - begin
         with capsys.disabled():
             print(f"\n10,000 hosts, 50 instances, {name}: {took:.3f} s")
         assert len(set(placements(decisions))) == 50
