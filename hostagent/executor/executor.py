@@ -201,10 +201,16 @@ class Executor:
             self._state.networks[network_id] = wanted
 
     async def remove_network(self, network_id: NetworkId) -> None:
-        """Remove a network that has no member here."""
+        """Remove a network that has no member here; one that was assigned again meanwhile stays.
+
+        It counts as missing from the first moment on, so that a new member asks for it and waits here for its turn.
+        What a removal that fails leaves is the sweep's.
+        """
         async with self._network_locks.setdefault(network_id, asyncio.Lock()):
-            await self._fabric.remove_network(network_id)
+            if network_id in self._journal.networks:
+                return
             self._state.networks.pop(network_id, None)
+            await self._fabric.remove_network(network_id)
 
     async def prepare_namespace(self, assignment: InstanceAssignment) -> None:
         """Make or repair the namespace and all that is plugged into it."""
