@@ -6,11 +6,12 @@ import pytest
 
 from hostagent.domain import ContainerSpec
 from moorage.errors import InvalidSpec, Unavailable
-from moorage.ids import InstanceId
+from moorage.ids import InstanceId, NetworkId
 from moorage.v1 import agent_pb2
 from moorage.v1 import instances_pb2 as pb
 from tests.fakes.engine import FakeEngine
 from tests.unit.hostagent.conftest import PULLED_IMAGE, Host, instance, network
+from tests.unit.hostagent.fakes import FakeFabric
 
 
 async def test_an_assigned_instance_runs_and_is_reported(host: Host) -> None:
@@ -327,3 +328,33 @@ async def test_a_lost_journal_costs_no_container_once_the_control_plane_names_it
     await host.control_plane.until(lambda: host.control_plane.reports["i1"].run > 1_000_000)
     assert list(host.engine.containers) == before
     assert host.control_plane.reports["i1"].state == pb.INSTANCE_STATE_RUNNING
+
+
+class SlowFabric(FakeFabric):
+    """One whose removal of a network waits for a word."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.removal_begun, self.may_go_on = asyncio.Event(), asyncio.Event()
+
+    async def remove_network(self, network_id: NetworkId) -> None:
+        self.removal_begun.set()
+        await self.may_go_on.wait()
+        await super().remove_network(network_id)
+
+
+async def test_a_network_that_comes_back_while_it_is_being_removed(host: Host) -> None:
+    """The new member waits for the removal, and has the network set up anew."""
+    host.fabric = fabric = SlowFabric()
+    host.control_plane.set_complete([instance()], [network()])
+    await host.start_agent()
+    await host.control_plane.until_state("i1", pb.INSTANCE_STATE_RUNNING)
+    host.control_plane.change(instance(desired=pb.DESIRED_STATE_DELETED, generation=2))
+    await host.control_plane.until_state("i1", pb.INSTANCE_STATE_DELETED)
+    host.control_plane.change(forgotten_instances=["i1"], removed_networks=["n1"])
+    await asyncio.wait_for(fabric.removal_begun.wait(), 5)
+    host.control_plane.change(instance("i2", 6), networks=[network()])
+    await host.control_plane.until_state("i2", pb.INSTANCE_STATE_PREPARING)
+    fabric.may_go_on.set()
+    await host.control_plane.until_state("i2", pb.INSTANCE_STATE_RUNNING, run=1)
+    assert list(host.fabric.networks) == ["n1"]
