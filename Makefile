@@ -71,7 +71,7 @@ proto-lint: $(THIRD_PARTY) ## Lint the protos
 	@$(BIN)/buf lint
 
 unit: $(STUBS) ## Unit tests: no root, no Docker, under 30 seconds
-	@$(BIN)/python -m pytest tests/unit
+	@$(BIN)/python -m pytest tests/unit -n auto
 
 root:
 	@[ "$$(id -u)" -eq 0 ] || { echo "this needs root, because it makes network namespaces: sudo make $(MAKECMDGOALS)" >&2; exit 1; }

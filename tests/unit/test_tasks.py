@@ -97,7 +97,7 @@ async def test_a_task_may_close_its_own_owner() -> None:
     owner = TaskOwner("test")
     owner.spawn(forever(), name="other")
     closer = owner.spawn(owner.close(), name="closer")
-    await asyncio.wait_for(closer, 5)
+    await asyncio.wait_for(closer, 30)
     assert not owner.running
 
 
@@ -111,7 +111,7 @@ async def test_a_swallowed_cancellation_is_repeated(caplog: pytest.LogCaptureFix
     owner = TaskOwner("test", cancel_again_seconds=0.01)
     owner.spawn(stubborn(), name="stubborn")
     await asyncio.sleep(0)
-    await asyncio.wait_for(owner.close(), 5)
+    await asyncio.wait_for(owner.close(), 30)
     assert any(record.__dict__.get("tasks") == "stubborn" for record in caplog.records)
 
 

@@ -67,7 +67,7 @@ class Talking:
         self.call = plane.agent_stub(agent).Session(outgoing())
 
     async def read(self) -> Any:
-        message = await asyncio.wait_for(self.call.read(), 5)
+        message = await asyncio.wait_for(self.call.read(), 30)
         assert message is not grpc.aio.EOF
         return message
 
@@ -130,7 +130,7 @@ async def test_an_agent_that_falls_silent(plane: Plane) -> None:
     found = await hosts.GetHost(hosts_pb2.GetHostRequest(name="hosts/one"), metadata=bearer(plane.admin_key))
     assert found.status.heartbeat_time.ToDatetime().replace(tzinfo=plane.clock.now().tzinfo) == plane.clock.now()
     await plane.clock.run_for(12)
-    error = await asyncio.wait_for(refusal(session.call.read()), 5)
+    error = await asyncio.wait_for(refusal(session.call.read()), 30)
     assert (error.code(), reason_of(error)) == (grpc.StatusCode.UNAVAILABLE, "SESSION_ENDED")
     await plane.eventually(lambda: _link(plane, "one") is HostLinkState.DISCONNECTED)
     session.end()

@@ -67,7 +67,7 @@ class Bench:
         return self.world.operations.get(P, operation.uid).state
 
     async def ended(self, operation: Operation) -> Operation:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             return await self.world.operations.wait(P, operation.uid)
 
 

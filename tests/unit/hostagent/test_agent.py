@@ -352,7 +352,7 @@ async def test_a_network_that_comes_back_while_it_is_being_removed(host: Host) -
     host.control_plane.change(instance(desired=pb.DESIRED_STATE_DELETED, generation=2))
     await host.control_plane.until_state("i1", pb.INSTANCE_STATE_DELETED)
     host.control_plane.change(forgotten_instances=["i1"], removed_networks=["n1"])
-    await asyncio.wait_for(fabric.removal_begun.wait(), 5)
+    await asyncio.wait_for(fabric.removal_begun.wait(), 30)
     host.control_plane.change(instance("i2", 6), networks=[network()])
     await host.control_plane.until_state("i2", pb.INSTANCE_STATE_PREPARING)
     fabric.may_go_on.set()
