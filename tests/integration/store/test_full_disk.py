@@ -38,7 +38,7 @@ async def fill_and_recover(folder: Path) -> dict[str, object]:
     try:
         await (await SqliteStore.open(path, KINDS)).close()  # raises the epoch: there may or may not be room for that
     except StoreUnavailable as exc:
-        assert exc.reason == "STORE_FULL", exc.message  # noqa: PT017 - either outcome is right
+        assert exc.reason == "STORE_FULL", exc.message
     mount(folder, 4 * SIZE_BYTES, "remount,")
 
     store = await SqliteStore.open(path, KINDS)
