@@ -20,6 +20,7 @@ from hostagent.journal.state import RunStage
 from hostagent.worker import actions as do
 from hostagent.worker.plan import InstanceView, backoff_seconds, is_alive, is_gone, plan
 from hostagent.worker.status import Trouble, report
+from hostagent.worker.turns import Turns
 from moorage.clock import Clock
 from moorage.errors import InvalidSpec, MoorageError
 from moorage.ids import InstanceId, NetworkId
@@ -89,7 +90,7 @@ class Reconciler:
         self._workers: dict[InstanceId, _Worker] = {}
         self._retry_at: dict[InstanceId, float] = {}
         self._sweeping: set[InstanceId] = set()
-        self._heavy = asyncio.Semaphore(HEAVY_AT_ONCE)
+        self._heavy = Turns(HEAVY_AT_ONCE)
         self._pulls = asyncio.Semaphore(PULLS_AT_ONCE)
         self._is_ready = False
 
@@ -256,7 +257,7 @@ class Reconciler:
     async def _do(self, worker: _Worker, view: InstanceView, step: do.Action) -> None:
         log.debug("step", extra={"instance": worker.instance_id, "step": type(step).__name__, "why": step.why})
         if isinstance(step, _HEAVY):
-            async with self._heavy:
+            async with self._heavy.take(0 if isinstance(step, do.Start) else 1):
                 await self._dispatch(worker, view, step)
         elif isinstance(step, do.Pull):
             async with self._pulls:
