@@ -211,7 +211,7 @@ class ControlPlane:
         self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=self._registry_trust))
         rules = OutboundRules(config.outbound_denied, config.outbound_allowed, config.plain_http_registries)
         importer = Importer(self._registry, self._tokens, clock, self._session, rules)
-        runner = TemplateRunner(store, clock, templates, importer, Builder(store, tasks, importer), self._owner)
+        runner = TemplateRunner(store, clock, templates, importer, Builder(store, clock, tasks, importer), self._owner)
 
         def heartbeat_of(host_uid: str) -> datetime | None:
             session = next((s for s in dispatcher.sessions() if s.host_uid == host_uid), None)

@@ -85,6 +85,10 @@ class HostTasks:
         self._new_id = new_id
         self._running: dict[str, _Running] = {}
 
+    def is_connected(self, host_uid: str) -> bool:
+        """Whether a host could be given work now."""
+        return any(session.host_uid == host_uid for session in self._dispatcher.sessions())
+
     async def run(
         self,
         host_uid: str,

@@ -13,6 +13,7 @@ from controlplane.images.model import ProgressCallback
 from controlplane.services import lookup
 from controlplane.services.templates import MadeImage
 from controlplane.templates.importer import Importer
+from moorage.clock import Clock
 from moorage.errors import NotReady, NotSupported, Unavailable
 from moorage.store.base import Store, View
 
@@ -20,6 +21,8 @@ TAG = "made"  # the tag that a host pushes to; the digest behind it is the templ
 BUILD_SECONDS = 1800.0
 DEFAULT_MEMORY_BYTES = 1 << 30
 DEFAULT_CPU_MILLIS = 1000
+_LOOK_SECONDS = 0.2
+_MAY_COME_BACK = (HostLinkState.UP, HostLinkState.DISCONNECTED)  # after a while it is DOWN
 
 OnReport = Callable[[str, TaskReport], None]  # hosts/{host}, what it says
 
@@ -27,8 +30,9 @@ OnReport = Callable[[str, TaskReport], None]  # hosts/{host}, what it says
 class Builder:
     """Chooses the host and runs the task."""
 
-    def __init__(self, store: Store, tasks: HostTasks, importer: Importer) -> None:
+    def __init__(self, store: Store, clock: Clock, tasks: HostTasks, importer: Importer) -> None:
         self._store = store
+        self._clock = clock
         self._tasks = tasks
         self._importer = importer
 
@@ -53,7 +57,7 @@ class Builder:
         try:
             text = source.inline or (context.dockerfile if context is not None else "")
             bases = self._bases(template.project, text, source)
-            host = self._choose_host()
+            host = await self._choose_host()
             task = BuildTask(
                 template.repository,
                 TAG,
@@ -87,6 +91,7 @@ class Builder:
             raise NotReady(f"{instance.name} has no container", reason="NO_CONTAINER")
         task = SnapshotTask(instance.uid, template.repository, TAG, source.no_pause)
         host_name = f"hosts/{instance.host}"
+        await self._wait_for(instance.host_uid)
         async with self._importer.writing():
             await self._tasks.run(instance.host_uid, task, partial(on_report, host_name))
         return await self._importer.pushed(template.repository, TAG, host_name, is_snapshot=True)
@@ -108,19 +113,29 @@ class Builder:
                 found[image] = f"{base.repository}@{base.status.digest}"
         return found
 
-    def _choose_host(self) -> Host:
-        """The connected host with the fewest instances; builds go where there is room."""
-        view = self._store.view()
-        able = [
-            found.value
-            for found in view.all(HOST)
-            if found.value.link_state is HostLinkState.UP
-            and found.value.admin_state is HostAdminState.ENABLED
-            and not found.value.conditions
-        ]
-        if not able:
-            raise Unavailable("no host is connected that could build; try again when one is", reason="NO_BUILDER")
-        return min(able, key=lambda host: (len(view.find(INSTANCE, "host", host.uid)), host.id))
+    async def _choose_host(self) -> Host:
+        """The connected host with the fewest instances; builds go where there is room.
+
+        Hosts that were lost a moment ago are waited for: after a restart of ours they come back one by one.
+        """
+        while True:
+            view = self._store.view()
+            hosts = [found.value for found in view.all(HOST)]
+            usable = [h for h in hosts if h.admin_state is HostAdminState.ENABLED and not h.conditions]
+            able = [h for h in usable if h.link_state is HostLinkState.UP and self._tasks.is_connected(h.uid)]
+            if able:
+                return min(able, key=lambda host: (len(view.find(INSTANCE, "host", host.uid)), host.id))
+            if not any(h.link_state in _MAY_COME_BACK for h in usable):
+                raise Unavailable("no host is connected that could build; try again when one is", reason="NO_BUILDER")
+            await self._clock.sleep(_LOOK_SECONDS)
+
+    async def _wait_for(self, host_uid: str) -> None:
+        """Wait for one host in the same way; the task says it when it does not come."""
+        while not self._tasks.is_connected(host_uid):
+            host = lookup.by_uid(self._store.view(), HOST, host_uid)
+            if host is None or host.link_state not in _MAY_COME_BACK:
+                return
+            await self._clock.sleep(_LOOK_SECONDS)
 
 
 def _template_called(view: View, project_id: str, image: str) -> Template | None:
