@@ -13,7 +13,7 @@ from cli.dev.fleet import Fleet
 from cli.dev.host import Host
 from cli.dev.programs import CONTROLPLANE, Access, Programs
 from moorage.errors import DeadlineExceeded, Unavailable
-from moorage.v1 import common_pb2, hosts_pb2
+from moorage.v1 import common_pb2, hosts_pb2, operations_pb2, templates_pb2
 from moorage.v1 import instances_pb2 as pb
 from tests.support import onhost
 from tests.support.plane import RUNNING, STAY, STOPPED, Plane, until
@@ -186,3 +186,43 @@ async def test_a_host_that_is_cut_off_runs_on_and_comes_back(plane: Plane, whole
     assert after[made.uid] == before[0]
     assert not (await plane.get("alone")).status.stale
     await asyncio.gather(*(plane.exec(name, ["true"]) for name in ("alone", "later")))
+
+
+def slow_build(plane: Plane, seconds: int) -> templates_pb2.TemplateSource:
+    """A build that takes a while, so that something can happen to it."""
+    text = f"FROM {plane.template}\nRUN echo begun && sleep {seconds} && echo done >/done\n"
+    return templates_pb2.TemplateSource(dockerfile=templates_pb2.DockerfileSource(inline=text))
+
+
+async def building_host(plane: Plane, operation: operations_pb2.Operation) -> str:
+    """Wait until a host builds; its name."""
+
+    async def look() -> str:
+        request = operations_pb2.GetOperationRequest(name=operation.name)
+        found = await plane.client.operations.GetOperation(request)
+        return next(iter(found.hosts), "") if "begun" in found.log else ""
+
+    return (await until(look, what="the build's first words")).removeprefix("hosts/")
+
+
+async def test_the_agent_of_a_build_dies(plane: Plane, whole: Fleet) -> None:
+    """The operation says so and nothing is left of the template; the same again works."""
+    operation = await plane.create_template("torn", slow_build(plane, 60))
+    host = await building_host(plane, operation)
+    await whole.kill(host, "agent")
+    with pytest.raises(Unavailable):
+        await plane.finish(operation)
+    assert plane.name("templates", "torn") not in await plane.templates()
+    await whole.start(host, "agent")
+    await plane.finish(await plane.create_template("torn", slow_build(plane, 0)))
+
+
+async def test_the_control_plane_dies_during_a_build(plane: Plane, whole: Fleet) -> None:
+    """The work begins again by itself, for its source is at hand."""
+    operation = await plane.create_template("resumed", slow_build(plane, 3))
+    await building_host(plane, operation)
+    await whole.kill(CONTROLPLANE)
+    await whole.start(CONTROLPLANE)
+    await plane.finish(operation)
+    await plane.run({"of-it": plane.spec(template="resumed")})
+    assert await plane.exec("of-it", ["cat", "/done"]) == (0, "done\n")
