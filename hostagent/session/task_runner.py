@@ -33,7 +33,7 @@ class _Reporter:
         self._phase = ""
         self._percent = self._done = self._total = 0
         self._log = ""
-        self._sent_at = 0.0
+        self._is_new = False
 
     def phase(self, name: str) -> None:
         """A new phase begins."""
@@ -43,17 +43,19 @@ class _Reporter:
     def progress(self, progress: PullProgress) -> None:
         """The engine moved bytes."""
         self._percent, self._done, self._total = progress.percent, progress.current_bytes, progress.total_bytes
-        self._flush_if_due()
+        self._is_new = True
 
     def output(self, text: str) -> None:
         """The build said something."""
         self._log += text
-        self._flush_if_due()
+        self._is_new = True
+        if len(self._log) > _LOG_PIECE:
+            self.flush()
 
     def flush(self, error: MoorageError | None = None, *, is_done: bool = False) -> None:
         """Send what there is."""
         pieces = [self._log[start : start + _LOG_PIECE] for start in range(0, len(self._log), _LOG_PIECE)] or [""]
-        self._log, self._sent_at = "", self._clock.monotonic()
+        self._log, self._is_new = "", False
         for number, piece in enumerate(pieces, 1):
             report = agent_pb2.TaskReport(
                 task_id=self._task_id,
@@ -68,9 +70,12 @@ class _Reporter:
                 report.error.CopyFrom(status_of(error))
             self._outbox.notify(agent_pb2.SessionRequest(task=report))
 
-    def _flush_if_due(self) -> None:
-        if self._clock.monotonic() - self._sent_at >= _REPORT_SECONDS or len(self._log) > _LOG_PIECE:
-            self.flush()
+    async def run(self) -> None:
+        """Send what has come up, again and again until cancelled: the last words before a long silence too."""
+        while True:
+            await self._clock.sleep(_REPORT_SECONDS)
+            if self._is_new:
+                self.flush()
 
 
 class TaskRunner:
@@ -114,6 +119,7 @@ class TaskRunner:
 
     async def _run(self, task: agent_pb2.Task) -> None:
         reporter = _Reporter(task.task_id, self._outbox, self._clock)
+        reporting = self._tasks.spawn(reporter.run(), name=f"reports of task {task.task_id}")
         try:
             match task.WhichOneof("kind"):
                 case "build":
@@ -133,6 +139,7 @@ class TaskRunner:
             log.exception("a task failed unexpectedly", extra={"task": task.task_id})
             reporter.flush(Internal(f"the task failed on its host: {exc}"), is_done=True)
         finally:
+            reporting.cancel()
             self._running.pop(task.task_id, None)
 
     async def _build(self, task_id: str, message: agent_pb2.BuildTask, reporter: _Reporter) -> None:
