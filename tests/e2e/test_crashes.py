@@ -214,6 +214,11 @@ async def test_the_agent_of_a_build_dies(plane: Plane, whole: Fleet) -> None:
         await plane.finish(operation)
     assert plane.name("templates", "torn") not in await plane.templates()
     await whole.start(host, "agent")
+
+    async def nothing_is_left() -> bool:
+        return not await whole.host(int(host[1:])).docker("ps", "-aq")
+
+    await until(nothing_is_left, what=f"the end of the build's container on {host}")
     await plane.finish(await plane.create_template("torn", slow_build(plane, 0)))
 
 
