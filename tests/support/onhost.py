@@ -29,7 +29,8 @@ async def containers(host: Host) -> list[Container]:
     ids = (await host.docker("ps", "-aq", "--no-trunc", "--filter", "label=moorage.instance")).split()
     if not ids:
         return []
-    raw: list[dict[str, Any]] = json.loads(await host.docker("inspect", *ids))
+    # One that is gone meanwhile makes the client fail, after it has told of the others.
+    raw: list[dict[str, Any]] = json.loads(await host.docker("inspect", *ids, check=False) or "[]")
     return [
         Container(
             id=one["Id"],
