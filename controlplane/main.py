@@ -45,6 +45,8 @@ from controlplane.services.access import AccessService
 from controlplane.services.context import Context
 from controlplane.services.enrollment import EnrollmentService
 from controlplane.services.hosts import HostService, ZoneService
+from controlplane.services.instance_changes import InstanceChanges
+from controlplane.services.instance_claims import InstanceClaims
 from controlplane.services.instances import InstanceService
 from controlplane.services.networks import NetworkService
 from controlplane.services.operations import EventService, OperationService
@@ -200,7 +202,9 @@ class ControlPlane:
         starting_registry = self._owner.spawn(self._registry.start(), name="registry start")
         dispatcher = Dispatcher(store, clock)
         reports = ReportService(context)
-        instances = InstanceService(context)
+        claims = InstanceClaims(context)
+        instances = InstanceService(context, claims)
+        changes = InstanceChanges(context, claims)
         networks = NetworkService(context)
         hosts = HostService(context)
         templates = TemplateService(context)
@@ -231,7 +235,7 @@ class ControlPlane:
             ),
             (networks_pb2_grpc.add_NetworkServiceServicer_to_server, NetworkServicer(networks, store)),
             (templates_pb2_grpc.add_TemplateServiceServicer_to_server, TemplateServicer(templates, runner)),
-            (instances_pb2_grpc.add_InstanceServiceServicer_to_server, InstanceServicer(instances, store)),
+            (instances_pb2_grpc.add_InstanceServiceServicer_to_server, InstanceServicer(instances, changes, store)),
             (
                 instance_streams_pb2_grpc.add_InstanceStreamServiceServicer_to_server,
                 InstanceStreamServicer(instances, broker),

@@ -8,7 +8,8 @@ from controlplane.api import convert, masks, requests
 from controlplane.domain.instances import Instance, InstanceSpec
 from controlplane.domain.kinds import HOST
 from controlplane.domain.names import parse_child
-from controlplane.services.instances import IN_PLACE, InstanceService, NewInstance
+from controlplane.services.instance_changes import IN_PLACE, InstanceChanges
+from controlplane.services.instances import InstanceService, NewInstance
 from moorage.errors import InvalidSpec
 from moorage.store.base import Store
 from moorage.v1 import instances_pb2, instances_pb2_grpc
@@ -26,8 +27,9 @@ def _new(request: instances_pb2.CreateInstanceRequest, field: str) -> NewInstanc
 class InstanceServicer(instances_pb2_grpc.InstanceServiceServicer):
     """Containers."""
 
-    def __init__(self, instances: InstanceService, store: Store) -> None:
+    def __init__(self, instances: InstanceService, changes: InstanceChanges, store: Store) -> None:
         self._instances = instances
+        self._changes = changes
         self._store = store
 
     def _message(self, record: Instance) -> instances_pb2.Instance:
@@ -87,7 +89,7 @@ class InstanceServicer(instances_pb2_grpc.InstanceServiceServicer):
             name = path.removeprefix("spec.")
             # Durations have the unit in the record's name.
             fields[name] = getattr(spec, name, None) if hasattr(spec, name) else getattr(spec, f"{name}_seconds")
-        record = await self._instances.update(
+        record = await self._changes.update(
             *parse_child(instance.name, "instances", "instance.name"),
             labels=dict(instance.labels) if "labels" in paths else None,
             spec_fields=fields,
@@ -130,7 +132,7 @@ class InstanceServicer(instances_pb2_grpc.InstanceServiceServicer):
         self, request: instances_pb2.ReplaceInstanceRequest, context: _Context
     ) -> instances_pb2.Instance:
         spec = requests.read(InstanceSpec, request.spec, "spec") if request.HasField("spec") else None
-        record = await self._instances.replace(
+        record = await self._changes.replace(
             *parse_child(request.name, "instances"), spec=spec, etag=request.etag, validate_only=request.validate_only
         )
         return self._message(record)

@@ -10,7 +10,7 @@ from controlplane.domain.names import check_id, check_labels
 from controlplane.history import record_event
 from controlplane.services import lookup
 from controlplane.services.context import Context
-from controlplane.services.instances import release
+from controlplane.services.instance_claims import release
 from controlplane.services.paging import Page, PageRequest, label_field, list_page
 from moorage.errors import AlreadyExists, InvalidSpec, NotReady
 from moorage.store.base import Transaction

@@ -16,7 +16,7 @@ from controlplane.history import record_event
 from controlplane.networks.subnets import parse_address
 from controlplane.services import lookup
 from controlplane.services.context import Context
-from controlplane.services.instances import release
+from controlplane.services.instance_claims import release
 from moorage.errors import InvalidSpec, Unauthenticated, VersionConflict
 from moorage.store.base import Transaction
 

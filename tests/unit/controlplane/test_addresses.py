@@ -64,7 +64,7 @@ class Histories(RuleBasedStateMachine):
     def replace(self, name: str, nics: tuple[Nic, ...]) -> None:
         found = self.world.store.view().get(INSTANCE, f"{P}/{name}")
         if found is not None:
-            self.run(self.world.instances.replace(P, name, spec=replace(found.value.spec, nics=nics)))
+            self.run(self.world.changes.replace(P, name, spec=replace(found.value.spec, nics=nics)))
 
     @rule(name=st.sampled_from(_NAMES))
     def delete(self, name: str) -> None:
@@ -175,10 +175,10 @@ async def test_macs(world: World) -> None:
         with pytest.raises(InvalidSpec) as caught:
             await world.create("k", Nic("n", mac=bad))
         assert caught.value.reason == "MAC_INVALID"
-    again = await world.instances.replace(P, "i", spec=made.spec)
+    again = await world.changes.replace(P, "i", spec=made.spec)
     assert again.nics == made.nics
     with pytest.raises(InvalidSpec) as caught:
-        await world.instances.replace(P, "i", spec=replace(made.spec, nics=(Nic("m", mac="02:00:00:00:00:01"),)))
+        await world.changes.replace(P, "i", spec=replace(made.spec, nics=(Nic("m", mac="02:00:00:00:00:01"),)))
     assert caught.value.reason == "MAC_TAKEN", "its own MAC elsewhere is not its own"
 
 

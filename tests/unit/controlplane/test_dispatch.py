@@ -108,7 +108,7 @@ class Histories(RuleBasedStateMachine):
         found = self.world.store.view().get(INSTANCE, f"{P}/{name}")
         if found is not None:
             spec = replace(found.value.spec, nics=tuple(map(Nic, nics)), no_network=not nics, hostname=hostname)
-            self.run(self.world.instances.replace(P, name, spec=spec))
+            self.run(self.world.changes.replace(P, name, spec=spec))
 
     @rule(name=st.sampled_from(_NAMES))
     def stop(self, name: str) -> None:
@@ -228,7 +228,7 @@ async def test_only_those_concerned_are_woken(world: World, dispatcher: Dispatch
 
     await world.instances.stop(P, "a")
     assert await woken() == {"h1"}, "a neighbour's state is nobody else's business"
-    await world.instances.replace(P, "a", spec=replace(world.get("a").spec, hostname="new"))
+    await world.changes.replace(P, "a", spec=replace(world.get("a").spec, hostname="new"))
     assert await woken() == {"h1", "h2"}
     await world.networks.update(P, "n", egress=True)
     assert await woken() == {"h1", "h2"}

@@ -243,9 +243,9 @@ async def test_quota_is_charged_and_given_back(world: World) -> None:
     assert error.metadata["resources"] == "memory_bytes"
     await world.create("three", no_network=True, resources=big)
     error = await refused(
-        world.instances.update(P, "three", spec_fields={"resources": Resources(memory_bytes=2**28)}), QuotaExceeded
+        world.changes.update(P, "three", spec_fields={"resources": Resources(memory_bytes=2**28)}), QuotaExceeded
     )
-    await world.instances.update(P, "three", spec_fields={"resources": Resources(memory_bytes=2**26)})
+    await world.changes.update(P, "three", spec_fields={"resources": Resources(memory_bytes=2**26)})
 
 
 async def test_policy(world: World) -> None:
@@ -266,7 +266,7 @@ async def test_policy(world: World) -> None:
     await world.projects.update(P, policy=policy)
     made = await world.create("i", **wishes)
     await world.projects.update(P, policy=ProjectPolicy())
-    await refused(world.instances.replace(P, "i", spec=made.spec), InvalidSpec)
+    await refused(world.changes.replace(P, "i", spec=made.spec), InvalidSpec)
 
 
 async def test_etags(world: World) -> None:
@@ -276,8 +276,8 @@ async def test_etags(world: World) -> None:
     for call in (
         world.instances.start(P, "i", etag),
         world.instances.reboot(P, "i", etag),
-        world.instances.replace(P, "i", etag=etag),
-        world.instances.update(P, "i", labels={}, etag=etag),
+        world.changes.replace(P, "i", etag=etag),
+        world.changes.update(P, "i", labels={}, etag=etag),
         world.instances.delete(P, ["i"], etag=etag),
     ):
         await refused(call, VersionConflict, "ETAG_MISMATCH")
@@ -301,7 +301,7 @@ async def test_delete_waits_for_the_host(world: World) -> None:
     assert world.get("placed") == placed
     await world.instances.delete(P, ["placed"], force=True)
     assert world.get("placed").force
-    for call in (world.instances.start, world.instances.stop, world.instances.reboot, world.instances.replace):
+    for call in (world.instances.start, world.instances.stop, world.instances.reboot, world.changes.replace):
         await refused(call(P, "placed"), NotReady, "INSTANCE_DELETING")
     await refused(world.create("placed"), AlreadyExists)
     await world.report(placed, InstanceState.DELETED)
@@ -342,20 +342,20 @@ async def test_lifecycle(world: World) -> None:
 
 async def test_update_in_place(world: World) -> None:
     await world.create("i", command=("x",))
-    changed = await world.instances.update(
+    changed = await world.changes.update(
         P, "i", labels={"a": "b"}, spec_fields={"published_ports": (PublishedPort(80, 8080),)}
     )
     assert (changed.labels, changed.generation) == ({"a": "b"}, 2)
     assert changed.effective.published_ports == (PublishedPort(80, 8080, "tcp"),)
     error = await refused(
-        world.instances.update(P, "i", spec_fields={"command": (), "env": {}, "restart": RestartPolicy()}),
+        world.changes.update(P, "i", spec_fields={"command": (), "env": {}, "restart": RestartPolicy()}),
         NotReady,
         "NEEDS_REPLACE",
     )
     assert error.metadata["fields"] == "command,env"
-    await refused(world.instances.update(P, "i", spec_fields={"published_ports": (PublishedPort(0, 1),)}), InvalidSpec)
+    await refused(world.changes.update(P, "i", spec_fields={"published_ports": (PublishedPort(0, 1),)}), InvalidSpec)
     revision = world.store.view().revision
-    dry = await world.instances.update(P, "i", labels={}, validate_only=True)
+    dry = await world.changes.update(P, "i", labels={}, validate_only=True)
     assert dry.labels == {}
     assert world.store.view().revision == revision
 
@@ -367,17 +367,17 @@ async def test_what_grows_must_fit_where_it_is(world: World) -> None:
         await world.create(name, resources=Resources(cpu_millis=3000), published_ports=(port,))
         await world.place(name, "a")
     error = await refused(
-        world.instances.update(P, "i", spec_fields={"resources": Resources(cpu_millis=5001)}), NotReady, "DOES_NOT_FIT"
+        world.changes.update(P, "i", spec_fields={"resources": Resources(cpu_millis=5001)}), NotReady, "DOES_NOT_FIT"
     )
     assert error.metadata["host"] == "hosts/a"
-    await world.instances.update(P, "i", spec_fields={"resources": Resources(cpu_millis=5000)})
+    await world.changes.update(P, "i", spec_fields={"resources": Resources(cpu_millis=5000)})
     await refused(
-        world.instances.update(P, "i", spec_fields={"published_ports": (PublishedPort(90, 1),)}),
+        world.changes.update(P, "i", spec_fields={"published_ports": (PublishedPort(90, 1),)}),
         NotReady,
         "DOES_NOT_FIT",
     )
     bigger = replace(world.get("i").spec, resources=Resources(cpu_millis=6000))
-    await refused(world.instances.replace(P, "i", spec=bigger), NotReady, "DOES_NOT_FIT")
+    await refused(world.changes.replace(P, "i", spec=bigger), NotReady, "DOES_NOT_FIT")
 
 
 async def test_replace_keeps_the_place_and_the_addresses(world: World) -> None:
@@ -385,22 +385,22 @@ async def test_replace_keeps_the_place_and_the_addresses(world: World) -> None:
     before = await world.create("i", Nic("n"), Nic("default"))
     await world.host("a")
     await world.place("i", "a")
-    after = await world.instances.replace(P, "i")
+    after = await world.changes.replace(P, "i")
     assert after.nics == before.nics
     assert (after.container_generation, after.run_request, after.generation) == (2, 2, 2)
     assert (after.host, after.uid) == ("a", before.uid)
     await world.network("m", "10.2.0.0/24")
-    moved = await world.instances.replace(P, "i", spec=replace(before.spec, nics=(Nic("m"), Nic("default"))))
+    moved = await world.changes.replace(P, "i", spec=replace(before.spec, nics=(Nic("m"), Nic("default"))))
     assert moved.nics[0].addresses == ("10.2.0.2/24",)
     assert moved.nics[1] == before.nics[1]
-    fixed = await world.instances.replace(
+    fixed = await world.changes.replace(
         P, "i", spec=replace(before.spec, nics=(Nic("m", addresses=("10.2.0.9",)), Nic("default")))
     )
     assert fixed.nics[0].addresses == ("10.2.0.9/24",)
     revision = world.store.view().revision
-    await world.instances.replace(P, "i", spec=replace(before.spec, nics=(), no_network=True), validate_only=True)
+    await world.changes.replace(P, "i", spec=replace(before.spec, nics=(), no_network=True), validate_only=True)
     assert world.store.view().revision == revision
-    gone = await world.instances.replace(P, "i", spec=replace(before.spec, nics=(), no_network=True))
+    gone = await world.changes.replace(P, "i", spec=replace(before.spec, nics=(), no_network=True))
     assert gone.nics == ()
 
 
@@ -412,7 +412,7 @@ async def test_listing_by_terms(world: World) -> None:
     await world.host("a")
     for name in ("x", "y", "z"):
         await world.create(name)
-    await world.instances.update(P, "y", labels={"app": "web"})
+    await world.changes.update(P, "y", labels={"app": "web"})
     await world.place("z", "a")
     for terms, expected in {
         "": ["x", "y", "z"],

@@ -206,9 +206,9 @@ async def test_updates_leave_instances_as_they_are(world: World) -> None:
     changed = await world.templates.update(P, "web", defaults=ContainerDefaults(user="new"), labels={"a": "b"})
     assert (changed.defaults.user, changed.labels, changed.description) == ("new", {"a": "b"}, "")
     assert world.get("i") == before
-    after = await world.instances.update(P, "i", spec_fields={"resources": Resources(pids=5)})
+    after = await world.changes.update(P, "i", spec_fields={"resources": Resources(pids=5)})
     assert (after.effective.user, after.effective.resources.pids) == ("", 5)
-    assert (await world.instances.replace(P, "i")).effective.user == "new"
+    assert (await world.changes.replace(P, "i")).effective.user == "new"
     await refused(world.templates.update(P, "web", defaults=ContainerDefaults(workdir="x")), InvalidSpec)
     found = world.templates.list(P, PageRequest(filter="labels.a=b")).items
     assert [t.value.id for t in found] == ["web"]

@@ -12,7 +12,9 @@ from controlplane.domain.projects import Project
 from controlplane.services.access import AccessService
 from controlplane.services.context import Context
 from controlplane.services.hosts import HostService, ZoneService
-from controlplane.services.instances import InstanceService, NewInstance, usage_of
+from controlplane.services.instance_changes import InstanceChanges
+from controlplane.services.instance_claims import InstanceClaims, usage_of
+from controlplane.services.instances import InstanceService, NewInstance
 from controlplane.services.networks import NetworkService
 from controlplane.services.operations import EventService, OperationService
 from controlplane.services.projects import ProjectService
@@ -38,7 +40,9 @@ class World:
         self.access = AccessService(self.context)
         self.events = EventService(self.context)
         self.hosts = HostService(self.context)
-        self.instances = InstanceService(self.context)
+        claims = InstanceClaims(self.context)
+        self.instances = InstanceService(self.context, claims)
+        self.changes = InstanceChanges(self.context, claims)
         self.networks = NetworkService(self.context)
         self.operations = OperationService(self.context)
         self.projects = ProjectService(self.context)

@@ -1,0 +1,65 @@
+"""Whether an instance may be what it asks to be: its template, its project's policy, and room on the host that it has."""
+
+from collections.abc import Mapping
+
+from controlplane.access import policy as access_policy
+from controlplane.domain.instances import DesiredState, Instance, InstanceSpec
+from controlplane.domain.kinds import HOST, INSTANCE
+from controlplane.domain.names import parse_child
+from controlplane.domain.networks import Network, NetworkKind
+from controlplane.domain.projects import Project
+from controlplane.domain.templates import Template, TemplateState
+from controlplane.scheduler.explain import refusal_on
+from controlplane.services import lookup
+from controlplane.services.instance_rules import host_access
+from moorage.errors import InvalidSpec, NotReady
+from moorage.store.base import Transaction, View
+
+
+def refuse_deleted(instance: Instance) -> None:
+    """Raises NotReady (INSTANCE_DELETING)."""
+    if instance.desired is DesiredState.DELETED:
+        raise NotReady(f"{instance.name} is being deleted", reason="INSTANCE_DELETING")
+
+
+def ready_template(view: View, project_id: str, name: str, field_name: str) -> Template:
+    """The template, by its full or last name. Raises InvalidSpec, NotFound, NotReady (TEMPLATE_NOT_READY)."""
+    template_id = name
+    if "/" in name:
+        owner, template_id = parse_child(name, "templates", field_name)
+        if owner != project_id:
+            raise InvalidSpec.of(field_name, f"is not in projects/{project_id}", "OTHER_PROJECT")
+    template = lookup.template(view, project_id, template_id)
+    if template.status.state is not TemplateState.READY:
+        detail = template.status.message or "see its operation"
+        raise NotReady(
+            f"{template.name} is {template.status.state.name}: {detail}",
+            reason="TEMPLATE_NOT_READY",
+            metadata={"name": template.name, "operation": template.status.operation},
+        )
+    return template
+
+
+def check_policy(spec: InstanceSpec, project: Project, networks: Mapping[str, Network], where: str) -> None:
+    """Raises InvalidSpec (POLICY_*): the project's policy does not allow what the spec asks of the host."""
+    bridges = tuple(sorted({n.spec.bridge for n in networks.values() if n.spec.kind is NetworkKind.SHARED}))
+    violations = access_policy.check(host_access(spec, where, bridges), project.policy)
+    if violations:
+        raise InvalidSpec(violations)
+
+
+def check_still_fits(tx: Transaction, before: Instance, after: Instance) -> None:
+    """An instance never moves: what it becomes must fit on the host that it has. Raises NotReady (DOES_NOT_FIT)."""
+    if not before.host_uid:
+        return
+    host = lookup.by_uid(tx, HOST, before.host_uid)
+    if host is None:
+        return
+    others = [i.value for i in tx.find(INSTANCE, "host", before.host_uid) if i.value.uid != before.uid]
+    refusal = refusal_on(host, others, after, tx)
+    if refusal:
+        raise NotReady(
+            f"{after.name} would not fit on {host.name}: {refusal}; delete it and create it anew",
+            reason="DOES_NOT_FIT",
+            metadata={"host": host.name},
+        )

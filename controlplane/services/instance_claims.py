@@ -1,0 +1,128 @@
+"""What an instance holds: its networks and addresses, and its share of the project's quota. Written in the caller's transaction.
+
+Leases exist exactly as long as their instance does: they are made with it, and `release` takes both away.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from controlplane.access.quota import Quota, charge
+from controlplane.domain.instances import Instance, InstanceNic, InstanceSpec, Nic
+from controlplane.domain.kinds import ADDRESS, INSTANCE, NETWORK, PROJECT
+from controlplane.domain.names import parse_child
+from controlplane.domain.networks import AddressLease, Network, NetworkKind, NetworkSpec
+from controlplane.domain.projects import Project
+from controlplane.networks.leases import Cursors, Taken, assign_nics
+from controlplane.networks.subnets import with_defaults
+from controlplane.services import lookup
+from controlplane.services.context import Context
+from controlplane.services.networks import cidrs_of_project, free_vni
+from moorage.errors import InvalidSpec, NotFound
+from moorage.store.base import Transaction
+
+DEFAULT_NETWORK = "default"
+
+
+class InstanceClaims:
+    """Gives networks and addresses to instances; remembers where it found the last free address of each subnet."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._cursors = Cursors()
+
+    def networks(
+        self, tx: Transaction, project: Project, spec: InstanceSpec, where: str
+    ) -> tuple[dict[str, Network], tuple[Nic, ...]]:
+        """The networks of the nics by name, and the nics with full names; the default network is made when first needed."""
+        nics = spec.nics
+        if not nics and not spec.no_network:
+            nics = (Nic(f"projects/{project.id}/networks/{DEFAULT_NETWORK}"),)
+        networks: dict[str, Network] = {}
+        full: list[Nic] = []
+        for index, nic in enumerate(nics):
+            field_name = f"{where}.nics[{index}].network"
+            network_id = nic.network
+            if "/" in network_id:
+                owner, network_id = parse_child(network_id, "networks", field_name)
+                if owner != project.id:
+                    raise InvalidSpec.of(field_name, f"is not in projects/{project.id}", "OTHER_PROJECT")
+            found = tx.get(NETWORK, f"{project.id}/{network_id}")
+            if found is not None:
+                network = found.value
+            elif network_id == DEFAULT_NETWORK:
+                network = self._make_default_network(tx, project)
+            else:
+                name = f"projects/{project.id}/networks/{network_id}"
+                raise NotFound(f"{name} does not exist ({field_name})", metadata={"name": name, "field": field_name})
+            networks[network.name] = network
+            full.append(replace(nic, network=network.name))
+        return networks, tuple(full)
+
+    def _make_default_network(self, tx: Transaction, project: Project) -> Network:
+        uid = self._context.new_id()
+        # Like Docker's default bridge, it reaches the outside; networks that people make do so on request.
+        spec = with_defaults(NetworkSpec(NetworkKind.ISOLATED, egress=True), uid, cidrs_of_project(tx, project.id))
+        network = Network(uid, project.id, DEFAULT_NETWORK, self._context.clock.now(), spec, free_vni(tx, uid))
+        charge_project(tx, project.id, Quota(networks=1))
+        tx.put(NETWORK, network)
+        return network
+
+    def lease(
+        self,
+        tx: Transaction,
+        owner_uid: str,
+        nics: tuple[Nic, ...],
+        networks: Mapping[str, Network],
+        where: str,
+        keep: Mapping[str, InstanceNic],
+    ) -> tuple[InstanceNic, ...]:
+        """Choose the addresses and write their leases."""
+
+        def owner_of(network_uid: str, address: str) -> str | None:
+            lease = tx.get(ADDRESS, f"{network_uid}/{address}")
+            return lease.value.owner_uid if lease is not None else None
+
+        def has_mac(network_uid: str, mac: str) -> bool:
+            return bool(tx.find(ADDRESS, "mac", f"{network_uid}/{mac}"))
+
+        leased = assign_nics(nics, networks, Taken(owner_of, has_mac), self._cursors, where, keep)
+        now = self._context.clock.now()
+        for nic in leased:
+            for address in nic.addresses:
+                bare = address.split("/")[0]
+                tx.put(ADDRESS, AddressLease(nic.network_uid, bare, owner_uid, nic.interface, nic.mac, now))
+        return leased
+
+
+def usage_of(instance: Instance) -> Quota:
+    """What an instance costs its project."""
+    resources = instance.effective.resources
+    return Quota(
+        instances=1,
+        cpu_millis=resources.cpu_millis,
+        memory_bytes=resources.memory_bytes,
+        addresses=sum(len(nic.addresses) for nic in instance.nics),
+    )
+
+
+def release(tx: Transaction, instance: Instance) -> None:
+    """Forget an instance that has no container any more: its leases and its share of the quota go with it."""
+    for lease in tx.find(ADDRESS, "owner", instance.uid):
+        tx.delete(ADDRESS, ADDRESS.key(lease.value))
+    found = tx.get(PROJECT, instance.project)
+    if found is not None:
+        tx.put(PROJECT, replace(found.value, usage=found.value.usage - usage_of(instance)))
+    tx.delete(INSTANCE, INSTANCE.key(instance))
+
+
+def charge_project(tx: Transaction, project_id: str, amount: Quota) -> None:
+    """Add to what the project uses. Raises QuotaExceeded."""
+    project = lookup.project(tx, project_id)
+    tx.put(PROJECT, replace(project, usage=charge(project.quota, project.usage, amount)))
+
+
+def recharge_project(tx: Transaction, before: Instance, after: Instance) -> None:
+    """Charge what the instance becomes instead of what it was. Raises QuotaExceeded."""
+    project = lookup.project(tx, before.project)
+    given_back = project.usage - usage_of(before)
+    tx.put(PROJECT, replace(project, usage=charge(project.quota, given_back, usage_of(after))))
