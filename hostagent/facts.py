@@ -1,5 +1,6 @@
 """What this machine is, for the control plane; and what is wrong with it."""
 
+import hashlib
 import os
 import platform
 import shutil
@@ -52,6 +53,15 @@ def disk_condition(data_root: str) -> HostCondition | None:
     if percent <= DISK_PRESSURE_PERCENT:
         return None
     return HostCondition("DISK_PRESSURE", f"{percent} % of the disk that holds {data_root} is used; free some space")
+
+
+def machine_mark(nonce: str) -> str:
+    """The nonce of the data folder bound to this machine: a copied folder on another machine gives another one."""
+    try:
+        machine = Path("/etc/machine-id").read_text().strip()
+    except OSError:
+        machine = ""  # a machine without one: the nonce alone must do
+    return hashlib.sha256(f"{nonce}/{machine}".encode()).hexdigest()[:32]
 
 
 def boot_id() -> str:

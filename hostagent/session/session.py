@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import grpc
 
 from hostagent.domain import AgentHeartbeat, HostFacts, InstanceReport, InstanceState
+from hostagent.facts import machine_mark
 from hostagent.journal.journal import AssignmentChange, Journal
 from hostagent.session.outbox import Outbox
 from hostagent.session.translate import change_from_message, report_message
@@ -156,7 +157,7 @@ class Session:
         hello = agent_pb2.AgentHello(
             protocol_version=PROTOCOL_VERSION,
             epoch=self._journal.epoch,
-            host_nonce=self._journal.nonce,
+            host_nonce=machine_mark(self._journal.nonce),
             store_id=link.store_id,
             applied_revision=link.revision,
             term=link.term,

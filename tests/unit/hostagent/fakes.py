@@ -153,6 +153,7 @@ class FakeControlPlane(agent_pb2_grpc.AgentServiceServicer):
         self.streams: dict[str, Stream] = {}
         self.contexts: dict[str, bytes] = {}
         self.term, self.store_id, self.revision, self.sequence = 1, "store-1", 1, 0
+        self.history_lost = False
         self.complete: agent_pb2.Assignments | None = None
         self._queue: asyncio.Queue[agent_pb2.SessionResponse | None] = asyncio.Queue()
         self._server: grpc.aio.Server | None = None
@@ -179,7 +180,13 @@ class FakeControlPlane(agent_pb2_grpc.AgentServiceServicer):
         self.hellos.append(first.hello)
         for report in first.hello.instances:
             await self._take(report)
-        welcome = agent_pb2.Welcome(term=self.term, store_id=self.store_id, host_uid="h1", host_name="hosts/h1")
+        welcome = agent_pb2.Welcome(
+            term=self.term,
+            store_id=self.store_id,
+            host_uid="h1",
+            host_name="hosts/h1",
+            history_lost=self.history_lost,
+        )
         welcome.heartbeat_period.FromMilliseconds(200)
         yield agent_pb2.SessionResponse(welcome=welcome)
         if self.complete is not None:

@@ -174,6 +174,21 @@ async def test_another_store_holds_back_every_removal(host: Host) -> None:
     assert len(host.engine.containers) == 1
 
 
+async def test_a_store_that_was_put_back_holds_back_every_removal(host: Host) -> None:
+    """Its id is the same, and its revision may be higher by now: only the control plane can tell, and does."""
+    host.control_plane.set_complete([instance("i1", 1)], [network()])
+    agent = await host.start_agent()
+    await host.control_plane.until_state("i1", pb.INSTANCE_STATE_RUNNING)
+    host.control_plane.history_lost = True
+    host.control_plane.revision += 100
+    host.control_plane.set_complete([], [])
+    host.control_plane.end_session()
+    await host.control_plane.until(lambda: len(agent.journal.orphans) == 1)
+    await agent.sweeper.sweep_once()
+    assert "put back to an earlier state" in agent.sweeper.brake
+    assert len(host.engine.containers) == 1
+
+
 async def test_a_container_with_our_label_and_a_foreign_nonce_is_shown_and_left_alone(host: Host) -> None:
     host.control_plane.set_complete([instance()], [network()])
     spec = ContainerSpec(
