@@ -134,7 +134,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--count", type=int, default=50, help="instances of the greater case, 2 to 200")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="for both fleets, about 200 MB")
-    parser.add_argument("--swarm-endpoint-mode", choices=("dnsrr", "vip"), default="dnsrr")
+    parser.add_argument("--swarm-endpoint-mode", choices=("vip", "dnsrr"), default="vip")
     given = parser.parse_args()
     if given.rounds < 1 or not 2 <= given.count <= 200:
         parser.error("at least one round, and 2 to 200 instances")

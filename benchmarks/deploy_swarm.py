@@ -1,7 +1,8 @@
 """Docker Swarm's side: a service by the engine's API on three engines, on an attachable overlay network.
 
-Done as is best for Swarm: the image is named by its id, so that no engine asks a registry; each task has its own
-address and no balancer in front (`dnsrr`), for Moorage has none either; tasks are asked for rarely while they start.
+Done as is best for Swarm: the image is named by its id, so that no engine asks a registry; tasks are asked for rarely while they
+start. The service has a virtual address, as Swarm makes it unless told otherwise; `dnsrr` leaves out this balancer, which Moorage has
+not either.
 """
 
 import asyncio
@@ -44,7 +45,7 @@ class SwarmSide:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def opened(cls, fleet: Fleet, image: Path, *, endpoint_mode: str = "dnsrr") -> AsyncIterator["SwarmSide"]:
+    async def opened(cls, fleet: Fleet, image: Path, *, endpoint_mode: str = "vip") -> AsyncIterator["SwarmSide"]:
         """Ready to be measured: image on every engine, a swarm, the network, and a resident container on each node."""
         async with contextlib.AsyncExitStack() as stack:
             engines = {

@@ -1,5 +1,6 @@
 """Compares host and journal, in both directions, at start and every minute; decides by worker/sweep.py."""
 
+import asyncio
 import logging
 from dataclasses import replace
 
@@ -45,12 +46,14 @@ class Sweeper:
         self._reconciler = reconciler
         self._clock = clock
         self._is_released = False
+        self._woken = asyncio.Event()
         self.brake = ""
         self.quarantined: tuple[QuarantinedItem, ...] = ()
 
     def release(self) -> None:
-        """An operator's word: the next sweep may remove what was held back."""
+        """An operator's word: a sweep begins now, and may remove what was held back."""
         self._is_released = True
+        self._woken.set()
 
     async def begin(self) -> None:
         """Learn what is there, before any step is taken."""
@@ -72,7 +75,17 @@ class Sweeper:
         """Sweep until cancelled."""
         while True:
             await self.sweep_once()
-            await self._clock.sleep(PERIOD_SECONDS)
+            await self._until_due()
+
+    async def _until_due(self) -> None:
+        """Return after the period, or when an operator has released the brake."""
+        waiting = [asyncio.ensure_future(self._clock.sleep(PERIOD_SECONDS)), asyncio.ensure_future(self._woken.wait())]
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for future in waiting:
+                future.cancel()
+        self._woken.clear()
 
     async def sweep_once(self) -> None:
         """One comparison.
