@@ -49,7 +49,8 @@ def disk_condition(data_root: str) -> HostCondition | None:
         usage = shutil.disk_usage(data_root)
     except OSError:
         return None
-    percent = 100 * (usage.total - usage.free) // max(1, usage.total)
+    # As `df` counts: what is kept for root is neither used nor free.
+    percent = 100 * usage.used // max(1, usage.used + usage.free)
     if percent <= DISK_PRESSURE_PERCENT:
         return None
     return HostCondition("DISK_PRESSURE", f"{percent} % of the disk that holds {data_root} is used; free some space")
