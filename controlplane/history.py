@@ -1,15 +1,16 @@
-"""Events: written in the transaction that makes them true, so that history never tells what did not happen."""
+"""Events: written in the transaction that makes them true, so that history never tells what did not happen. And its bounds."""
 
 import time
 from typing import Any, Protocol
 
-from controlplane.domain.kinds import AUDIT_EVENT, EVENT
+from controlplane.domain.kinds import AUDIT_EVENT, EVENT, OPERATION
 from controlplane.domain.operations import Event
 from moorage.clock import Clock
 from moorage.ids import new_id
 from moorage.store.base import Kind, Transaction
 
 LARGEST_HISTORY = 20_000  # events, and as many audit events
+LARGEST_OPERATIONS = 2_000  # ended ones; each may hold a build's log of 256 KiB
 
 
 class _Named(Protocol):
@@ -54,6 +55,15 @@ def record_event(
 def trim(tx: Transaction, keep: int = LARGEST_HISTORY) -> int:
     """Drop the oldest events beyond `keep`, of both kinds. Returns how many."""
     return _trim_kind(tx, EVENT, keep) + _trim_kind(tx, AUDIT_EVENT, keep)
+
+
+def trim_operations(tx: Transaction, keep: int = LARGEST_OPERATIONS) -> int:
+    """Drop the operations that ended first, beyond `keep` ended ones; what runs stays. Returns how many."""
+    ended = [found.value for found in tx.all(OPERATION) if found.value.end_time is not None]
+    surplus = sorted(ended, key=lambda operation: (operation.end_time, operation.uid))[: max(0, len(ended) - keep)]
+    for operation in surplus:
+        tx.delete(OPERATION, OPERATION.key(operation))
+    return len(surplus)
 
 
 def _trim_kind(tx: Transaction, kind: Kind[Any], keep: int) -> int:

@@ -306,6 +306,7 @@ class ControlPlane:
         while True:
             await self._clock.sleep(_HOUSEKEEPING_SECONDS)
             await self._store.update(history.trim)
+            await self._store.update(history.trim_operations)
             await self._store.update(lambda tx: lookup.forget_old_requests(tx, self._clock.now()))
 
     def _agent_endpoints(self) -> tuple[str, ...]:

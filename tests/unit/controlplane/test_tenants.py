@@ -14,8 +14,8 @@ from controlplane.access.policy import ProjectPolicy
 from controlplane.access.quota import Quota
 from controlplane.access.roles import Caller, Role
 from controlplane.domain.hosts import Zone
-from controlplane.domain.kinds import ALL_KINDS, API_KEY, AUDIT_EVENT, EVENT, MEMBER, PROJECT, REQUEST, ZONE
-from controlplane.domain.operations import AuditEvent, Event
+from controlplane.domain.kinds import ALL_KINDS, API_KEY, AUDIT_EVENT, EVENT, MEMBER, OPERATION, PROJECT, REQUEST, ZONE
+from controlplane.domain.operations import AuditEvent, Event, Operation, OperationState
 from controlplane.services import lookup
 from controlplane.services.context import Context
 from controlplane.services.lookup import etag_of
@@ -234,3 +234,17 @@ def test_pages_together_are_the_whole(shown: list[bool], size: int) -> None:
 def test_labels_as_terms() -> None:
     assert label_field({"a.b/c": "x"}, "labels.a.b/c") == "x"
     assert label_field({}, "labels.a") is None
+
+
+async def test_ended_operations_are_bounded_and_running_ones_stay(world: World) -> None:
+    now = world.clock.now()
+
+    def fill(tx: Transaction) -> None:
+        for number in range(6):
+            ended = None if number == 0 else now + timedelta(seconds=number)
+            state = OperationState.RUNNING if number == 0 else OperationState.SUCCEEDED
+            tx.put(OPERATION, Operation(f"o{number}", P, "register", "t", now, state=state, end_time=ended))
+
+    await world.store.update(fill)
+    assert await world.store.update(lambda tx: history.trim_operations(tx, 2)) == 3
+    assert [found.value.uid for found in world.store.view().all(OPERATION)] == ["o0", "o4", "o5"]
