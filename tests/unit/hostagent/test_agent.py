@@ -310,7 +310,8 @@ async def test_a_process_whose_namespace_is_gone_is_started_again_in_a_new_one(h
     agent = await host.start_agent()
     await host.control_plane.until_state("i1", pb.INSTANCE_STATE_RUNNING, run=2)
     assert set(host.fabric.instances) == {"i1"}
-    # And once more under a running agent.
+    # And once more under a running agent; a sweep leaves alone what a worker is at.
+    await host.control_plane.until(lambda: not agent.reconciler.busy)
     host.fabric.instances.clear()
     await agent.sweeper.sweep_once()
     await host.control_plane.until_state("i1", pb.INSTANCE_STATE_RUNNING, run=3)
