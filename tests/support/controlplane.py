@@ -11,7 +11,6 @@ at the machine's own time (certificates must be valid in the handshake) until a 
 
 import asyncio
 import contextlib
-import socket
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -40,6 +39,7 @@ from moorage.store import MemoryStore
 from moorage.store.base import Transaction
 from moorage.tls import Authority, generate_request
 from moorage.v1 import agent_pb2, agent_pb2_grpc, instances_pb2
+from tests.support.free_ports import free_ports
 
 M = TypeVar("M", bound=Message)
 
@@ -278,7 +278,7 @@ async def running(
     """
     clock = ManualClock(datetime.now(UTC))
     store = MemoryStore(ALL_KINDS, **limits)
-    api_address, agent_address = (f"127.0.0.1:{port}" for port in _free_ports(2))
+    api_address, agent_address = (f"127.0.0.1:{port}" for port in free_ports(2))
     with tempfile.TemporaryDirectory() as folder:
         data_dir = Path(folder)
         (data_dir / "keys").symlink_to(keys_folder)
@@ -316,12 +316,3 @@ async def running(
                 finally:
                     await plane.close_channels()
     await store.close()
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on; held together so that they differ."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]

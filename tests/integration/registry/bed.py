@@ -4,7 +4,6 @@ import datetime
 import ipaddress
 import os
 import shutil
-import socket
 import ssl
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from controlplane.registry.auth import IssuedTokens
 from controlplane.registry.client import RegistryClient
 from controlplane.registry.managed import PROGRAM, ManagedRegistry
 from controlplane.registry.tokens import Grant, RegistryTokens, create_signing_identity
+from tests.support.free_ports import free_ports
 
 
 def require_registry() -> None:
@@ -28,13 +28,6 @@ def require_registry() -> None:
     if "docker" in os.environ.get("MOORAGE_REQUIRE", "").split(","):
         pytest.fail(f"{PROGRAM} is not installed")
     pytest.skip(f"{PROGRAM} is not installed")
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def now() -> datetime.datetime:
@@ -47,7 +40,7 @@ class RegistryBed:
 
     def __init__(self, folder: Path, *, port: int | None = None) -> None:
         self.folder = folder
-        self.port = port or free_port()
+        self.port = port or free_ports(1)[0]
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "registry test")])
         certificate = (

@@ -32,8 +32,9 @@ from moorage.errors import NotFound, Unauthenticated, Unavailable
 from moorage.tls import Identity
 from moorage.v1 import templates_pb2, templates_pb2_grpc
 from tests.integration.registry import archives as a
-from tests.integration.registry.bed import RegistryBed, free_port, now, require_registry
+from tests.integration.registry.bed import RegistryBed, now, require_registry
 from tests.support.controlplane import Plane, bearer, hello, running
+from tests.support.free_ports import free_ports
 
 LAYERS = [a.tar_bytes({"bin/app": b"x" * 300_000}), a.tar_bytes({"etc/x": b"1"})]
 OPERATIONS = Path(__file__).resolve().parents[3] / "docs/operations.md"
@@ -258,7 +259,7 @@ async def _pull_as_a_host(plane: Plane, bed: RegistryBed, folder: Path, reposito
     identity = Identity(agent.certificate_pem, agent.key_pem)
     store.save(Membership(f"hosts/{agent.name}", agent.uid, (plane.agent_address,)), identity, plane.authority.cert_pem)
     journal = Journal.open(folder, now=0.0)
-    port = free_port()
+    [port] = free_ports(1)
     door = RegistryDoor(port, store, journal, bed.token_for)
     try:
         async with aiohttp.ClientSession() as session:

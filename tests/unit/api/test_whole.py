@@ -198,7 +198,7 @@ async def test_an_address_that_is_taken(plane: Plane, keys_folder: Path, monkeyp
 
     monkeypatch.setattr(NoRegistry, "start", start)
     ports = [int(plane.api_address.rpartition(":")[2]), int(plane.agent_address.rpartition(":")[2])]
-    monkeypatch.setattr("tests.support.controlplane._free_ports", lambda count: ports)
+    monkeypatch.setattr("tests.support.controlplane.free_ports", lambda count: ports)
     with pytest.raises(NotReady, match="cannot listen on"):
         async with running(keys_folder):
             raise AssertionError
