@@ -92,18 +92,31 @@ async def session(guest: Guest, *, certificate_pem: bytes = b"", **hello: Any) -
     fields = {"protocol_version": 1, "epoch": 1, "host_nonce": "first", **hello}
     async with guest.channel(certificate_pem) as channel:
         stub: Any = agent_pb2_grpc.AgentServiceStub(channel)
-        call = stub.Session(timeout=10)
+        request = agent_pb2.SessionRequest(hello=agent_pb2.AgentHello(**fields))
+        call, first = await _first_answer(stub, request)
         try:
-            await call.write(agent_pb2.SessionRequest(hello=agent_pb2.AgentHello(**fields)))
-            first = await call.read()
-            if first is grpc.aio.EOF:
-                await raise_end(call)
             assert first.welcome.host_uid == guest.uid
             yield call
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error) from error
         finally:
             call.cancel()
+
+
+async def _first_answer(stub: Any, request: agent_pb2.SessionRequest) -> tuple[Any, agent_pb2.SessionResponse]:
+    """The call and what it answers first. Raises what the control plane refuses it with."""
+    while True:
+        call = stub.Session(timeout=10)
+        try:
+            await call.write(request)
+            first = await call.read()
+            if first is grpc.aio.EOF:
+                await raise_end(call)
+            return call, first
+        except grpc.aio.AioRpcError as error:
+            # grpc.aio's client says this of its own when the refusal arrives while it still writes: ask again.
+            if error.details() != "Internal error from Core":
+                raise error_from_rpc(error) from error
 
 
 async def raise_end(call: Any) -> None:
