@@ -62,6 +62,7 @@ class NicAssignment:
     addresses: tuple[str, ...]  # with prefix length, such as 10.1.0.5/24
     gateways: tuple[str, ...] = ()  # default routes through this interface; at most one a family
     routes: tuple[tuple[str, str], ...] = ()  # extra (destination CIDR, gateway)
+    forwards: bool = False  # a router's: any source address but those of the network's other members
 
 
 @dataclass(frozen=True, slots=True)

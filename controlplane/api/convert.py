@@ -51,6 +51,7 @@ def instance(record: Instance, *, is_stale: bool = False) -> instances_pb2.Insta
     status.host = host_name(record.host) if record.host else ""
     status.image_digest = record.image.partition("@")[2]
     status.stale = is_stale
+    status.owner = record.owner
     for nic in record.nics:
         status.nics.add(network=nic.network, interface=nic.interface, mac=nic.mac, addresses=nic.addresses)
     if record.placement is not None:

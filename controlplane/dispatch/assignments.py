@@ -34,6 +34,7 @@ class NicAssignment:
     mac: str
     addresses: tuple[str, ...]
     gateways: tuple[str, ...] = ()
+    forwards: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,8 @@ def instance_assignment(instance: Instance) -> InstanceAssignment:
         image=instance.image,
         spec=instance.effective,
         nics=tuple(
-            NicAssignment(nic.network_uid, nic.interface, nic.mac, nic.addresses, nic.gateways) for nic in instance.nics
+            NicAssignment(nic.network_uid, nic.interface, nic.mac, nic.addresses, nic.gateways, nic.forwards)
+            for nic in instance.nics
         ),
         force=instance.force,
     )

@@ -161,6 +161,7 @@ class InstanceNic:
     mac: str
     addresses: tuple[str, ...]  # with prefix length
     gateways: tuple[str, ...] = ()
+    forwards: bool = False  # a router's: it sends on what others sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +209,7 @@ class Instance:
     host: str = ""  # the last part of the host's name
     observed: Observed = Observed()
     placement: PlacementExplanation | None = None
+    owner: str = ""  # what made it and looks after it, such as projects/{project}/routers/{router}; empty: a user
 
     @property
     def name(self) -> str:

@@ -14,6 +14,7 @@ from controlplane.domain.lineage import EpochStart
 from controlplane.domain.networks import AddressLease, Network
 from controlplane.domain.operations import AuditEvent, Event, Operation, OperationState, RequestRecord
 from controlplane.domain.projects import Member, Project
+from controlplane.domain.routers import Balancer, PublicAddress, Router, RouterRule
 from controlplane.domain.templates import Template
 from moorage.store.base import Kind
 
@@ -48,6 +49,7 @@ INSTANCE = Kind(
         "host": lambda i: (i.host_uid,) if i.host_uid else ("unplaced",),
         "network": lambda i: tuple({nic.network_uid for nic in i.nics}),
         "template": lambda i: (i.template_uid,),
+        "owner": lambda i: (i.owner,) if i.owner else (),
     },
 )
 # Owner and network find the leases of an instance and the members of a network; the key makes an address unique in its network.
@@ -60,6 +62,35 @@ ADDRESS = Kind(
         "network": lambda a: (a.network_uid,),
         "mac": lambda a: (f"{a.network_uid}/{a.mac}",),
     },
+)
+ROUTER = Kind(
+    "router",
+    Router,
+    key=lambda r: f"{r.project}/{r.id}",
+    indexes={
+        "uid": lambda r: (r.uid,),
+        "network": lambda r: r.network_uids,  # behind it: at most one router a network
+        "outside": lambda r: (r.outside_uid,),
+    },
+)
+# Names are below their router's, and a router may be forgotten and its name used again only after them.
+ROUTER_RULE = Kind(
+    "router_rule",
+    RouterRule,
+    key=lambda r: f"{r.project}/{r.router}/{r.id}",
+    indexes={"uid": lambda r: (r.uid,), "router": lambda r: (r.router_uid,)},
+)
+BALANCER = Kind(
+    "balancer",
+    Balancer,
+    key=lambda b: f"{b.project}/{b.router}/{b.id}",
+    indexes={"uid": lambda b: (b.uid,), "router": lambda b: (b.router_uid,)},
+)
+PUBLIC_ADDRESS = Kind(
+    "public_address",
+    PublicAddress,
+    key=lambda a: f"{a.project}/{a.id}",
+    indexes={"uid": lambda a: (a.uid,), "network": lambda a: (a.network_uid,)},
 )
 OPERATION = Kind(
     "operation",
@@ -84,6 +115,10 @@ ALL_KINDS: tuple[Kind[Any], ...] = (
     NETWORK,
     INSTANCE,
     ADDRESS,
+    ROUTER,
+    ROUTER_RULE,
+    BALANCER,
+    PUBLIC_ADDRESS,
     OPERATION,
     EVENT,
     AUDIT_EVENT,

@@ -24,6 +24,34 @@ class Subnet:
 
 
 @dataclass(frozen=True, slots=True)
+class DhcpOption:
+    """One option that is told to whoever asks by DHCP."""
+
+    code: int = 0
+    value: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DhcpHost:
+    """A fixed address of a machine that is no instance."""
+
+    mac: str = ""
+    address: str = ""
+    hostname: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DhcpSpec:
+    """DHCP on a network, by its router."""
+
+    enabled: bool = False
+    ranges: tuple[str, ...] = ()
+    lease_time_seconds: float = 0.0
+    options: tuple[DhcpOption, ...] = ()
+    hosts: tuple[DhcpHost, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class NetworkSpec:
     """What the user asks of a network, with defaults worked in once it is stored."""
 
@@ -32,6 +60,7 @@ class NetworkSpec:
     egress: bool = False
     bridge: str = ""
     mtu: int = 0
+    dhcp: DhcpSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,12 +19,14 @@ from controlplane.access.policy import ProjectPolicy
 from controlplane.access.quota import Quota
 from controlplane.dispatch import assignments
 from controlplane.dispatch.tasks import BuildTask, SnapshotTask
-from controlplane.domain import containers, hosts, instances, networks, operations, templates
+from controlplane.domain import containers, hosts, instances, networks, operations, router_bundles, routers, templates
 from controlplane.services.reports import Report
 from hostagent import domain as agent
+from hostagent import router_bundle
 from moorage import protoconv
 from moorage.v1 import (
     agent_pb2,
+    balancers_pb2,
     common_pb2,
     events_pb2,
     hosts_pb2,
@@ -32,6 +34,10 @@ from moorage.v1 import (
     networks_pb2,
     operations_pb2,
     projects_pb2,
+    public_addresses_pb2,
+    router_bundles_pb2,
+    router_rules_pb2,
+    routers_pb2,
     templates_pb2,
 )
 
@@ -45,7 +51,7 @@ PAIRS: list[tuple[type, type[Message], set[str], set[str]]] = [
         instances.Observed,
         instances_pb2.InstanceStatus,
         {"epoch", "sequence", "generation"},
-        {"host", "nics", "placement", "image_digest", "stale"},
+        {"host", "nics", "placement", "image_digest", "stale", "owner"},
     ),
     (networks.NetworkSpec, networks_pb2.NetworkSpec, set(), set()),
     (hosts.HostFacts, hosts_pb2.HostFacts, set(), set()),
@@ -70,6 +76,15 @@ PAIRS: list[tuple[type, type[Message], set[str], set[str]]] = [
     (SnapshotTask, agent_pb2.SnapshotTask, set(), set()),
     (Report, agent_pb2.InstanceReport, set(), set()),
     (agent.InstanceReport, agent_pb2.InstanceReport, set(), set()),
+    (routers.RouterSpec, routers_pb2.RouterSpec, set(), set()),
+    (routers.RouterRuleSpec, router_rules_pb2.RouterRuleSpec, set(), set()),
+    (routers.BalancerSpec, balancers_pb2.BalancerSpec, set(), set()),
+    (routers.PublicAddressSpec, public_addresses_pb2.PublicAddressSpec, set(), set()),
+    (router_bundles.RouterBundle, router_bundles_pb2.RouterBundle, set(), set()),
+    (router_bundle.RouterBundle, router_bundles_pb2.RouterBundle, set(), set()),
+    (router_bundle.RouterReport, router_bundles_pb2.RouterReport, set(), set()),
+    (router_bundle.RuleFigure, router_bundles_pb2.RuleFigure, set(), set()),
+    (router_bundle.PoolFigure, router_bundles_pb2.PoolFigure, set(), set()),
 ]
 
 _SCALARS: dict[int, type] = {

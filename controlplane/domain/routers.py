@@ -1,0 +1,355 @@
+"""Routers, their rules and balancers, and public addresses: mirrors the messages of the same names in protos/moorage/v1."""
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from controlplane.domain.containers import PublishedPort, Resources
+from controlplane.domain.instances import Placement
+
+
+class DefaultAction(enum.Enum):
+    """What becomes of traffic that no rule names."""
+
+    UNSPECIFIED = 0
+    ALLOW = 1
+    DENY = 2
+
+
+class RouterState(enum.Enum):
+    """Where a router stands; computed from what its members report."""
+
+    UNSPECIFIED = 0
+    PENDING = 100
+    ACTIVE = 200
+    UPDATING = 300
+    DEGRADED = 400
+    SPLIT = 500
+    DELETING = 600
+
+
+class RouterRole(enum.Enum):
+    """What a member of a redundant pair does."""
+
+    UNSPECIFIED = 0
+    ACTIVE = 1
+    STANDBY = 2
+
+
+@dataclass(frozen=True, slots=True)
+class RouterLeg:
+    """An isolated network behind a router."""
+
+    network: str = ""
+    egress: DefaultAction = DefaultAction.UNSPECIFIED
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeHosts:
+    """Hosts whose ports lead to a router's balancers."""
+
+    every_host: bool = False
+    host_labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RouterSpec:
+    """What the user asks of a router; names are full once it is stored."""
+
+    legs: tuple[RouterLeg, ...] = ()
+    outside_network: str = ""
+    template: str = ""
+    redundant: bool = False
+    resources: Resources = Resources()
+    placement: Placement = Placement()
+    drain_time_seconds: float = 0.0
+    ingress_ports: tuple[PublishedPort, ...] = ()
+    edge_hosts: EdgeHosts | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RouterObserved:
+    """What an agent said last of one member."""
+
+    instance_uid: str
+    epoch: int = 0  # of the agent
+    running_version: int = 0
+    failed_version: int = 0
+    error: str = ""
+    role: RouterRole = RouterRole.UNSPECIFIED
+
+
+@dataclass(frozen=True, slots=True)
+class Router:
+    """A router of a project. Its members are instances with its name as owner."""
+
+    uid: str
+    project: str
+    id: str
+    create_time: datetime
+    spec: RouterSpec
+    network_uids: tuple[str, ...] = ()  # of the legs, in their order
+    outside_uid: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    generation: int = 1
+    is_deleting: bool = False
+    observed: tuple[RouterObserved, ...] = ()  # at most one a member
+
+    @property
+    def name(self) -> str:
+        """projects/{project}/routers/{router}."""
+        return f"projects/{self.project}/routers/{self.id}"
+
+
+class TrafficProtocol(enum.Enum):
+    """What a firewall rule speaks of."""
+
+    UNSPECIFIED = 0
+    ANY = 1
+    TCP = 2
+    UDP = 3
+    ICMP = 4
+    ICMPV6 = 5
+
+
+class FirewallDirection(enum.Enum):
+    """Which way traffic goes that a firewall rule speaks of."""
+
+    UNSPECIFIED = 0
+    IN = 1
+    OUT = 2
+    ACROSS = 3
+
+
+class FirewallAction(enum.Enum):
+    """What a firewall rule does."""
+
+    UNSPECIFIED = 0
+    ALLOW = 1
+    DENY = 2
+
+
+@dataclass(frozen=True, slots=True)
+class SourceNat:
+    """Traffic of these sources leaves under this address."""
+
+    source_cidr: str = ""
+    public_address: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StaticNat:
+    """One public address is one instance, both ways."""
+
+    public_address: str = ""
+    instance: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PortForward:
+    """Ports of an outside address lead to an instance."""
+
+    public_address: str = ""
+    protocol: str = ""
+    first_port: int = 0
+    last_port: int = 0
+    instance: str = ""
+    target_port: int = 0
+    source_cidrs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FirewallRule:
+    """What may pass."""
+
+    direction: FirewallDirection = FirewallDirection.UNSPECIFIED
+    action: FirewallAction = FirewallAction.UNSPECIFIED
+    order: int = 0
+    protocol: TrafficProtocol = TrafficProtocol.UNSPECIFIED
+    ports: tuple[str, ...] = ()
+    icmp_type: int | None = None
+    source_cidrs: tuple[str, ...] = ()
+    destination_cidrs: tuple[str, ...] = ()
+    from_network: str = ""
+    to_network: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RouterRuleSpec:
+    """Exactly one of these."""
+
+    source_nat: SourceNat | None = None
+    static_nat: StaticNat | None = None
+    port_forward: PortForward | None = None
+    firewall: FirewallRule | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RouterRule:
+    """A rule of a router. Names in its spec are full once it is stored."""
+
+    uid: str
+    project: str
+    router: str  # the last part of the router's name
+    router_uid: str
+    id: str
+    create_time: datetime
+    spec: RouterRuleSpec
+    labels: Mapping[str, str] = field(default_factory=dict)
+    generation: int = 1
+
+    @property
+    def name(self) -> str:
+        """projects/{project}/routers/{router}/rules/{rule}."""
+        return f"projects/{self.project}/routers/{self.router}/rules/{self.id}"
+
+
+class BalancerMode(enum.Enum):
+    """What a balancer understands of its traffic."""
+
+    UNSPECIFIED = 0
+    TCP = 1
+    HTTP = 2
+
+
+class BalancerAlgorithm(enum.Enum):
+    """How a back end is chosen."""
+
+    UNSPECIFIED = 0
+    ROUNDROBIN = 1
+    LEASTCONN = 2
+    SOURCE = 3
+
+
+class Stickiness(enum.Enum):
+    """What makes a client come back to the same back end."""
+
+    UNSPECIFIED = 0
+    COOKIE = 1
+    SOURCE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """A certificate with its key."""
+
+    certificate_pem: str = ""
+    private_key_pem: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Where clients come in."""
+
+    public_address: str = ""
+    inside_network: str = ""
+    port: int = 0
+    certificates: tuple[Certificate, ...] = ()
+    accept_proxy: bool = False
+    source_cidrs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """An instance behind a balancer."""
+
+    instance: str = ""
+    port: int = 0
+    weight: int = 0
+    drain: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BackendHealthCheck:
+    """How back ends are looked at; zero means the default, see the proto."""
+
+    disabled: bool = False
+    http_path: str = ""
+    http_host: str = ""
+    interval_seconds: float = 0.0
+    timeout_seconds: float = 0.0
+    rise: int = 0
+    fall: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BackendPool:
+    """A set of back ends."""
+
+    id: str = ""
+    backends: tuple[Backend, ...] = ()
+    algorithm: BalancerAlgorithm = BalancerAlgorithm.UNSPECIFIED
+    stickiness: Stickiness = Stickiness.UNSPECIFIED
+    health_check: BackendHealthCheck = BackendHealthCheck()
+    send_proxy: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRoute:
+    """Which requests go to which pool."""
+
+    hosts: tuple[str, ...] = ()
+    path_prefix: str = ""
+    pool: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BalancerSpec:
+    """What the user asks of a balancer."""
+
+    mode: BalancerMode = BalancerMode.UNSPECIFIED
+    listeners: tuple[Listener, ...] = ()
+    pools: tuple[BackendPool, ...] = ()
+    routes: tuple[HttpRoute, ...] = ()
+    forwarded_for: bool | None = None
+    idle_timeout_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Balancer:
+    """A balancer of a router. Names in its spec are full once it is stored."""
+
+    uid: str
+    project: str
+    router: str
+    router_uid: str
+    id: str
+    create_time: datetime
+    spec: BalancerSpec
+    labels: Mapping[str, str] = field(default_factory=dict)
+    generation: int = 1
+
+    @property
+    def name(self) -> str:
+        """projects/{project}/routers/{router}/balancers/{balancer}."""
+        return f"projects/{self.project}/routers/{self.router}/balancers/{self.id}"
+
+
+@dataclass(frozen=True, slots=True)
+class PublicAddressSpec:
+    """What the user asks for."""
+
+    network: str = ""
+    address: str = ""
+    ipv6: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PublicAddress:
+    """An address of an outside network that a project holds; owns the lease of that address."""
+
+    uid: str
+    project: str
+    id: str
+    create_time: datetime
+    spec: PublicAddressSpec
+    network_uid: str
+    address: str  # without prefix length
+    labels: Mapping[str, str] = field(default_factory=dict)
+    generation: int = 1
+
+    @property
+    def name(self) -> str:
+        """projects/{project}/publicAddresses/{address}."""
+        return f"projects/{self.project}/publicAddresses/{self.id}"
