@@ -237,6 +237,7 @@ class InstanceAssignment:
     extra_hosts: tuple[tuple[str, str], ...] = ()  # (name, address) lines of /etc/hosts besides the peers
     container_generation: int = 1  # raised by each replace: a container of an older one is removed and made anew
     force: bool = False  # when it is deleted: kill at once
+    is_router: bool = False  # a RouterBundle belongs to it
 
 
 class InstanceState(enum.IntEnum):

@@ -11,6 +11,7 @@ from controlplane.domain.hosts import Host
 from controlplane.domain.instances import DesiredState, Instance, InstanceSpec
 from controlplane.domain.kinds import HOST, INSTANCE, NETWORK
 from controlplane.domain.networks import Network, NetworkKind, Subnet
+from controlplane.domain.routers import is_router
 from moorage.store.base import View
 
 
@@ -66,6 +67,7 @@ class InstanceAssignment:
     spec: InstanceSpec
     nics: tuple[NicAssignment, ...] = ()
     force: bool = False
+    is_router: bool = False
 
 
 def instance_assignment(instance: Instance) -> InstanceAssignment:
@@ -85,6 +87,7 @@ def instance_assignment(instance: Instance) -> InstanceAssignment:
             for nic in instance.nics
         ),
         force=instance.force,
+        is_router=is_router(instance),
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from controlplane.domain.containers import PublishedPort, Resources
-from controlplane.domain.instances import Placement
+from controlplane.domain.instances import Instance, Placement
 
 
 class DefaultAction(enum.Enum):
@@ -94,12 +94,19 @@ class Router:
     labels: Mapping[str, str] = field(default_factory=dict)
     generation: int = 1
     is_deleting: bool = False
+    reason: str = ""  # why its members cannot be made; a word and a sentence
+    message: str = ""
     observed: tuple[RouterObserved, ...] = ()  # at most one a member
 
     @property
     def name(self) -> str:
         """projects/{project}/routers/{router}."""
         return f"projects/{self.project}/routers/{self.id}"
+
+
+def is_router(instance: Instance) -> bool:
+    """Whether an instance is a member of a router."""
+    return "/routers/" in instance.owner
 
 
 class TrafficProtocol(enum.Enum):

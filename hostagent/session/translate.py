@@ -112,6 +112,7 @@ def instance_from_message(message: agent_pb2.InstanceAssignment, registry: str) 
         dns_search=tuple(spec.dns_search),
         extra_hosts=tuple(sorted(spec.extra_hosts.items())),
         force=message.force,
+        is_router=message.is_router,
     )
 
 
