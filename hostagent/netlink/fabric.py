@@ -23,9 +23,10 @@ from hostagent.netlink import guard, instance, names, namespaces, network, remov
 from hostagent.netlink.gateways import Gateways
 from hostagent.netlink.nft import NftContexts
 from hostagent.netlink.rtnl import Rtnl
+from hostagent.netlink.segments import Segments
 from hostagent.netlink.site import Site
 from hostagent.netlink.survey import FabricInventory, InterfaceCounters
-from moorage.errors import Internal, NotFound, NotSupported
+from moorage.errors import Internal, MoorageError, NotFound, NotSupported
 from moorage.ids import InstanceId, NetworkId
 
 __all__ = ["FabricInventory", "InterfaceCounters", "LinuxFabric"]
@@ -86,7 +87,7 @@ class LinuxFabric:
         self._doomed: dict[InstanceId, frozenset[NetworkId] | None] = {}
         self._pool: ThreadPoolExecutor | None = None
         self._host: namespaces.HostNamespace | None = None
-        self._started: tuple[Site, Gateways] | None = None
+        self._started: tuple[Site, Gateways, Segments] | None = None
 
     # Life -----------------------------------------------------------------------------------------------------------
 
@@ -102,7 +103,7 @@ class LinuxFabric:
         )
         self._started = await self._run(self._start, host)
 
-    def _start(self, host: namespaces.HostNamespace) -> tuple[Site, Gateways]:
+    def _start(self, host: namespaces.HostNamespace) -> tuple[Site, Gateways, Segments]:
         namespaces.prepare_folder(self._run_dir / "netns")
         namespaces.write_sysctls({"ipv4/ip_forward": "1"})
         contexts = NftContexts()
@@ -117,7 +118,9 @@ class LinuxFabric:
         )
         gateways = Gateways(site)
         gateways.start()
-        return site, gateways
+        segments = Segments(site)
+        segments.start()
+        return site, gateways, segments
 
     async def close(self) -> None:
         """Free threads and sockets. Networks, instances and ports stay as they are."""
@@ -138,6 +141,8 @@ class LinuxFabric:
         restarted."""
         async with self._locks.hold("gateways"):
             await self._run(self._gateways.reassert)
+        async with self._locks.hold("segments"):
+            await self._run(self._segments.reassert)
 
     # Networks -------------------------------------------------------------------------------------------------------
 
@@ -152,10 +157,29 @@ class LinuxFabric:
             await self._run(_check_shared, network)
             return
         async with self._locks.hold(f"n-{network.network_id}"):
-            await self._run(_ensure_network, self._site, network)
+            await self._ensure_segment(network)
             self._peers[network.network_id] = {peer.mac: peer for peer in network.peers}
             async with self._locks.hold("gateways"):
                 await self._run(self._gateways.ensure_network, network)
+
+    async def _ensure_segment(self, wanted: NetworkAssignment) -> None:
+        """Namespace, bridge, VXLAN link and forwarding, with the filter before them. A network that cannot be made
+        leaves its identifier to whoever has it."""
+        network.check(wanted)
+        network_id = wanted.network_id
+        was_there = self._segments.has(network_id)
+        await self._in_segments(self._segments.open, network_id, wanted.vni, wanted.peers)
+        try:
+            await self._run(network.ensure, self._site, wanted)
+        except MoorageError:
+            if not was_there:
+                await self._in_segments(self._segments.remove, network_id)
+            raise
+        await self._in_segments(self._segments.restrict, network_id, wanted.peers)
+
+    async def _in_segments(self, work: Callable[..., None], *arguments: object) -> None:
+        async with self._locks.hold("segments"):
+            await self._run(work, *arguments)
 
     async def update_peers(self, network_id: NetworkId, upsert: Sequence[Peer], removed_macs: Sequence[str]) -> None:
         """Members on other hosts came, changed or went.
@@ -168,7 +192,9 @@ class LinuxFabric:
                 raise NotFound(f"network {network_id} is not on this host", reason="NETWORK_NOT_READY")
             after = {mac: peer for mac, peer in before.items() if mac not in set(removed_macs)}
             after |= {peer.mac: peer for peer in upsert}
+            await self._in_segments(self._segments.admit, network_id, after.values())
             await self._run(network.change_peers, self._site, network_id, before, after)
+            await self._in_segments(self._segments.restrict, network_id, after.values())
             self._peers[network_id] = after
 
     async def remove_network(self, network_id: NetworkId) -> None:
@@ -178,6 +204,7 @@ class LinuxFabric:
             async with self._locks.hold("gateways"):
                 await self._run(self._gateways.forget_network, network_id)
             await self._run(network.remove, self._site, network_id)
+            await self._in_segments(self._segments.remove, network_id)
             self._peers.pop(network_id, None)
 
     # Instances ------------------------------------------------------------------------------------------------------
@@ -250,6 +277,7 @@ class LinuxFabric:
         instances, networks = self._gateways.known()
         await asyncio.gather(*(self.remove_instance(one) for one in sorted(inventory.instances | instances)))
         await asyncio.gather(*(self.remove_network(one) for one in sorted(inventory.networks | networks)))
+        await self._run(self._segments.destroy)
         await self._run(self._gateways.destroy)
         await self._run(survey.remove_rest, self._site)
 
@@ -263,7 +291,11 @@ class LinuxFabric:
     def _gateways(self) -> Gateways:
         return self._required()[1]
 
-    def _required(self) -> tuple[Site, Gateways]:
+    @property
+    def _segments(self) -> Segments:
+        return self._required()[2]
+
+    def _required(self) -> tuple[Site, Gateways, Segments]:
         if self._started is None:
             raise Internal("the fabric was used before start or after close")
         return self._started
@@ -297,10 +329,6 @@ async def _uninterrupted(work: "asyncio.Future[_T] | Coroutine[Any, Any, _T]") -
             future.exception()  # seen: it matters to nobody any more
         raise cancelled
     return future.result()
-
-
-def _ensure_network(site: Site, assignment: NetworkAssignment) -> None:
-    network.ensure(site, assignment)
 
 
 def _check_shared(assignment: NetworkAssignment) -> None:

@@ -1,4 +1,5 @@
-"""What the kernel cannot tell after a restart of the agent: which transit pair a network has, which port leads where.
+"""What the kernel cannot tell after a restart of the agent: which transit pair a network has, which port leads where,
+which hosts may send into which network.
 
 Small JSON files under run_dir/state, written whole and renamed into place. The folder is on the same volatile file
 system as the namespaces, so after a reboot both are gone together. A file that cannot be read counts as absent: the
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from hostagent.netlink.rules import Binding, Transit
+from hostagent.netlink.segment_rules import Segment
 from moorage.ids import InstanceId, NetworkId
 
 
@@ -38,11 +40,13 @@ class StateFolder:
         self._folder = folder
         self._networks = folder / "networks"
         self._ports = folder / "ports"
+        self._segments = folder / "segments"
 
     def prepare(self) -> None:
         """Make the folders."""
         self._networks.mkdir(parents=True, exist_ok=True)
         self._ports.mkdir(parents=True, exist_ok=True)
+        self._segments.mkdir(parents=True, exist_ok=True)
 
     def destroy(self) -> None:
         """Remove the folder."""
@@ -78,6 +82,24 @@ class StateFolder:
             path.unlink(missing_ok=True)
             return
         _write(path, {"instance_id": instance_id, "bindings": [dataclasses.asdict(one) for one in bindings]})
+
+    def load_segments(self) -> dict[NetworkId, Segment]:
+        """Segments that were kept."""
+        found: dict[NetworkId, Segment] = {}
+        for data in _read_all(self._segments):
+            with contextlib.suppress(KeyError, TypeError, ValueError):
+                ends = frozenset((str(address), int(port)) for address, port in data["ends"])
+                found[NetworkId(data["network_id"])] = Segment(int(data["vni"]), ends)
+        return found
+
+    def keep_segment(self, network_id: NetworkId, segment: Segment) -> None:
+        """Write who may send into one network."""
+        data = {"network_id": network_id, "vni": segment.vni, "ends": sorted(segment.ends)}
+        _write(self._segments / network_id, data)
+
+    def drop_segment(self, network_id: NetworkId) -> None:
+        """Forget who may send into one network."""
+        (self._segments / network_id).unlink(missing_ok=True)
 
 
 def _read_all(folder: Path) -> list[dict[str, Any]]:
