@@ -39,6 +39,7 @@ from controlplane.domain.lineage import EpochStart
 from controlplane.liveness.loop import HEARTBEAT_PERIOD_SECONDS, Liveness
 from controlplane.registry.external import ExternalRegistry
 from controlplane.registry.managed import ManagedRegistry
+from controlplane.router_members.loop import RouterMembers
 from controlplane.scheduler.loop import Scheduler
 from controlplane.services import lookup
 from controlplane.services.access import AccessService
@@ -52,6 +53,7 @@ from controlplane.services.networks import NetworkService
 from controlplane.services.operations import EventService, OperationService
 from controlplane.services.projects import ProjectService
 from controlplane.services.reports import ReportService
+from controlplane.services.router_reports import RouterReports
 from controlplane.services.templates import TemplateService
 from controlplane.templates.builds import Builder
 from controlplane.templates.importer import Importer, OutboundRules, Registry
@@ -252,6 +254,7 @@ class ControlPlane:
                 context,
                 dispatcher,
                 reports,
+                RouterReports(context),
                 enrollment,
                 broker,
                 tasks,
@@ -264,6 +267,7 @@ class ControlPlane:
         scheduler = Scheduler(store, clock)
         self._owner.spawn(dispatcher.run(), name="dispatcher")
         self._owner.spawn(scheduler.run(), name="scheduler")
+        self._owner.spawn(RouterMembers(context, claims).run(), name="router members")
         self._owner.spawn(self._housekeeping(), name="housekeeping")
         self._servers = [
             await start(

@@ -23,6 +23,7 @@ from controlplane.services import lookup
 from controlplane.services.context import Context
 from controlplane.services.enrollment import EnrollmentService
 from controlplane.services.reports import Report, ReportService
+from controlplane.services.router_reports import RouterReport, RouterReports
 from moorage import protoconv
 from moorage.errors import Forbidden, InvalidSpec, NotReady, Unauthenticated, Unavailable
 from moorage.status import error_from_status
@@ -47,6 +48,7 @@ class AgentDeps:
     context: Context
     dispatcher: Dispatcher
     reports: ReportService
+    router_reports: RouterReports
     enrollment: EnrollmentService
     broker: StreamBroker
     tasks: HostTasks
@@ -144,6 +146,8 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
                 case "status":
                     reports = [_report(item) for item in request.status.reports]
                     await deps.reports.instances(session.host_uid, session.epoch, reports)
+                    routers = [protoconv.from_proto(RouterReport, item) for item in request.status.routers]
+                    await deps.router_reports.apply(session.host_uid, session.epoch, routers)
                 case "task":
                     deps.tasks.report(session.host_uid, _task_report(request.task))
                 case "event":
@@ -336,4 +340,5 @@ def _assignments(found: AssignmentSet) -> agent_pb2.Assignments:
     for change in found.peer_changes:
         update = message.peer_updates.add(network_id=change.network_id, removed=change.removed)
         _fill_all(change.upserted, update.upserted)
+    _fill_all(found.routers, message.routers)
     return message

@@ -5,13 +5,16 @@ before its process runs, so no neighbour entry is ever missing.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from controlplane.domain.hosts import Host
 from controlplane.domain.instances import DesiredState, Instance, InstanceSpec
-from controlplane.domain.kinds import HOST, INSTANCE, NETWORK
+from controlplane.domain.kinds import HOST, INSTANCE, NETWORK, ROUTER
 from controlplane.domain.networks import Network, NetworkKind, Subnet
+from controlplane.domain.router_bundles import RouterBundle
 from controlplane.domain.routers import is_router
+from controlplane.routers.bundle import derive
+from controlplane.routers.scene import read
 from moorage.store.base import View
 
 
@@ -83,7 +86,14 @@ def instance_assignment(instance: Instance) -> InstanceAssignment:
         image=instance.image,
         spec=instance.effective,
         nics=tuple(
-            NicAssignment(nic.network_uid, nic.interface, nic.mac, nic.addresses, nic.gateways, nic.forwards)
+            NicAssignment(
+                nic.network_uid,
+                nic.interface,
+                nic.mac,
+                nic.addresses + nic.lent_addresses,
+                nic.gateways,
+                nic.forwards,
+            )
             for nic in instance.nics
         ),
         force=instance.force,
@@ -91,12 +101,29 @@ def instance_assignment(instance: Instance) -> InstanceAssignment:
     )
 
 
-def network_assignment(network: Network) -> NetworkAssignment:
-    """What a host with a member is told of a network."""
+def network_assignment(view: View, network: Network) -> NetworkAssignment:
+    """What a host with a member is told of a network. Behind a router, hosts are no gateway."""
     spec = network.spec
+    is_behind = bool(view.find(ROUTER, "network", network.uid))
     return NetworkAssignment(
-        network.uid, network.id, spec.kind, spec.subnets, spec.mtu, network.vni, spec.bridge, spec.egress
+        network_id=network.uid,
+        name=network.id,
+        kind=spec.kind,
+        subnets=tuple(replace(subnet, gateway="") for subnet in spec.subnets) if is_behind else spec.subnets,
+        mtu=spec.mtu,
+        vni=network.vni,
+        bridge=spec.bridge,
+        egress=spec.egress and not is_behind,
     )
+
+
+def router_bundle(view: View, instance: Instance) -> RouterBundle | None:
+    """What its host is told of a router's container; None when the instance is none."""
+    if not is_router(instance):
+        return None
+    project, _, router_id = instance.owner.removeprefix("projects/").partition("/routers/")
+    found = view.get(ROUTER, f"{project}/{router_id}")
+    return None if found is None else derive(read(view, found.value), instance, view.revision)
 
 
 def instances_of_host(view: View, host_uid: str) -> list[Instance]:
@@ -144,7 +171,7 @@ def peers_by_mac(instance: Instance, network_uid: str, host: Host) -> dict[str, 
     return {
         nic.mac: Peer(
             nic.mac,
-            tuple(address.split("/")[0] for address in nic.addresses),
+            tuple(address.split("/")[0] for address in nic.addresses + nic.lent_addresses),
             host.facts.underlay_address,
             host.facts.vxlan_port or 4789,
             names,

@@ -1,22 +1,27 @@
 """Turns the store's changes into marks on the sessions that they concern, and keeps the set of sessions.
 
 Which host cares about what: an instance's host about the instance; every host with a member of an isolated network about the
-members elsewhere and about the network; nobody else.
+members elsewhere and about the network; the host of a router's container about all that its configuration depends on; nobody else.
 """
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 from controlplane.dispatch.assignments import hosts_of_network
 from controlplane.dispatch.sessions import HostSession
 from controlplane.domain.hosts import Host
 from controlplane.domain.instances import Instance
-from controlplane.domain.kinds import HOST, INSTANCE, NETWORK
+from controlplane.domain.kinds import BALANCER, HOST, INSTANCE, NETWORK, PUBLIC_ADDRESS, ROUTER, ROUTER_RULE
+from controlplane.domain.routers import Router
+from controlplane.routers.scene import dependents
 from moorage.clock import Clock
 from moorage.errors import HistoryCompacted, Unavailable
-from moorage.store.base import Batch, Store
+from moorage.store.base import Batch, Kind, Store
 
 log = logging.getLogger(__name__)
+
+_ROUTER_KINDS: tuple[Kind[Any], ...] = (ROUTER, ROUTER_RULE, BALANCER, PUBLIC_ADDRESS)
 
 
 class Dispatcher:
@@ -78,7 +83,7 @@ class Dispatcher:
     async def run(self) -> None:
         """Mark sessions until cancelled."""
         while True:
-            _, watch = self._store.view_and_watch((HOST, INSTANCE, NETWORK))
+            _, watch = self._store.view_and_watch((HOST, INSTANCE, NETWORK, *_ROUTER_KINDS))
             for session in self._sessions.values():
                 self._mark_everything(session)
             async with watch:
@@ -109,8 +114,42 @@ class Dispatcher:
                 self._mark_neighbours(after or before, mark)
             if change.kind is HOST and after is None and before is not None:
                 self.end(before.uid, "this host was removed")
+            if change.kind is not HOST:
+                touched |= self._mark_routers(change.kind, before, after)
         for host_uid in touched:
             self._sessions[host_uid].wake()
+
+    def _mark_routers(self, kind: Kind[Any], before: Any, after: Any) -> set[str]:
+        """Routers whose configuration depends on a record that changed. Returns their hosts."""
+        is_asked_for = kind in _ROUTER_KINDS
+        if before is not None and after is not None and _is_observation(kind, before, after):
+            return set()
+        view = self._store.view()
+        touched: set[str] = set()
+        routers = {uid for record in (before, after) if record is not None for uid in dependents(view, kind, record)}
+        for uid in routers:
+            router = next((found.value for found in view.find(ROUTER, "uid", uid)), None)
+            for member in view.find(INSTANCE, "owner", router.name) if router is not None else ():
+                session = self._sessions.get(member.value.host_uid)
+                if session is not None:
+                    session.mark_router(member.value.uid, is_asked_for=is_asked_for)
+                    touched.add(session.host_uid)
+        if kind is ROUTER:
+            touched |= self._mark_networks_of(before, after)
+        return touched
+
+    def _mark_networks_of(self, before: Router | None, after: Router | None) -> set[str]:
+        """A network that comes behind a router, or is no more, has another gateway."""
+        old = set(before.network_uids) if before is not None else set()
+        new = set(after.network_uids) if after is not None else set()
+        touched: set[str] = set()
+        for network_uid in old ^ new:
+            for host_uid in hosts_of_network(self._store.view(), network_uid):
+                session = self._sessions.get(host_uid)
+                if session is not None:
+                    session.mark(network_uid=network_uid)
+                    touched.add(host_uid)
+        return touched
 
     def _mark_instance(self, before: Instance | None, after: Instance | None, mark: Callable[..., None]) -> None:
         for instance in (before, after):
@@ -138,11 +177,19 @@ class Dispatcher:
         view = self._store.view()
         for found in view.find(INSTANCE, "host", session.host_uid):
             session.mark(instance_uid=found.value.uid)
+            session.mark_router(found.value.uid, is_asked_for=True)
             for nic in found.value.nics:
                 session.mark(network_uid=nic.network_uid)
         for uid in session.known_instances():
             session.mark(instance_uid=uid)
         session.wake()
+
+
+def _is_observation(kind: Kind[Any], before: Any, after: Any) -> bool:
+    """Whether only what agents say has changed, of which no configuration depends."""
+    if kind is INSTANCE:
+        return _same_place(before, after) and before.desired is after.desired
+    return bool(before.generation == after.generation)
 
 
 def _same_place(before: Instance, after: Instance) -> bool:

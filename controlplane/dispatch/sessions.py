@@ -6,7 +6,7 @@ one set of ids, and never falls behind by more than one message.
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from controlplane.dispatch.assignments import (
     InstanceAssignment,
@@ -17,8 +17,11 @@ from controlplane.dispatch.assignments import (
     network_assignment,
     networks_of,
     peers_of,
+    router_bundle,
 )
+from controlplane.domain.instances import Instance
 from controlplane.domain.kinds import INSTANCE, NETWORK
+from controlplane.domain.router_bundles import RouterBundle
 from moorage.store.base import View
 
 
@@ -44,6 +47,7 @@ class AssignmentSet:
     forgotten_instances: tuple[str, ...] = ()
     removed_networks: tuple[str, ...] = ()
     peer_changes: tuple[PeerChange, ...] = ()
+    routers: tuple[RouterBundle, ...] = ()
 
     @property
     def is_empty(self) -> bool:
@@ -55,6 +59,7 @@ class AssignmentSet:
             or self.forgotten_instances
             or self.removed_networks
             or self.peer_changes
+            or self.routers
         )
 
 
@@ -65,6 +70,7 @@ class Sent:
     instances: dict[str, InstanceAssignment] = field(default_factory=dict)
     networks: dict[str, NetworkAssignment] = field(default_factory=dict)
     peers: dict[str, dict[str, Peer]] = field(default_factory=dict)
+    routers: dict[str, RouterBundle] = field(default_factory=dict)
 
 
 class HostSession:
@@ -76,6 +82,7 @@ class HostSession:
         self.last_heard = 0.0  # monotonic seconds
         self.dirty_instances: set[str] = set()
         self.dirty_networks: set[str] = set()
+        self.dirty_routers: dict[str, bool] = {}  # by uid of the instance: whether it is told even of nothing new
         self.requests: deque[object] = deque()  # stream requests, tasks, brake releases: sent in order, each once
         self.is_closed = False
         self.close_reason = ""
@@ -89,6 +96,14 @@ class HostSession:
             self.dirty_instances.add(instance_uid)
         if network_uid:
             self.dirty_networks.add(network_uid)
+
+    def mark_router(self, instance_uid: str, *, is_asked_for: bool) -> None:
+        """The configuration of a router here may have changed.
+
+        Args:
+            is_asked_for: by a call. Its author waits for a version that has it, so one is sent even if nothing in it is new.
+        """
+        self.dirty_routers[instance_uid] = is_asked_for or self.dirty_routers.get(instance_uid, False)
 
     def wake(self) -> None:
         """Let the sender look."""
@@ -119,12 +134,14 @@ class HostSession:
         networks = networks_of(view, instances)
         self._sent = Sent(
             {i.uid: instance_assignment(i) for i in instances},
-            {uid: network_assignment(n) for uid, n in networks.items()},
+            {uid: network_assignment(view, n) for uid, n in networks.items()},
             {uid: peers_of(view, uid, self.host_uid) for uid in networks},
+            {i.uid: bundle for i in instances if (bundle := router_bundle(view, i)) is not None},
         )
         self._sequence += 1
         self.dirty_instances.clear()
         self.dirty_networks.clear()
+        self.dirty_routers.clear()
         return AssignmentSet(
             True,
             0,
@@ -132,6 +149,7 @@ class HostSession:
             view.revision,
             tuple(self._sent.instances.values()),
             tuple((n, tuple(self._sent.peers[uid].values())) for uid, n in self._sent.networks.items()),
+            routers=tuple(self._sent.routers.values()),
         )
 
     def incremental(self, view: View) -> AssignmentSet:
@@ -141,16 +159,21 @@ class HostSession:
         for uid in sorted(self.dirty_instances):
             found = view.find(INSTANCE, "uid", uid)
             if not found or found[0].value.host_uid != self.host_uid:
+                self._sent.routers.pop(uid, None)
                 if self._sent.instances.pop(uid, None) is not None:
                     forgotten.append(uid)
                 continue
+            if uid not in self._sent.routers:
+                self.dirty_routers.setdefault(uid, False)
             assignment = instance_assignment(found[0].value)
             if self._sent.instances.get(uid) != assignment:
                 self._sent.instances[uid] = assignment
                 changed.append(assignment)
         added, removed, peer_changes = self._network_changes(view, bool(changed or forgotten))
+        routers = self._router_changes(view)
         self.dirty_instances.clear()
         self.dirty_networks.clear()
+        self.dirty_routers.clear()
         result = AssignmentSet(
             False,
             self._sequence,
@@ -161,10 +184,27 @@ class HostSession:
             tuple(forgotten),
             tuple(removed),
             tuple(peer_changes),
+            tuple(routers),
         )
         if not result.is_empty:
             self._sequence += 1
         return result
+
+    def _router_changes(self, view: View) -> list[RouterBundle]:
+        found: list[RouterBundle] = []
+        for uid, is_asked_for in sorted(self.dirty_routers.items()):
+            bundle = router_bundle(view, instance) if (instance := self._instance(view, uid)) is not None else None
+            if bundle is None:
+                continue
+            sent = self._sent.routers.get(uid)
+            if is_asked_for or sent is None or replace(sent, version=bundle.version) != bundle:
+                self._sent.routers[uid] = bundle
+                found.append(bundle)
+        return found
+
+    def _instance(self, view: View, uid: str) -> Instance | None:
+        found = view.find(INSTANCE, "uid", uid)
+        return found[0].value if found and found[0].value.host_uid == self.host_uid else None
 
     def _network_changes(
         self, view: View, members_changed: bool
@@ -203,4 +243,4 @@ class HostSession:
 def networks_of_uid(view: View, uid: str) -> NetworkAssignment | None:
     """One network by its uid."""
     found = view.find(NETWORK, "uid", uid)
-    return network_assignment(found[0].value) if found else None
+    return network_assignment(view, found[0].value) if found else None

@@ -162,6 +162,7 @@ class InstanceNic:
     addresses: tuple[str, ...]  # with prefix length
     gateways: tuple[str, ...] = ()
     forwards: bool = False  # a router's: it sends on what others sent
+    lent_addresses: tuple[str, ...] = ()  # with prefix length; held by public addresses, not by the instance
 
 
 @dataclass(frozen=True, slots=True)

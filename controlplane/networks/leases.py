@@ -40,11 +40,14 @@ def assign_nics(
     cursors: Cursors,
     where: str,
     keep: Mapping[str, InstanceNic] | None = None,
+    behind: frozenset[str] = frozenset(),
 ) -> tuple[InstanceNic, ...]:
     """Every interface with its addresses.
 
     Args:
         networks: by name; every nic's network is among them.
+        behind: uids of the networks that the instance is the router of: it may hold their gateway addresses, sends on what
+            others sent, and has no default route there.
         where: path of the nics in the request, for errors.
         keep: interfaces of the instance that is replaced, by interface name: their addresses go on where they fit.
     Raises:
@@ -69,7 +72,7 @@ def assign_nics(
                     FieldViolation(f"{place}.network", f"overlaps the subnet of {other.network}", "SUBNET_OVERLAPS")
                 )
         old = (keep or {}).get(interface)
-        addresses, problems = _addresses(nic, network, taken, cursors, chosen, place, old)
+        addresses, problems = _addresses(nic, network, taken, cursors, chosen, place, old, network.uid in behind)
         found += problems
         mac = normal_mac(nic.mac) if nic.mac else None
         if nic.mac and mac is None:
@@ -82,9 +85,10 @@ def assign_nics(
         if mac is not None and mac[:5] in DERIVED_PREFIXES and mac != derived:
             found.append(FieldViolation(f"{place}.mac", f"{mac[:5]}... is kept for addresses' own MACs", "MAC_TAKEN"))
         mac = mac or derived
-        gateways = _gateways(network, addresses, gateway_families)
+        is_behind = network.uid in behind
+        gateways = () if is_behind else _gateways(network, addresses, gateway_families)
         with_prefix = tuple(f"{address}/{prefix_length(s)}" for s, address in addresses.items())
-        result.append(InstanceNic(network.uid, network.name, interface, mac, with_prefix, gateways))
+        result.append(InstanceNic(network.uid, network.name, interface, mac, with_prefix, gateways, is_behind))
     if found:
         raise InvalidSpec(found)
     return tuple(result)
@@ -110,6 +114,7 @@ def _addresses(
     chosen: set[tuple[str, str]],
     place: str,
     old: InstanceNic | None,
+    may_hold_gateway: bool,
 ) -> tuple[dict[Subnet, str], list[FieldViolation]]:
     found: list[FieldViolation] = []
     wanted: dict[Subnet, str] = {}
@@ -126,7 +131,8 @@ def _addresses(
                 FieldViolation(where, f"{address} is outside {', '.join(_cidrs(network))}", "ADDRESS_OUTSIDE_SUBNET")
             )
             continue
-        problem = check_wanted(address, subnet)
+        is_gateway = bool(subnet.gateway) and address == canonical(subnet.gateway)
+        problem = None if may_hold_gateway and is_gateway else check_wanted(address, subnet)
         owner = taken.owner_of(network.uid, address)
         if problem is not None:
             found.append(FieldViolation(where, f"{address} {problem}", "ADDRESS_RESERVED"))

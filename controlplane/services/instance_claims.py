@@ -75,8 +75,9 @@ class InstanceClaims:
         networks: Mapping[str, Network],
         where: str,
         keep: Mapping[str, InstanceNic],
+        behind: frozenset[str] = frozenset(),
     ) -> tuple[InstanceNic, ...]:
-        """Choose the addresses and write their leases."""
+        """Choose the addresses and write their leases. `behind`: uids of the networks that the owner is the router of."""
 
         def owner_of(network_uid: str, address: str) -> str | None:
             lease = tx.get(ADDRESS, f"{network_uid}/{address}")
@@ -85,7 +86,7 @@ class InstanceClaims:
         def has_mac(network_uid: str, mac: str) -> bool:
             return bool(tx.find(ADDRESS, "mac", f"{network_uid}/{mac}"))
 
-        leased = assign_nics(nics, networks, Taken(owner_of, has_mac), self._cursors, where, keep)
+        leased = assign_nics(nics, networks, Taken(owner_of, has_mac), self._cursors, where, keep, behind)
         now = self._context.clock.now()
         for nic in leased:
             for address in nic.addresses:

@@ -21,6 +21,7 @@ from controlplane.dispatch import assignments
 from controlplane.dispatch.tasks import BuildTask, SnapshotTask
 from controlplane.domain import containers, hosts, instances, networks, operations, router_bundles, routers, templates
 from controlplane.services.reports import Report
+from controlplane.services.router_reports import RouterReport
 from hostagent import domain as agent
 from hostagent import router_bundle
 from moorage import protoconv
@@ -82,6 +83,7 @@ PAIRS: list[tuple[type, type[Message], set[str], set[str]]] = [
     (routers.PublicAddressSpec, public_addresses_pb2.PublicAddressSpec, set(), set()),
     (router_bundles.RouterBundle, router_bundles_pb2.RouterBundle, set(), set()),
     (router_bundle.RouterBundle, router_bundles_pb2.RouterBundle, set(), set()),
+    (RouterReport, router_bundles_pb2.RouterReport, set(), set()),
     (router_bundle.RouterReport, router_bundles_pb2.RouterReport, set(), set()),
     (router_bundle.RuleFigure, router_bundles_pb2.RuleFigure, set(), set()),
     (router_bundle.PoolFigure, router_bundles_pb2.PoolFigure, set(), set()),

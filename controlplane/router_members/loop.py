@@ -1,0 +1,214 @@
+"""Wakes up on changes, lets `plan.py` decide for each router that is concerned, commits. Level-triggered."""
+
+import logging
+from dataclasses import replace
+from typing import Any
+
+from controlplane.domain.instances import DesiredState, Instance, InstanceState, Observed
+from controlplane.domain.kinds import (
+    BALANCER,
+    HOST,
+    INSTANCE,
+    NETWORK,
+    PROJECT,
+    PUBLIC_ADDRESS,
+    ROUTER,
+    ROUTER_RULE,
+    TEMPLATE,
+)
+from controlplane.domain.names import parse_child
+from controlplane.domain.routers import Router
+from controlplane.domain.templates import Template, TemplateState
+from controlplane.history import record_event
+from controlplane.router_members.plan import (
+    Action,
+    ChangeMember,
+    CreateMember,
+    DeleteMember,
+    ForgetRouter,
+    plan,
+)
+from controlplane.routers.scene import read
+from controlplane.services import lookup
+from controlplane.services.context import Context
+from controlplane.services.effective import effective_spec
+from controlplane.services.instance_admission import check_still_fits
+from controlplane.services.instance_claims import InstanceClaims, charge_project, release, usage_of
+from moorage.errors import HistoryCompacted, MoorageError, NotReady
+from moorage.store.base import Change, Kind, Transaction, View
+
+log = logging.getLogger(__name__)
+
+_KINDS = (ROUTER, ROUTER_RULE, BALANCER, PUBLIC_ADDRESS, NETWORK, INSTANCE, HOST, PROJECT, TEMPLATE)
+
+
+class RouterMembers:
+    """Owns the containers of routers: the only one that makes, changes and removes them."""
+
+    def __init__(self, context: Context, claims: InstanceClaims) -> None:
+        self._context = context
+        self._claims = claims
+
+    async def run(self) -> None:
+        """Look after routers until cancelled."""
+        store = self._context.store
+        while True:
+            _, watch = store.view_and_watch(_KINDS)
+            async with watch:
+                await self.reconcile_once()
+                try:
+                    async for batch in watch:
+                        if any(_matters(change) for change in batch.changes):
+                            await self.reconcile_once()
+                except HistoryCompacted:
+                    log.info("fell behind the store's history; looking at every router")
+
+    async def reconcile_once(self) -> None:
+        """One turn over every router."""
+        view = self._context.store.view()
+        for found in view.all(ROUTER):
+            if self._plan(view, found.value):
+                await self._settle(found.value.uid)
+
+    def _plan(self, view: View, router: Router) -> list[Action]:
+        return plan(read(view, router), [found.value for found in view.all(HOST)])
+
+    async def _settle(self, router_uid: str) -> None:
+        """Decide again on the newest state, and carry it out, in one transaction: all of it or a reason why not."""
+        store = self._context.store
+
+        def apply(tx: Transaction) -> None:
+            router = lookup.by_uid(tx, ROUTER, router_uid)
+            if router is None:
+                return
+            for action in self._plan(tx, router):
+                self._apply(tx, router, action)
+            left = lookup.by_uid(tx, ROUTER, router_uid)
+            if left is not None and left.reason:
+                tx.put(ROUTER, replace(left, reason="", message=""))
+
+        try:
+            await store.update(apply)
+        except MoorageError as error:
+            refusal = error
+        else:
+            return
+        await store.update(lambda tx: self._note(tx, router_uid, refusal))
+
+    def _note(self, tx: Transaction, router_uid: str, error: MoorageError) -> None:
+        router = lookup.by_uid(tx, ROUTER, router_uid)
+        if router is None or (router.reason, router.message) == (error.reason, error.message):
+            return
+        tx.put(ROUTER, replace(router, reason=error.reason, message=error.message))
+        clock, project = self._context.clock, router.project
+        record_event(tx, clock, router, error.reason, error.message, project=project, severity="warning")
+
+    def _apply(self, tx: Transaction, router: Router, action: Action) -> None:
+        match action:
+            case CreateMember():
+                self._create(tx, router, action)
+            case ChangeMember():
+                self._change(tx, action)
+            case DeleteMember():
+                self._delete(tx, action)
+            case ForgetRouter():
+                for rule in tx.find(ROUTER_RULE, "router", router.uid):
+                    tx.delete(ROUTER_RULE, ROUTER_RULE.key(rule.value))
+                for balancer in tx.find(BALANCER, "router", router.uid):
+                    tx.delete(BALANCER, BALANCER.key(balancer.value))
+                tx.delete(ROUTER, ROUTER.key(router))
+                record_event(tx, self._context.clock, router, "DELETED", action.why, project=router.project)
+
+    def _create(self, tx: Transaction, router: Router, action: CreateMember) -> None:
+        """Like the admission of a user's instance, but for what routers alone may: gateways, capabilities, another project's
+        template.
+        """
+        project = lookup.project(tx, router.project)
+        template = _template(tx, router.spec.template)
+        key = f"{router.project}/{action.id}"
+        if tx.get(INSTANCE, key) is not None:
+            raise NotReady(
+                f"projects/{router.project}/instances/{action.id} is in the way of the router's own; delete it",
+                reason="MEMBER_NAME_TAKEN",
+            )
+        uid = self._context.new_id()
+        networks, nics = self._claims.networks(tx, project, action.spec, "router.spec")
+        leased = self._claims.lease(tx, uid, nics, networks, "router.spec.legs", {}, action.behind)
+        instance = Instance(
+            uid=uid,
+            project=router.project,
+            id=action.id,
+            create_time=self._context.clock.now(),
+            spec=action.spec,
+            effective=effective_spec(replace(action.spec, nics=nics), template.defaults, action.id),
+            template_uid=template.uid,
+            image=f"{template.repository}@{template.status.digest}",
+            platforms=template.status.platforms,
+            nics=leased,
+            labels=dict(action.labels),
+            observed=Observed(InstanceState.PENDING, "", "waits for a host"),
+            owner=router.name,
+        )
+        charge_project(tx, project.id, usage_of(instance))
+        tx.put(INSTANCE, instance)
+        record_event(tx, self._context.clock, instance, "CREATED", action.why, project=project.id)
+
+    def _change(self, tx: Transaction, action: ChangeMember) -> None:
+        member = lookup.by_uid(tx, INSTANCE, action.instance_uid)
+        if member is None:
+            return
+        outside, *legs = member.nics
+        changed = replace(
+            member,
+            spec=replace(member.spec, published_ports=action.published_ports),
+            effective=replace(member.effective, published_ports=action.published_ports),
+            nics=(replace(outside, lent_addresses=action.lent_addresses), *legs),
+            generation=member.generation + 1,
+        )
+        check_still_fits(tx, member, changed)
+        tx.put(INSTANCE, changed)
+
+    def _delete(self, tx: Transaction, action: DeleteMember) -> None:
+        member = lookup.by_uid(tx, INSTANCE, action.instance_uid)
+        if member is None or member.desired is DesiredState.DELETED:
+            return
+        if not member.host_uid:
+            release(tx, member)
+        else:
+            tx.put(INSTANCE, replace(member, desired=DesiredState.DELETED, generation=member.generation + 1))
+        record_event(tx, self._context.clock, member, "DELETING", action.why, project=member.project)
+
+
+def _template(view: View, name: str) -> Template:
+    """The template of members, which may be of another project. Raises NotReady (ROUTER_TEMPLATE_MISSING)."""
+    project_id, template_id = parse_child(name, "templates", "router.spec.template")
+    found = view.get(TEMPLATE, f"{project_id}/{template_id}")
+    if found is None or found.value.status.state is not TemplateState.READY:
+        raise NotReady(
+            f"{name} is not there yet, and routers are made from it; register it: moor router-image register",
+            reason="ROUTER_TEMPLATE_MISSING",
+            metadata={"name": name},
+        )
+    return found.value
+
+
+def _matters(change: Change) -> bool:
+    """Whether a change can ask for another set of containers. What agents observe cannot."""
+    if change.before is None or change.after is None:
+        return True
+    return bool(_wish(change.kind, change.before.value) != _wish(change.kind, change.after.value))
+
+
+def _wish(kind: Kind[Any], record: Any) -> Any:
+    """What of a record somebody asked for."""
+    if kind is HOST:
+        return record.labels
+    if kind is PROJECT:
+        return record.quota
+    if kind is INSTANCE:
+        return record.generation, record.desired, record.host
+    if kind is TEMPLATE:
+        return record.status.state
+    if kind is ROUTER:
+        return record.generation, record.is_deleting
+    return record.generation

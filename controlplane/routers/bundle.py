@@ -1,0 +1,194 @@
+"""A router's bundle, derived from its scene. Pure.
+
+What leads nowhere (an instance that is gone, a leg that is not plugged yet) is left out, so that a rule whose target comes back works
+again without being touched. What was admitted together never clashes here: that is checked where rules are admitted.
+"""
+
+import ipaddress
+from collections.abc import Iterable
+from typing import TypeVar
+
+from controlplane.domain.instances import Instance, InstanceNic
+from controlplane.domain.networks import Network
+from controlplane.domain.router_bundles import (
+    DhcpBundle,
+    DhcpReservation,
+    FirewallBundle,
+    LegBundle,
+    PortForwardBundle,
+    RouterBundle,
+    SourceNatBundle,
+    StaticNatBundle,
+)
+from controlplane.domain.routers import (
+    DefaultAction,
+    FirewallAction,
+    FirewallRule,
+    PortForward,
+    RouterRule,
+    SourceNat,
+    StaticNat,
+    TrafficProtocol,
+)
+from controlplane.routers.scene import RouterScene
+
+T = TypeVar("T")
+
+DRAIN_SECONDS = 60.0
+DHCP_LEASE_SECONDS = 3600.0
+
+
+def derive(scene: RouterScene, member: Instance, version: int) -> RouterBundle:
+    """What the agent of one member is told."""
+    by_network = {nic.network_uid: nic for nic in member.nics}
+    outside = by_network.get(scene.router.outside_uid)
+    interfaces = {
+        network.name: by_network[network.uid].interface for network in scene.legs if network.uid in by_network
+    }
+    translations = _Translations(scene, _addresses(outside))
+    rules = scene.rules
+    return RouterBundle(
+        instance_id=member.uid,
+        version=version,
+        outside_interface=outside.interface if outside is not None else "",
+        outside_addresses=_addresses(outside),
+        legs=tuple(
+            _leg(scene, network, by_network[network.uid]) for network in scene.legs if network.uid in by_network
+        ),
+        source_nats=_all(map(translations.source_nat, rules)),
+        static_nats=_all(map(translations.static_nat, rules)),
+        port_forwards=_all(map(translations.port_forward, rules)),
+        firewall=_firewall(rules, interfaces),
+        drain_time_seconds=scene.router.spec.drain_time_seconds or DRAIN_SECONDS,
+    )
+
+
+def target_address(scene: RouterScene, rule: RouterRule) -> str:
+    """The address that a rule leads to, without prefix length; empty: it leads nowhere, now or ever."""
+    spec = rule.spec
+    target: StaticNat | PortForward | None = spec.static_nat or spec.port_forward
+    if target is None:
+        return ""
+    outside = scene.public_addresses.get(target.public_address)
+    version = 0 if outside is None else _version(outside.address)
+    return scene.leg_address(target.instance, version)[1]
+
+
+class _Translations:
+    """Rules that give traffic other addresses."""
+
+    def __init__(self, scene: RouterScene, outside_addresses: tuple[str, ...]) -> None:
+        self._scene = scene
+        self._outside = outside_addresses
+
+    def source_nat(self, rule: RouterRule) -> SourceNatBundle | None:
+        wanted: SourceNat | None = rule.spec.source_nat
+        public = "" if wanted is None else self._public(wanted.public_address)
+        return SourceNatBundle(rule.id, wanted.source_cidr, public) if wanted is not None and public else None
+
+    def static_nat(self, rule: RouterRule) -> StaticNatBundle | None:
+        wanted = rule.spec.static_nat
+        public = "" if wanted is None else self._public(wanted.public_address)
+        target = target_address(self._scene, rule)
+        return StaticNatBundle(rule.id, public, target) if public and target else None
+
+    def port_forward(self, rule: RouterRule) -> PortForwardBundle | None:
+        wanted = rule.spec.port_forward
+        if wanted is None or not (target := target_address(self._scene, rule)):
+            return None
+        if wanted.public_address:
+            public = self._public(wanted.public_address)
+        else:
+            public = next((a for a in self._outside if _version(a) == _version(target)), "")
+        if not public:
+            return None
+        return PortForwardBundle(
+            rule_id=rule.id,
+            public_address=public,
+            protocol=wanted.protocol or "tcp",
+            first_port=wanted.first_port,
+            last_port=wanted.last_port or wanted.first_port,
+            address=target,
+            target_port=wanted.target_port or wanted.first_port,
+            source_cidrs=wanted.source_cidrs,
+        )
+
+    def _public(self, name: str) -> str:
+        """A public address that this member has on its outside interface already."""
+        found = self._scene.public_addresses.get(name)
+        return found.address if found is not None and found.address in self._outside else ""
+
+
+def _leg(scene: RouterScene, network: Network, nic: InstanceNic) -> LegBundle:
+    wanted = next((leg for leg in scene.router.spec.legs if leg.network == network.name), None)
+    return LegBundle(
+        network_id=network.uid,
+        interface=nic.interface,
+        cidrs=tuple(subnet.cidr for subnet in network.spec.subnets),
+        addresses=_addresses(nic),
+        deny_egress=wanted is not None and wanted.egress is DefaultAction.DENY,
+        dhcp=_dhcp(scene, network),
+    )
+
+
+def _dhcp(scene: RouterScene, network: Network) -> DhcpBundle | None:
+    """Every instance has a reservation, so that one that asks gets what it has."""
+    dhcp = network.spec.dhcp
+    if dhcp is None or not dhcp.enabled:
+        return None
+    reservations = [
+        DhcpReservation(nic.mac, tuple(a.partition("/")[0] for a in nic.addresses), instance.effective.hostname)
+        for _name, instance in sorted(scene.instances.items())
+        for nic in instance.nics
+        if nic.network_uid == network.uid
+    ]
+    reservations += [DhcpReservation(host.mac.lower(), (host.address,), host.hostname) for host in dhcp.hosts]
+    return DhcpBundle(
+        ranges=dhcp.ranges,
+        lease_time_seconds=dhcp.lease_time_seconds or DHCP_LEASE_SECONDS,
+        options=dhcp.options,
+        reservations=tuple(reservations),
+        domain=f"{network.id}.internal",
+        mtu=network.spec.mtu,
+    )
+
+
+def _firewall(rules: tuple[RouterRule, ...], interfaces: dict[str, str]) -> tuple[FirewallBundle, ...]:
+    """In the order in which they are tried: by order, then by name."""
+    found: list[tuple[int, str, FirewallBundle]] = []
+    for rule in rules:
+        wanted: FirewallRule | None = rule.spec.firewall
+        if wanted is None:
+            continue
+        named = [name for name in (wanted.from_network, wanted.to_network) if name]
+        if any(name not in interfaces for name in named):
+            continue
+        bundle = FirewallBundle(
+            rule_id=rule.id,
+            direction=wanted.direction,
+            deny=wanted.action is FirewallAction.DENY,
+            protocol=TrafficProtocol.ANY if wanted.protocol is TrafficProtocol.UNSPECIFIED else wanted.protocol,
+            ports=wanted.ports,
+            icmp_type=wanted.icmp_type,
+            source_cidrs=wanted.source_cidrs,
+            destination_cidrs=wanted.destination_cidrs,
+            from_interface=interfaces.get(wanted.from_network, ""),
+            to_interface=interfaces.get(wanted.to_network, ""),
+        )
+        found.append((wanted.order, rule.id, bundle))
+    return tuple(bundle for _order, _id, bundle in sorted(found, key=lambda item: item[:2]))
+
+
+def _addresses(nic: InstanceNic | None) -> tuple[str, ...]:
+    """Without prefix length: its own, then those that others lent it."""
+    if nic is None:
+        return ()
+    return tuple(address.partition("/")[0] for address in (*nic.addresses, *nic.lent_addresses))
+
+
+def _all(found: Iterable[T | None]) -> tuple[T, ...]:
+    return tuple(one for one in found if one is not None)
+
+
+def _version(address: str) -> int:
+    return ipaddress.ip_address(address).version

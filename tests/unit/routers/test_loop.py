@@ -1,0 +1,164 @@
+"""The containers of routers over a store: made with their addresses, changed in place, removed with all that was theirs."""
+
+from dataclasses import replace
+
+from controlplane.access.quota import Quota
+from controlplane.domain.instances import DesiredState, Instance, InstanceState, Nic
+from controlplane.domain.kinds import ADDRESS, INSTANCE, PROJECT, ROUTER, ROUTER_RULE, TEMPLATE
+from controlplane.domain.routers import (
+    PortForward,
+    Router,
+    RouterLeg,
+    RouterObserved,
+    RouterRole,
+    RouterRule,
+    RouterRuleSpec,
+    RouterSpec,
+)
+from controlplane.router_members.loop import RouterMembers
+from controlplane.services.router_reports import RouterReport, RouterReports
+from moorage.store.base import Transaction
+from tests.unit.controlplane.world import P, World
+
+NAME = f"projects/{P}/routers/edge"
+
+
+async def put_router(world: World, **fields: object) -> Router:
+    """What the service would write."""
+    networks = [world.networks.get(P, name) for name in ("back", "front")]
+    outside = world.networks.get(P, "outside")
+    spec = RouterSpec(
+        tuple(RouterLeg(n.name) for n in networks), outside.name, "projects/system/templates/router", redundant=False
+    )
+    uids = tuple(n.uid for n in networks)
+    router = Router("uid-edge", P, "edge", world.clock.now(), spec, uids, outside.uid, **fields)  # type: ignore[arg-type]
+    await world.store.update(lambda tx: tx.put(ROUTER, router))
+    return router
+
+
+def router_of(world: World) -> Router | None:
+    found = world.store.view().get(ROUTER, f"{P}/edge")
+    return found.value if found is not None else None
+
+
+def the_member(world: World) -> Instance:
+    (found,) = world.store.view().find(INSTANCE, "owner", NAME)
+    return found.value
+
+
+async def place(world: World) -> Instance:
+    return await world.place("edge-router-1", "h1")
+
+
+async def test_a_member_has_the_gateways_and_is_charged(world: World, members: RouterMembers) -> None:
+    await put_router(world)
+    await members.reconcile_once()
+    member = the_member(world)
+    assert member.image.startswith("uid-system/router@")
+    outside, back, front = member.nics
+    assert (back.addresses, back.gateways, back.forwards) == (("10.1.0.1/24",), (), True)
+    assert (front.addresses, front.forwards) == (("10.2.0.1/24",), True)
+    assert (outside.gateways, outside.forwards) == (("198.51.100.1",), False)
+    assert member.effective.hostname == "edge"
+    world.audit()
+    await members.reconcile_once()
+    assert the_member(world) == member
+
+
+async def test_what_keeps_it_from_being_made_is_said_and_goes_away(world: World, members: RouterMembers) -> None:
+    await put_router(world)
+    template = world.store.view().get(TEMPLATE, "system/router")
+    assert template is not None
+    await world.store.update(lambda tx: tx.delete(TEMPLATE, "system/router"))
+    await members.reconcile_once()
+    router = router_of(world)
+    assert router is not None
+    assert router.reason == "ROUTER_TEMPLATE_MISSING"
+    assert "router-image register" in router.message
+    assert world.reasons().count("ROUTER_TEMPLATE_MISSING") == 1
+    await members.reconcile_once()
+    assert world.reasons().count("ROUTER_TEMPLATE_MISSING") == 1
+    await world.store.update(lambda tx: tx.put(TEMPLATE, template.value))
+    await members.reconcile_once()
+    router = router_of(world)
+    assert router is not None
+    assert (router.reason, router.message) == ("", "")
+    assert the_member(world)
+
+
+async def test_a_quota_keeps_all_of_it_out(world: World, members: RouterMembers) -> None:
+    def limit(tx: Transaction) -> None:
+        found = tx.get(PROJECT, P)
+        assert found is not None
+        tx.put(PROJECT, replace(found.value, quota=Quota(addresses=2)))
+
+    await world.store.update(limit)
+    await put_router(world)
+    await members.reconcile_once()
+    router = router_of(world)
+    assert router is not None
+    assert router.reason == "QUOTA_EXCEEDED"
+    assert not world.store.view().find(INSTANCE, "owner", NAME)
+    assert not list(world.store.view().all(ADDRESS))
+
+
+async def test_the_name_of_a_member_is_taken(world: World, members: RouterMembers) -> None:
+    await world.create("edge-router-1", Nic("back"))
+    await put_router(world)
+    await members.reconcile_once()
+    router = router_of(world)
+    assert router is not None
+    assert router.reason == "MEMBER_NAME_TAKEN"
+
+
+async def test_the_end(world: World, members: RouterMembers) -> None:
+    router = await put_router(world)
+    await members.reconcile_once()
+    await place(world)
+    rule = RouterRule(
+        "uid-r", P, "edge", router.uid, "r", world.clock.now(), RouterRuleSpec(port_forward=PortForward())
+    )
+    await world.store.update(lambda tx: tx.put(ROUTER_RULE, rule))
+    await put_router(world, is_deleting=True, generation=2)
+    await members.reconcile_once()
+    assert the_member(world).desired is DesiredState.DELETED
+    await world.report(the_member(world), InstanceState.DELETED)
+    await members.reconcile_once()
+    assert router_of(world) is None
+    view = world.store.view()
+    assert not list(view.all(ROUTER_RULE))
+    assert not list(view.all(ADDRESS))
+    world.audit()
+
+
+async def test_what_runs_and_what_was_refused(world: World, members: RouterMembers) -> None:
+    reports = RouterReports(world.context)
+    await put_router(world)
+    await members.reconcile_once()
+    member = await place(world)
+    await reports.apply("uid-h1", 5, [RouterReport(member.uid, 12)])
+    router = router_of(world)
+    assert router is not None
+    assert router.observed == (RouterObserved(member.uid, 5, 12),)
+    await reports.apply("uid-h2", 9, [RouterReport(member.uid, 99)])  # not its host
+    await reports.apply("uid-h1", 4, [RouterReport(member.uid, 98)])  # an agent of before
+    assert router_of(world) == router
+    await reports.apply("uid-h1", 5, [RouterReport(member.uid, 12, 13, "line 3: unknown keyword")])
+    assert world.reasons()[-1] == "CONFIGURATION_REFUSED"
+
+
+async def test_a_split_is_told_once(world: World, members: RouterMembers) -> None:
+    reports = RouterReports(world.context)
+    router = await put_router(world)
+    await world.host("h2")
+    await world.store.update(
+        lambda tx: tx.put(ROUTER, replace(router, spec=replace(router.spec, redundant=True), generation=2))
+    )
+    await members.reconcile_once()
+    one, two = [await world.place(f"edge-router-{n}", f"h{n}") for n in (1, 2)]
+    assert one.nics[1].addresses != two.nics[1].addresses
+    await reports.apply("uid-h1", 1, [RouterReport(one.uid, 1, role=RouterRole.ACTIVE)])
+    await reports.apply("uid-h2", 1, [RouterReport(two.uid, 1, role=RouterRole.STANDBY)])
+    await reports.apply("uid-h2", 1, [RouterReport(two.uid, 1, role=RouterRole.ACTIVE)])
+    await reports.apply("uid-h2", 1, [RouterReport(two.uid, 2, role=RouterRole.ACTIVE)])
+    assert world.reasons().count("ROUTER_SPLIT") == 1

@@ -1,0 +1,124 @@
+"""Which containers a router shall have."""
+
+from dataclasses import replace
+from typing import Any
+
+from controlplane.domain.containers import PublishedPort
+from controlplane.domain.hosts import Host
+from controlplane.domain.instances import DesiredState
+from controlplane.domain.routers import EdgeHosts, PortForward
+from controlplane.router_members.plan import (
+    LABEL,
+    ChangeMember,
+    CreateMember,
+    DeleteMember,
+    ForgetRouter,
+    member_id,
+    plan,
+)
+from tests.support.controlplane import make_host
+from tests.unit.routers import scenes as s
+
+ONE = f"projects/{s.P}/publicAddresses/one"
+
+
+def hosts(*names: str) -> list[Host]:
+    return [make_host(name, s.NOW) for name in names]
+
+
+def test_a_single_router_holds_the_gateways() -> None:
+    (made,) = plan(s.scene(members=()), [])
+    assert isinstance(made, CreateMember)
+    assert made.id == "edge-router-1"
+    assert made.behind == {s.BACK.uid, s.FRONT.uid}
+    assert [(n.network, n.interface, n.addresses) for n in made.spec.nics] == [
+        (s.OUTSIDE.name, "eth0", ()),
+        (s.BACK.name, "eth1", ("10.1.0.1", "fd00:1::1")),
+        (s.FRONT.name, "eth2", ("10.2.0.1",)),
+    ]
+    assert made.labels == {LABEL: "uid-edge"}
+
+
+def test_nothing_is_done_when_all_is_there() -> None:
+    assert plan(s.scene(), hosts("h1")) == []
+
+
+def test_a_member_that_is_being_removed_is_waited_for() -> None:
+    """Its successor would need the same addresses."""
+    assert plan(s.scene(members=(s.member(desired=DesiredState.DELETED),)), []) == []
+
+
+def test_a_pair_has_addresses_of_its_own_and_stays_apart() -> None:
+    made = [a for a in plan(s.scene(members=(), router=s.router(redundant=True)), []) if isinstance(a, CreateMember)]
+    assert [a.id for a in made] == ["edge-router-1", "edge-router-2"]
+    assert {a.behind for a in made} == {frozenset()}
+    assert all(nic.addresses == () for a in made for nic in a.spec.nics)
+    assert made[0].spec.placement.anti_affinity[0].labels == {LABEL: "uid-edge"}
+
+
+def test_public_addresses_are_lent_and_taken_back() -> None:
+    forward = s.rule("f", PortForward(ONE, "tcp", 80, 0, s.WEB.name))
+    assert plan(s.scene(forward), []) == [
+        ChangeMember("uid-edge-router-1", ("198.51.100.20/24",), (), "its public addresses or ports are others now")
+    ]
+    lent = s.member(lent=("198.51.100.20/24",))
+    assert plan(s.scene(forward, members=(lent,)), []) == []
+    (back,) = plan(s.scene(members=(lent,)), [])
+    assert isinstance(back, ChangeMember)
+    assert back.lent_addresses == ()
+
+
+def test_a_balancer_uses_public_addresses_too() -> None:
+    (change,) = plan(s.scene(balancers=(s.balancer("b", public_address=ONE),)), [])
+    assert isinstance(change, ChangeMember)
+    assert change.lent_addresses == ("198.51.100.20/24",)
+
+
+def test_ingress_ports_change_in_place() -> None:
+    ports = (PublishedPort(80, 80),)
+    (change,) = plan(s.scene(router=s.router(ingress_ports=ports)), [])
+    assert isinstance(change, ChangeMember)
+    assert change.published_ports == (PublishedPort(80, 80, "tcp"),)
+
+
+def test_other_networks_need_another_container() -> None:
+    assert plan(s.scene(legs=(s.BACK,)), []) == [DeleteMember("uid-edge-router-1", "the router has other networks")]
+
+
+def edge(**fields: Any) -> Any:
+    return s.router(edge_hosts=EdgeHosts(**fields))
+
+
+def test_edge_members_come_where_the_main_one_is_not() -> None:
+    placed = s.member(host="h1", host_uid="uid-h1")
+    made = plan(s.scene(members=(placed,), router=edge(every_host=True)), hosts("h1", "h2", "h3"))
+    assert [(a.id, a.spec.placement.host, a.behind) for a in made if isinstance(a, CreateMember)] == [
+        ("edge-router-e-h2", "hosts/h2", frozenset()),
+        ("edge-router-e-h3", "hosts/h3", frozenset()),
+    ]
+    assert plan(s.scene(router=edge(every_host=True)), hosts("h1", "h2")) == [], "not before the main one has its place"
+    labelled = [replace(h, labels={"edge": "yes"}) if h.id == "h3" else h for h in hosts("h1", "h2", "h3")]
+    some = plan(s.scene(members=(placed,), router=edge(host_labels={"edge": "yes"})), labelled)
+    assert [a.id for a in some if isinstance(a, CreateMember)] == ["edge-router-e-h3"]
+
+
+def test_an_edge_member_goes_with_its_host_and_shares_no_public_address() -> None:
+    placed = s.member(host="h1", host_uid="uid-h1", lent=("198.51.100.20/24",))
+    at_edge = s.member("e-h2", host="h2", host_uid="uid-h2")
+    forward = s.rule("f", PortForward(ONE, "tcp", 80, 0, s.WEB.name))
+    scene = s.scene(forward, members=(placed, at_edge), router=edge(every_host=True))
+    assert plan(scene, hosts("h1", "h2")) == []
+    assert plan(scene, hosts("h1")) == [DeleteMember("uid-edge-router-e-h2", "the router has no use for it any more")]
+
+
+def test_the_end_of_a_router() -> None:
+    going = s.router(is_deleting=True)
+    assert [type(a) for a in plan(s.scene(router=going), [])] == [DeleteMember]
+    assert plan(s.scene(router=going, members=(s.member(desired=DesiredState.DELETED),)), []) == []
+    assert [type(a) for a in plan(s.scene(router=going, members=()), [])] == [ForgetRouter]
+
+
+def test_names_fit() -> None:
+    long = replace(s.router(), id="a" * 63)
+    assert len(member_id(long, "1")) <= 63
+    assert len(member_id(long, "e-" + "h" * 30)) <= 63
