@@ -9,7 +9,9 @@ uplink.
   into the member. The client's address is kept, but where the answer would not come back this way: from loopback, from
   another network of ours or the same one, from a client inside the network's own subnet, to a member whose default
   route is elsewhere.
-- From an uplink nothing else passes: not to the host, not to other networks. The user's own traffic is never matched.
+- From an uplink nothing else passes: not to the host, pings included, not to other networks, not to link-local addresses
+  beyond the host (such as a cloud's metadata service, which tells secrets of the host). Without egress not to other
+  networks' published ports either, only to those of the network itself. The user's own traffic is never matched.
 """
 
 import ipaddress
@@ -91,6 +93,7 @@ def host_table(entries: Iterable[Entry], egress: Iterable[NetworkId]) -> str:
         "add map inet moorage one4 { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }",
         "add map inet moorage one6 { type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service; }",
         "add set inet moorage egress { type ifname; }",
+        "add set inet moorage turning { type ifname . ifname; }",
         "add set inet moorage clash4 { type ifname . ipv4_addr; flags interval; }",
         "add set inet moorage clash6 { type ifname . ipv6_addr; flags interval; }",
         "add chain inet moorage ports",
@@ -117,13 +120,15 @@ def host_table(entries: Iterable[Entry], egress: Iterable[NetworkId]) -> str:
         'add rule inet moorage entry iifname "mu*" ip daddr 127.0.0.0/8 drop',
         "add chain inet moorage input { type filter hook input priority -10; policy accept; }",
         'add rule inet moorage input iifname "mu*" ct state established,related accept',
-        'add rule inet moorage input iifname "mu*" meta l4proto { icmp, ipv6-icmp } accept',
+        'add rule inet moorage input iifname "mu*" icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept',
         'add rule inet moorage input iifname "mu*" drop',
         "add chain inet moorage forward { type filter hook forward priority -10; policy accept; }",
         'add rule inet moorage forward iifname != "mu*" oifname != "mu*" accept',
         "add rule inet moorage forward ct state established,related accept",
+        'add rule inet moorage forward iifname "mu*" iifname != @egress iifname . oifname != @turning drop',
         'add rule inet moorage forward oifname "mu*" ct status dnat accept',
         'add rule inet moorage forward oifname "mu*" drop',
+        "add rule inet moorage forward ip daddr 169.254.0.0/16 drop",
         "add rule inet moorage forward iifname @egress accept",
         "add rule inet moorage forward drop",
     ]
@@ -147,6 +152,7 @@ def host_elements(verb: str, entries: Iterable[Entry]) -> str:
         lines.append(f"{verb} element inet moorage {name} {{ {key} : {target} }}")
         if verb == "add":  # stays when the port goes: others of the network may need it
             uplink = names.uplink_outer(binding.network_id)
+            lines.append(f'add element inet moorage turning {{ "{uplink}" . "{uplink}" }}')
             for cidr in entry.subnets:
                 clash = f"clash{ipaddress.ip_network(cidr).version}"
                 lines.append(f'add element inet moorage {clash} {{ "{uplink}" . {cidr} }}')

@@ -179,7 +179,7 @@ async def test_instances_do_not_reach_the_host_and_leave_only_where_allowed(
     host, port = hosts[0], 8300
     await plane.network("closed")
     await plane.network("open", egress=True)
-    await plane.run({name: plane.spec(host=1, networks=[name]) for name in ("closed", "open")})
+    made = await plane.run({name: plane.spec(host=1, networks=[name]) for name in ("closed", "open")})
     own = [
         str(word).partition("/")[0]
         for line in (await host.run(["ip", "-o", "address", "show", "scope", "global"])).splitlines()
@@ -201,6 +201,9 @@ async def test_instances_do_not_reach_the_host_and_leave_only_where_allowed(
         for name in ("closed", "open"):
             reached = [address for address in own if await can_connect(name, address, port)]
             assert not reached, f"{name} reaches the host at {reached}"
+            pings = " ".join(f"(ping -c1 -W1 {address} >/dev/null && echo {address}) &" for address in own)
+            answered = await onhost.inside(host, made[name].uid, "sh", "-c", f"{pings} wait", check=False)
+            assert not answered, f"{name} pings the host at {answered}"
     finally:
         server.kill()
         await server.wait()
