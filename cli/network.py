@@ -8,6 +8,7 @@ from google.protobuf import field_mask_pb2
 from cli.completion import complete_names
 from cli.names import short
 from cli.output import Column, age, enum_word, output_option, pairs, print_list, print_one
+from cli.plugging import add_address, attach, detach, remove_address
 from cli.session import Session, pass_session, project_option
 from cli.spec import key_values
 from moorage.client import Client, paginate
@@ -35,6 +36,7 @@ ADDRESS_COLUMNS = (
     Column("INTERFACE", lambda lease: lease.nic),
     Column("MAC", lambda lease: lease.mac),
     Column("AGE", lambda lease: age(lease.create_time)),
+    Column("LEAVING", lambda lease: "yes" if lease.leaving else "", wide=True),
 )
 
 
@@ -60,6 +62,10 @@ def parse_subnet(word: str) -> networks_pb2.Subnet:
 @click.group("network")
 def network() -> None:
     """Networks and their addresses."""
+
+
+for command in (attach, detach, add_address, remove_address):
+    network.add_command(command)
 
 
 @network.command("create")

@@ -122,6 +122,7 @@ class Agent:
             tasks=self._steps,
             publish=self.outbox.put,
             on_gone=self._on_gone,
+            on_left=lambda network_ids: self.networks.mark(network_ids),
             boot_id=world.boot_id,
         )
         self.networks = NetworkKeeper(

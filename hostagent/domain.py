@@ -277,6 +277,7 @@ class InstanceReport:
     finished_at: float | None = None
     pull_percent: int = 0
     generation: int = 0  # of the assignment that this report answers
+    network_generation: int = 0  # of the newest assignment whose interfaces the host has, and no others
 
 
 @dataclass(frozen=True, slots=True)

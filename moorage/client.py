@@ -345,6 +345,31 @@ class Client:
                     return done
         raise Internal("a watch ended without an error")
 
+    async def wait_nics(self, name: str, timeout_seconds: float | None = None) -> "instances_pb2.Instance":
+        """Wait until an instance's host has its interfaces and addresses and no others; one without a host is not waited for.
+
+        Raises:
+            DeadlineExceeded: it is not so yet. NotFound: the instance is gone.
+        """
+        from moorage.v1 import instances_pb2, watch_pb2
+
+        said = "the host has not said"
+
+        async def read() -> list[instances_pb2.Instance]:
+            return [await self.instances.GetInstance(instances_pb2.GetInstanceRequest(name=name))]
+
+        following = aclosing(self._follow(_project_of(name), "instances", read, lambda change: change.instance))
+        async with _Limit(timeout_seconds, lambda: f"the interfaces of {name} ({said})"), following as versions:
+            async for kind, instance in versions:
+                if instance.name != name:
+                    continue
+                if kind == watch_pb2.CHANGE_TYPE_DELETED:
+                    raise NotFound(f"{name} was deleted meanwhile", metadata={"name": name})
+                if instance.status.nics_ready or not instance.status.host:
+                    return instance
+                said = instance.status.message or said
+        raise Internal("a watch ended without an error")
+
     async def _follow(
         self,
         parent: str,

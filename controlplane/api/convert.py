@@ -54,6 +54,7 @@ def instance(record: Instance, *, is_stale: bool = False) -> instances_pb2.Insta
     status.owner = record.owner
     for nic in record.nics:
         status.nics.add(network=nic.network, interface=nic.interface, mac=nic.mac, addresses=nic.addresses)
+    status.nics_ready = record.observed.network_generation >= record.nics_generation
     if record.placement is not None:
         protoconv.fill(record.placement, status.placement)
     return message
@@ -79,6 +80,7 @@ def address_lease(record: AddressLease, network_name: str, owner_name: str) -> n
         nic=record.interface,
         mac=record.mac,
         create_time=timestamp(record.create_time),
+        leaving=record.leaving_since > 0,
     )
 
 

@@ -184,6 +184,7 @@ class Observed:
     finish_time: datetime | None = None
     pull_percent: int = 0
     container_id: str = ""
+    network_generation: int = 0  # newest one whose interfaces its host has, and no others
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +209,7 @@ class Instance:
     force: bool = False
     host_uid: str = ""
     host: str = ""  # the last part of the host's name
+    nics_generation: int = 1  # the one that changed `nics` last
     observed: Observed = Observed()
     placement: PlacementExplanation | None = None
     owner: str = ""  # what made it and looks after it, such as projects/{project}/routers/{router}; empty: a user

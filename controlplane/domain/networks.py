@@ -84,7 +84,10 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class AddressLease:
-    """One address that is given out; exists exactly as long as its owner does."""
+    """One address that is given out: until its owner is forgotten, or its host has said that the interface lost it.
+
+    `leaving_since` is the owner's generation that has it no more; 0: it is in use.
+    """
 
     network_uid: str
     address: str  # without prefix length
@@ -92,3 +95,4 @@ class AddressLease:
     interface: str
     mac: str
     create_time: datetime
+    leaving_since: int = 0

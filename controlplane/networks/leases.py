@@ -1,11 +1,12 @@
 """Addresses for the interfaces of one instance, chosen against what is taken. Pure: the caller writes the leases."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 from controlplane.domain.instances import InstanceNic, Nic
 from controlplane.domain.networks import Network, NetworkKind, Subnet
-from controlplane.networks.macs import DERIVED_PREFIXES, derived_mac, normal_mac
+from controlplane.networks.macs import DERIVED_PREFIXES, derived_mac, free_mac, normal_mac
 from controlplane.networks.subnets import (
     canonical,
     check_wanted,
@@ -27,10 +28,25 @@ class Cursors:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What is in use: `owner_of(network uid, address)` names the owner or None, `has_mac(network uid, mac)` tells."""
+    """What others than the instance use, as (network uid, address) and (network uid, MAC)."""
 
-    owner_of: Callable[[str, str], str | None]
+    has_address: Callable[[str, str], bool]
     has_mac: Callable[[str, str], bool]
+
+
+def with_interfaces(wanted: Sequence[Nic], have: Sequence[InstanceNic]) -> tuple[Nic, ...]:
+    """The nics, each with the name of its interface, for an instance that has some already.
+
+    One without a name means the interface that the instance has on that network, else a new one with the first free name. So what is
+    not meant to change keeps its name, wherever it stands in the list.
+    """
+    named = {nic.interface for nic in wanted if nic.interface}
+    known = {nic.network: nic.interface for nic in have if nic.interface not in named}
+    taken = named | set(known.values())
+    spare = (name for number in range(len(wanted) + len(have)) if (name := f"eth{number}") not in taken)
+    return tuple(
+        nic if nic.interface else replace(nic, interface=known.pop(nic.network, "") or next(spare)) for nic in wanted
+    )
 
 
 def assign_nics(
@@ -49,7 +65,7 @@ def assign_nics(
         behind: uids of the networks that the instance is the router of: it may hold their gateway addresses, sends on what
             others sent, and has no default route there.
         where: path of the nics in the request, for errors.
-        keep: interfaces of the instance that is replaced, by interface name: their addresses go on where they fit.
+        keep: interfaces of the instance that is changed, by interface name: their addresses and MACs go on where they fit.
     Raises:
         InvalidSpec: every bad field at once.
         Exhausted: a subnet is full.
@@ -77,25 +93,24 @@ def assign_nics(
         mac = normal_mac(nic.mac) if nic.mac else None
         if nic.mac and mac is None:
             found.append(FieldViolation(f"{place}.mac", f"{nic.mac!r} is no unicast MAC address", "MAC_INVALID"))
-        elif mac is not None and taken.has_mac(network.uid, mac) and not _has_it(old, network, mac):
+        elif mac is not None and taken.has_mac(network.uid, mac):
             found.append(FieldViolation(f"{place}.mac", f"{mac} is taken", "MAC_TAKEN"))
         if problems or not addresses:
             continue
-        derived = derived_mac(network.uid, next(iter(addresses.values())))
-        if mac is not None and mac[:5] in DERIVED_PREFIXES and mac != derived:
+        first = addresses[0][1]
+        kept = old.mac if old is not None and old.network_uid == network.uid else ""
+        if mac is not None and mac[:5] in DERIVED_PREFIXES and mac not in (kept, derived_mac(network.uid, first)):
             found.append(FieldViolation(f"{place}.mac", f"{mac[:5]}... is kept for addresses' own MACs", "MAC_TAKEN"))
-        mac = mac or derived
+        if mac is None and kept[:5] in DERIVED_PREFIXES:
+            mac = kept  # neighbours know it, and connections go on
+        mac = mac or free_mac(network.uid, first, partial(taken.has_mac, network.uid))
         is_behind = network.uid in behind
-        gateways = () if is_behind else _gateways(network, addresses, gateway_families)
-        with_prefix = tuple(f"{address}/{prefix_length(s)}" for s, address in addresses.items())
+        gateways = () if is_behind else _gateways(network, [subnet for subnet, _ in addresses], gateway_families)
+        with_prefix = tuple(f"{address}/{prefix_length(subnet)}" for subnet, address in addresses)
         result.append(InstanceNic(network.uid, network.name, interface, mac, with_prefix, gateways, is_behind))
     if found:
         raise InvalidSpec(found)
     return tuple(result)
-
-
-def _has_it(old: InstanceNic | None, network: Network, mac: str) -> bool:
-    return old is not None and (old.network_uid, old.mac) == (network.uid, mac)
 
 
 def _cidrs(network: Network) -> list[str]:
@@ -115,10 +130,10 @@ def _addresses(
     place: str,
     old: InstanceNic | None,
     may_hold_gateway: bool,
-) -> tuple[dict[Subnet, str], list[FieldViolation]]:
+) -> tuple[list[tuple[Subnet, str]], list[FieldViolation]]:
     found: list[FieldViolation] = []
-    wanted: dict[Subnet, str] = {}
-    own = {a.split("/")[0] for a in old.addresses} if old is not None and old.network_uid == network.uid else set()
+    wanted: dict[Subnet, list[str]] = {}
+    own = [a.split("/")[0] for a in old.addresses] if old is not None and old.network_uid == network.uid else []
     for index, text in enumerate(nic.addresses):
         where = f"{place}.addresses[{index}]"
         if parse_address(text) is None:
@@ -133,40 +148,36 @@ def _addresses(
             continue
         is_gateway = bool(subnet.gateway) and address == canonical(subnet.gateway)
         problem = None if may_hold_gateway and is_gateway else check_wanted(address, subnet)
-        owner = taken.owner_of(network.uid, address)
         if problem is not None:
             found.append(FieldViolation(where, f"{address} {problem}", "ADDRESS_RESERVED"))
-        elif subnet in wanted:
-            found.append(FieldViolation(where, f"a second address of {subnet.cidr}", "INVALID"))
-        elif (owner is not None and address not in own) or (network.uid, address) in chosen:
+        elif address in wanted.get(subnet, ()):
+            found.append(FieldViolation(where, f"{address} is named twice", "INVALID"))
+        elif taken.has_address(network.uid, address) or (network.uid, address) in chosen:
             found.append(FieldViolation(where, f"{address} is taken", "ADDRESS_TAKEN"))
-        wanted[subnet] = address
-    addresses: dict[Subnet, str] = {}
+        wanted.setdefault(subnet, []).append(address)
+    addresses: list[tuple[Subnet, str]] = []
     if found:
         return addresses, found
     for subnet in network.spec.subnets:
-        address = wanted.get(subnet, "") or _kept(own, subnet)
-        if not address:
+        several = wanted.get(subnet) or [a for a in own if subnet_of(a, (subnet,)) is not None]
+        if not several:
             key = f"{network.uid}/{subnet.cidr}"
             address = free_address(
                 subnet,
-                lambda a: taken.owner_of(network.uid, a) is not None or (network.uid, a) in chosen,
+                lambda a: taken.has_address(network.uid, a) or (network.uid, a) in chosen,
                 cursors.after.get(key, ""),
             )
             cursors.after[key] = address
-        chosen.add((network.uid, address))
-        addresses[subnet] = address
+            several = [address]
+        chosen.update((network.uid, address) for address in several)
+        addresses += [(subnet, address) for address in several]
     return addresses, found
 
 
-def _kept(own: set[str], subnet: Subnet) -> str:
-    return next((address for address in sorted(own) if subnet_of(address, (subnet,)) is not None), "")
-
-
-def _gateways(network: Network, addresses: Mapping[Subnet, str], families: set[int]) -> tuple[str, ...]:
+def _gateways(network: Network, subnets: Sequence[Subnet], families: set[int]) -> tuple[str, ...]:
     """Default routes of this interface: the first interface that can have one of a family gets it."""
     found = []
-    for subnet in addresses:
+    for subnet in dict.fromkeys(subnets):
         version = 6 if ":" in subnet.cidr else 4
         # An isolated network without egress has a gateway too: published ports answer through it.
         if (

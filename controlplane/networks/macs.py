@@ -3,6 +3,7 @@
 import hashlib
 import ipaddress
 import re
+from collections.abc import Callable
 
 _MAC = re.compile(r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}$")
 
@@ -15,6 +16,16 @@ def derived_mac(network_uid: str, address: str) -> str:
     tail = parsed.packed if parsed.version == 4 else hashlib.sha256(network_uid.encode() + parsed.packed).digest()[:4]
     first = 0x02 if parsed.version == 4 else 0x06
     return ":".join(f"{byte:02x}" for byte in (first, 0x6D, *tail))
+
+
+def free_mac(network_uid: str, address: str, is_taken: Callable[[str], bool]) -> str:
+    """The derived MAC, or another when a member kept it that had the address before."""
+    mac, number = derived_mac(network_uid, address), 0
+    while is_taken(mac):
+        number += 1
+        tail = hashlib.sha256(f"{network_uid}/{address}/{number}".encode()).digest()[:4]
+        mac = ":".join(f"{byte:02x}" for byte in (0x06, 0x6D, *tail))
+    return mac
 
 
 def normal_mac(text: str) -> str | None:

@@ -133,7 +133,7 @@ class RouterMembers:
             )
         uid = self._context.new_id()
         networks, nics = self._claims.networks(tx, project, action.spec, "router.spec")
-        leased = self._claims.lease(tx, uid, nics, networks, "router.spec.legs", {}, action.behind)
+        leased = self._claims.lease(tx, uid, nics, networks, "router.spec.legs", action.behind)
         instance = Instance(
             uid=uid,
             project=router.project,

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from controlplane.access import policy as access_policy
+from controlplane.access.policy import Asked, HostAccess
 from controlplane.domain.instances import DesiredState, Instance, InstanceSpec
 from controlplane.domain.kinds import HOST, INSTANCE
 from controlplane.domain.names import parse_child
@@ -42,10 +43,21 @@ def ready_template(view: View, project_id: str, name: str, field_name: str) -> T
 
 def check_policy(spec: InstanceSpec, project: Project, networks: Mapping[str, Network], where: str) -> None:
     """Raises InvalidSpec (POLICY_*): the project's policy does not allow what the spec asks of the host."""
-    bridges = tuple(sorted({n.spec.bridge for n in networks.values() if n.spec.kind is NetworkKind.SHARED}))
-    violations = access_policy.check(host_access(spec, where, bridges), project.policy)
+    violations = access_policy.check(host_access(spec, where, _bridges(networks)), project.policy)
     if violations:
         raise InvalidSpec(violations)
+
+
+def check_networks(project: Project, networks: Mapping[str, Network], where: str) -> None:
+    """Raises InvalidSpec (POLICY_*): the project's policy does not allow these networks."""
+    asked = HostAccess(bridges=tuple(Asked(f"{where}.nics", bridge) for bridge in _bridges(networks)))
+    violations = access_policy.check(asked, project.policy)
+    if violations:
+        raise InvalidSpec(violations)
+
+
+def _bridges(networks: Mapping[str, Network]) -> tuple[str, ...]:
+    return tuple(sorted({n.spec.bridge for n in networks.values() if n.spec.kind is NetworkKind.SHARED}))
 
 
 def check_still_fits(tx: Transaction, before: Instance, after: Instance) -> None:

@@ -5,21 +5,29 @@ from dataclasses import replace
 
 from controlplane.domain.containers import ContainerDefaults
 from controlplane.domain.instances import DesiredState, Instance, InstanceSpec
-from controlplane.domain.kinds import ADDRESS, INSTANCE, TEMPLATE
+from controlplane.domain.kinds import INSTANCE, TEMPLATE
 from controlplane.domain.names import check_labels
 from controlplane.history import record_event
+from controlplane.networks.leases import with_interfaces
 from controlplane.services import lookup
 from controlplane.services.context import Context
 from controlplane.services.dry_run import commit
 from controlplane.services.effective import effective_spec
-from controlplane.services.instance_admission import check_policy, check_still_fits, ready_template, refuse_deleted
+from controlplane.services.instance_admission import (
+    check_networks,
+    check_policy,
+    check_still_fits,
+    ready_template,
+    refuse_deleted,
+)
 from controlplane.services.instance_claims import InstanceClaims, recharge_project
 from controlplane.services.instance_rules import check_spec
 from moorage.errors import InvalidSpec, NotReady
 from moorage.store.base import Transaction
 
+_PLUGGING = frozenset({"nics", "no_network"})
 #: Fields that the host can change while the instance runs; all others need a new container.
-IN_PLACE = frozenset({"resources", "restart", "published_ports", "extra_hosts"})
+IN_PLACE = frozenset({"resources", "restart", "published_ports", "extra_hosts", *_PLUGGING})
 
 
 class InstanceChanges:
@@ -45,13 +53,14 @@ class InstanceChanges:
             labels: all labels anew; None leaves them.
             spec_fields: name of a field of the spec to its new value.
         Raises:
-            NotReady: NEEDS_REPLACE, metadata `fields` names those that need a new container. NotFound, InvalidSpec, QuotaExceeded.
+            NotReady: NEEDS_REPLACE, metadata `fields` names those that need a new container. NotFound, InvalidSpec, QuotaExceeded,
+            Exhausted (ADDRESSES_EXHAUSTED).
         """
         changes = dict(spec_fields or {})
         refused = sorted(set(changes) - IN_PLACE)
 
         def change(tx: Transaction) -> Instance:
-            instance = lookup.instance(tx, project_id, instance_id)
+            instance = before = lookup.instance(tx, project_id, instance_id)
             lookup.check_etag(instance, etag, instance.name)
             refuse_deleted(instance)
             if refused:
@@ -65,20 +74,39 @@ class InstanceChanges:
             violations = check_spec(spec, "instance.spec") + check_labels(new_labels, "instance.labels")
             if violations:
                 raise InvalidSpec(violations)
+            names = set(changes)
+            if _PLUGGING & names:
+                instance, spec = self._replug(tx, instance, spec)
+                names |= _PLUGGING
             template = lookup.by_uid(tx, TEMPLATE, instance.template_uid)
             defaults = template.defaults if template is not None else ContainerDefaults()
             whole = effective_spec(spec, defaults, instance.id)
             # The template's defaults may have changed since; an instance keeps the ones that it was made with.
-            effective = replace(instance.effective, **{name: getattr(whole, name) for name in changes})
+            effective = replace(instance.effective, **{name: getattr(whole, name) for name in names})
             changed = replace(
                 instance, spec=spec, effective=effective, labels=new_labels, generation=instance.generation + 1
             )
             check_still_fits(tx, instance, changed)
-            recharge_project(tx, instance, changed)
+            recharge_project(tx, before, changed)
             tx.put(INSTANCE, changed)
+            if changed.nics != before.nics:
+                what = ", ".join(f"{nic.interface} on {nic.network}" for nic in changed.nics) or "no network"
+                record_event(tx, self._context.clock, changed, "NICS_CHANGED", what, project=project_id)
             return changed
 
         return await commit(self._context.store, change, validate_only=validate_only)
+
+    def _replug(self, tx: Transaction, instance: Instance, spec: InstanceSpec) -> tuple[Instance, InstanceSpec]:
+        """The instance with the interfaces that the spec asks for, and the spec with their names. Only what is new needs the policy."""
+        project = lookup.project(tx, instance.project)
+        networks, nics = self._claims.networks(tx, project, spec, "instance.spec")
+        nics = with_interfaces(nics, instance.nics)
+        known = {nic.network for nic in instance.nics}
+        check_networks(project, {name: one for name, one in networks.items() if name not in known}, "instance.spec")
+        leased = self._claims.change(tx, instance, nics, networks, "instance.spec.nics")
+        if leased != instance.nics:
+            instance = replace(instance, nics=leased, nics_generation=instance.generation + 1)
+        return instance, replace(spec, nics=nics)
 
     async def replace(
         self,
@@ -107,10 +135,7 @@ class InstanceChanges:
             template = ready_template(tx, project_id, wanted.template, "spec.template")
             networks, nics = self._claims.networks(tx, project, wanted, "spec")
             check_policy(wanted, project, networks, "spec")
-            keep = {nic.interface: nic for nic in instance.nics}
-            for lease in tx.find(ADDRESS, "owner", instance.uid):
-                tx.delete(ADDRESS, ADDRESS.key(lease.value))
-            leased = self._claims.lease(tx, instance.uid, nics, networks, "spec.nics", keep)
+            leased = self._claims.change(tx, instance, nics, networks, "spec.nics")
             changed = replace(
                 instance,
                 spec=replace(wanted, template=template.name),
@@ -119,6 +144,7 @@ class InstanceChanges:
                 image=f"{template.repository}@{template.status.digest}",
                 platforms=template.status.platforms,
                 nics=leased,
+                nics_generation=instance.nics_generation if leased == instance.nics else instance.generation + 1,
                 desired=DesiredState.RUNNING,
                 generation=instance.generation + 1,
                 run_request=instance.run_request + 1,

@@ -1,6 +1,8 @@
 """What an instance holds: its networks and addresses, and its share of the project's quota. Written in the caller's transaction.
 
-Leases exist exactly as long as their instance does: they are made with it, and `release` takes both away.
+A lease is made in the transaction that names its address in an instance, and ends in one of two: the one that forgets the instance
+(`release`), or the one that records that its host has taken the address off (`give_back`). In between it may be leaving: no instance
+names it, and nobody else gets it, because the host may still use it.
 """
 
 from collections.abc import Mapping
@@ -74,25 +76,52 @@ class InstanceClaims:
         nics: tuple[Nic, ...],
         networks: Mapping[str, Network],
         where: str,
-        keep: Mapping[str, InstanceNic],
         behind: frozenset[str] = frozenset(),
     ) -> tuple[InstanceNic, ...]:
-        """Choose the addresses and write their leases. `behind`: uids of the networks that the owner is the router of."""
+        """Choose the addresses of a new instance and write their leases. `behind`: uids of the networks that it is the router of."""
+        leased = assign_nics(nics, networks, _taken(tx, owner_uid), self._cursors, where, {}, behind)
+        self._write(tx, owner_uid, leased)
+        return leased
 
-        def owner_of(network_uid: str, address: str) -> str | None:
-            lease = tx.get(ADDRESS, f"{network_uid}/{address}")
-            return lease.value.owner_uid if lease is not None else None
+    def change(
+        self, tx: Transaction, before: Instance, nics: tuple[Nic, ...], networks: Mapping[str, Network], where: str
+    ) -> tuple[InstanceNic, ...]:
+        """Choose the addresses of an instance that has some: they stay where they fit; others leave, from its next generation on."""
+        keep = {nic.interface: nic for nic in before.nics}
+        behind = frozenset(nic.network_uid for nic in before.nics if nic.forwards)
+        leased = assign_nics(nics, networks, _taken(tx, before.uid), self._cursors, where, keep, behind)
+        lent = {nic.network_uid: nic.lent_addresses for nic in before.nics}
+        leased = tuple(replace(nic, lent_addresses=lent.get(nic.network_uid, ())) for nic in leased)
+        wanted = {(nic.network_uid, address.split("/")[0]) for nic in leased for address in nic.addresses}
+        for found in tx.find(ADDRESS, "owner", before.uid):
+            lease = found.value
+            if (lease.network_uid, lease.address) in wanted:
+                continue
+            if not before.host_uid:
+                tx.delete(ADDRESS, ADDRESS.key(lease))
+            elif not lease.leaving_since:
+                tx.put(ADDRESS, replace(lease, leaving_since=before.generation + 1))
+        self._write(tx, before.uid, leased)
+        return leased
 
-        def has_mac(network_uid: str, mac: str) -> bool:
-            return bool(tx.find(ADDRESS, "mac", f"{network_uid}/{mac}"))
-
-        leased = assign_nics(nics, networks, Taken(owner_of, has_mac), self._cursors, where, keep, behind)
-        now = self._context.clock.now()
+    def _write(self, tx: Transaction, owner_uid: str, leased: tuple[InstanceNic, ...]) -> None:
         for nic in leased:
             for address in nic.addresses:
                 bare = address.split("/")[0]
-                tx.put(ADDRESS, AddressLease(nic.network_uid, bare, owner_uid, nic.interface, nic.mac, now))
-        return leased
+                known = tx.get(ADDRESS, f"{nic.network_uid}/{bare}")
+                since = known.value.create_time if known is not None else self._context.clock.now()
+                tx.put(ADDRESS, AddressLease(nic.network_uid, bare, owner_uid, nic.interface, nic.mac, since))
+
+
+def _taken(tx: Transaction, owner_uid: str) -> Taken:
+    def has_address(network_uid: str, address: str) -> bool:
+        lease = tx.get(ADDRESS, f"{network_uid}/{address}")
+        return lease is not None and lease.value.owner_uid != owner_uid
+
+    def has_mac(network_uid: str, mac: str) -> bool:
+        return any(lease.value.owner_uid != owner_uid for lease in tx.find(ADDRESS, "mac", f"{network_uid}/{mac}"))
+
+    return Taken(has_address, has_mac)
 
 
 def usage_of(instance: Instance) -> Quota:
@@ -114,6 +143,13 @@ def release(tx: Transaction, instance: Instance) -> None:
     if found is not None:
         tx.put(PROJECT, replace(found.value, usage=found.value.usage - usage_of(instance)))
     tx.delete(INSTANCE, INSTANCE.key(instance))
+
+
+def give_back(tx: Transaction, instance: Instance, generation: int) -> None:
+    """The host has the interfaces of this generation and no others: what left them by then is free."""
+    for found in tx.find(ADDRESS, "owner", instance.uid):
+        if 0 < found.value.leaving_since <= generation:
+            tx.delete(ADDRESS, ADDRESS.key(found.value))
 
 
 def charge_project(tx: Transaction, project_id: str, amount: Quota) -> None:

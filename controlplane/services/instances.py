@@ -101,7 +101,7 @@ class InstanceService:
         spec = replace(item.spec, template=template.name)
         networks, nics = self._claims.networks(tx, project, spec, f"{item.field}.spec")
         check_policy(spec, project, networks, f"{item.field}.spec")
-        leased = self._claims.lease(tx, uid, nics, networks, f"{item.field}.spec.nics", {})
+        leased = self._claims.lease(tx, uid, nics, networks, f"{item.field}.spec.nics")
         effective = effective_spec(replace(spec, nics=nics), template.defaults, instance_id)
         instance = Instance(
             uid=uid,

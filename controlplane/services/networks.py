@@ -135,6 +135,14 @@ class NetworkService:
                     reason="NETWORK_IN_USE",
                     metadata={"members": str(len(members))},
                 )
+            leaving = tx.find(ADDRESS, "network", network.uid)
+            if leaving:
+                raise NotReady(
+                    f"{len(leaving)} addresses of {network.name}, such as {leaving[0].value.address}, were taken off interfaces, and "
+                    "their hosts have not said yet that they are gone; try again",
+                    reason="NETWORK_IN_USE",
+                    metadata={"leaving": str(len(leaving))},
+                )
             project = lookup.project(tx, project_id)
             tx.put(PROJECT, replace(project, usage=project.usage - Quota(networks=1)))
             tx.delete(NETWORK, NETWORK.key(network))

@@ -16,7 +16,7 @@ from controlplane.history import record_event
 from controlplane.networks.subnets import parse_address
 from controlplane.services import lookup
 from controlplane.services.context import Context
-from controlplane.services.instance_claims import release
+from controlplane.services.instance_claims import give_back, release
 from moorage.errors import InvalidSpec, Unauthenticated, VersionConflict
 from moorage.store.base import Transaction
 
@@ -48,6 +48,7 @@ class Report:
     finished_at: float | None = None
     pull_percent: int = 0
     generation: int = 0
+    network_generation: int = 0
 
 
 class ReportService:
@@ -184,7 +185,9 @@ class ReportService:
             _time(report.finished_at),
             report.pull_percent,
             report.container_id,
+            report.network_generation,
         )
+        give_back(tx, instance, report.network_generation)
         tx.put(INSTANCE, replace(instance, observed=observed))
         self._tell(tx, instance, observed)
 

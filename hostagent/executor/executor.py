@@ -215,12 +215,14 @@ class Executor:
     async def prepare_namespace(self, assignment: InstanceAssignment) -> None:
         """Make or repair the namespace and all that is plugged into it."""
         instance_id = assignment.instance_id
-        is_new = instance_id not in self._state.namespaces
+        before = self._state.namespaces.get(instance_id)
         path = await self._fabric.ensure_instance(instance_id, assignment.nics, self._state.networks)
         self._state.namespaces[instance_id] = NamespaceState(path, assignment.nics)
         self._state.lost_namespaces.discard(instance_id)
-        if is_new:
+        if before is None:
             self._state.ports[instance_id] = ()  # else an earlier agent may have published some
+        elif before.nics != assignment.nics:
+            self._state.ports.pop(instance_id, None)  # they may have to lead to another address
 
     async def create_container(self, assignment: InstanceAssignment) -> None:
         """Write the files and create the container. An interrupted create is found by its name."""

@@ -223,8 +223,9 @@ class LinuxFabric:
         async with self._locks.hold(f"i-{instance_id}"):
             isolated = {n.network_id for n in networks.values() if n.kind is NetworkKind.ISOLATED}
             used = {nic.network_id for nic in nics} & isolated
-            self._plugged[instance_id] = self._plugged.get(instance_id, frozenset()) | used
-            return await self._run(instance.ensure, self._site, instance_id, nics, networks)
+            before = self._plugged.get(instance_id)
+            self._plugged[instance_id] = (before or frozenset()) | used
+            return await self._run(instance.ensure, self._site, instance_id, nics, networks, before)
 
     async def remove_instance(self, instance_id: InstanceId) -> None:
         """Take the instance's ports, interfaces and namespace away. Idempotent."""

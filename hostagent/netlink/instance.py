@@ -9,11 +9,11 @@ the network's bridge, guarded by `guard.py` before the port is up.
 import errno
 import ipaddress
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from hostagent.domain import NetworkAssignment, NetworkKind, NicAssignment
-from hostagent.netlink import guard, links, names, namespaces
+from hostagent.netlink import announce, guard, links, names, namespaces, removal
 from hostagent.netlink.links import Route
 from hostagent.netlink.namespaces import Namespace
 from hostagent.netlink.nft import Nft
@@ -26,6 +26,7 @@ _MAC = re.compile(r"[0-9a-fA-F][02468aceACE](:[0-9a-fA-F]{2}){5}")  # an odd fir
 _SYSCTLS = {
     "ipv4/ping_group_range": "0 2147483647",  # ping without NET_RAW
     "ipv4/ip_unprivileged_port_start": "0",  # as Docker does: port 80 without NET_BIND_SERVICE
+    "ipv4/conf/all/promote_secondaries": "1",  # else the first address of a subnet takes all others with it when it goes
     "ipv6/conf/default/accept_ra": "0",
     "ipv6/conf/default/accept_dad": "0",
     "ipv6/conf/all/disable_ipv6": "0",
@@ -73,8 +74,11 @@ def ensure(
     instance_id: InstanceId,
     nics: Sequence[NicAssignment],
     networks: Mapping[NetworkId, NetworkAssignment],
+    plugged: Collection[NetworkId] | None,
 ) -> Path:
     """Make the instance's namespace what the assignment says; its path.
+
+    `plugged` are the isolated networks that it may be on now; None: any.
 
     Raises: InvalidSpec; NotFound: a network is not on this host, or a shared network's bridge does not exist.
     """
@@ -86,14 +90,18 @@ def ensure(
     opened = namespaces.create(site.host, path, _SYSCTLS) if fresh else Namespace.open(site.host, path)
     with opened as space:
         have = {} if fresh else links.list_links(space.rtnl)
-        _remove_extra(site, space, have, {nic.name for nic in nics})
+        stale = _remove_extra(space, instance_id, have, nics)
         for number, nic in enumerate(nics):
-            _plug(
-                site, space, instance_id, nic, networks[nic.network_id], have.get(nic.name), 2 + number if fresh else 0
-            )
-        _configure(space, nics, fresh=fresh)
+            index = 2 + number if fresh else 0
+            if _plug(site, space, instance_id, nic, networks[nic.network_id], have.get(nic.name), index):
+                stale.add(names.member(instance_id, nic.name))
+        if stale:
+            homes = {names.member(instance_id, nic.name): networks[nic.network_id] for nic in nics}
+            removal.unplug(site, stale, {name: _home(network) for name, network in homes.items()}, plugged)
+        added = _configure(space, nics, fresh=fresh)
         for nic in nics:
             _await_ready(site, space, names.member(instance_id, nic.name), nic, networks[nic.network_id])
+            announce.announce(space, nic.name, nic.mac, added[nic.name])
     return path
 
 
@@ -118,9 +126,19 @@ def find_shared_bridge(rtnl: Rtnl, network: NetworkAssignment) -> links.LinkInfo
     return bridge
 
 
-def _remove_extra(site: Site, space: Namespace, have: Mapping[str, links.LinkInfo], wanted: set[str]) -> None:
+def _home(network: NetworkAssignment) -> NetworkId | None:
+    """Where the host ends of a network's interfaces are: in its own namespace, or (None) in the host's."""
+    return None if network.kind is NetworkKind.SHARED else network.network_id
+
+
+def _remove_extra(
+    space: Namespace, instance_id: InstanceId, have: Mapping[str, links.LinkInfo], nics: Sequence[NicAssignment]
+) -> set[str]:
+    """Take away what is not wanted; the host ends, whose guards are left."""
+    wanted = {nic.name for nic in nics}
     extra = [name for name, link in have.items() if link.kind == "veth" and name not in wanted]
     space.rtnl.run([links.link_delete(name) for name in extra])
+    return {names.member(instance_id, name) for name in extra}
 
 
 # One interface ------------------------------------------------------------------------------------------------------
@@ -134,22 +152,23 @@ def _plug(
     network: NetworkAssignment,
     link: links.LinkInfo | None,
     index: int,
-) -> None:
-    """The veth pair and its host end as a guarded port of the bridge."""
+) -> bool:
+    """The veth pair and its host end as a guarded port of the bridge. Returns whether one that was elsewhere made room for it."""
     host_end = names.member(instance_id, nic.name)
     if network.kind is NetworkKind.SHARED:
         with Rtnl() as rtnl:
             shared = find_shared_bridge(rtnl, network)
-            _ensure_pair(space, rtnl, site.host.fd, nic, network, link, index, host_end)
+            was_elsewhere = _ensure_pair(space, rtnl, site.host.fd, nic, network, link, index, host_end)
             site.host_nft().run(guard.base(site.guard))
             _ensure_port(site, rtnl, site.host_nft(), host_end, shared.index, nic, network, site.alias)
-        return
+        return was_elsewhere
     with site.open_network(network.network_id) as other:
         bridge = links.find_link(other.rtnl, names.bridge(network.network_id))
         if bridge is None:
             raise NotFound(f"network {network.name} has no bridge on this host", reason="NETWORK_NOT_READY")
-        _ensure_pair(space, other.rtnl, other.fd, nic, network, link, index, host_end)
+        was_elsewhere = _ensure_pair(space, other.rtnl, other.fd, nic, network, link, index, host_end)
         _ensure_port(site, other.rtnl, site.network_nft(other), host_end, bridge.index, nic, network, "")
+    return was_elsewhere
 
 
 def _ensure_pair(
@@ -161,14 +180,16 @@ def _ensure_pair(
     link: links.LinkInfo | None,
     index: int,
     host_end: str,
-) -> None:
-    """A veth whose ends are where they belong; a half is removed first."""
+) -> bool:
+    """A veth whose ends are where they belong; a half is removed first. Returns whether that half's other end was not here."""
     port = links.find_link(rtnl, host_end)
     whole = link is not None and link.kind == "veth" and port is not None and port.kind == "veth"
     if whole and link is not None:
         if (link.mac, link.mtu) != (nic.mac.lower(), network.mtu):
             space.rtnl.run([links.link_set(index=link.index, mac=nic.mac, mtu=network.mtu)])
-        return
+        if link.mac != nic.mac.lower() and port is not None:
+            rtnl.run([links.fdb_local_delete(port.index, link.mac)])
+        return False
     if port is not None:
         rtnl.run([links.link_delete(host_end)])
     if link is not None:
@@ -182,6 +203,7 @@ def _ensure_pair(
         space.rtnl.run(
             [links.veth_add(nic.name, index=0, mac=nic.mac, mtu=network.mtu, peer=host_end, peer_ns_fd=ns_fd)]
         )
+    return link is not None and port is None
 
 
 def _ensure_port(
@@ -226,8 +248,13 @@ def _await_ready(site: Site, space: Namespace, host_end: str, nic: NicAssignment
 # Addresses and routes -----------------------------------------------------------------------------------------------
 
 
-def _configure(space: Namespace, nics: Sequence[NicAssignment], *, fresh: bool) -> None:
-    """Addresses, links up, routes: in this order, for a route needs its gateway in reach."""
+def _configure(space: Namespace, nics: Sequence[NicAssignment], *, fresh: bool) -> dict[str, list[str]]:
+    """Addresses, links up, routes: in this order, for a route needs its gateway in reach.
+
+    New addresses come before old ones go: an interface that has none for a moment loses its routes, and its connections with them.
+
+    Returns the new addresses by interface.
+    """
     have_links = links.list_links(space.rtnl)
     have_addresses = {} if fresh else links.list_addresses(space.rtnl)
     have_routes = set() if fresh else links.list_routes(space.rtnl)
@@ -235,21 +262,29 @@ def _configure(space: Namespace, nics: Sequence[NicAssignment], *, fresh: bool) 
     if not have_links["lo"].up:
         messages.append(links.link_set("lo", up=True))
     wanted_routes: list[Route] = []
+    gone: list[Message] = []
+    added: dict[str, list[str]] = {}
     for nic in nics:
         link = have_links[nic.name]
         with_v6 = any(ipaddress.ip_interface(a).version == 6 for a in nic.addresses)
         wanted = {str(ipaddress.ip_interface(address)) for address in nic.addresses}
         have = {a for a in have_addresses.get(link.index, set()) if not a.startswith("fe80:")}
-        messages += [links.address_delete(link.index, address) for address in sorted(have - wanted)]
+        gone += [links.address_delete(link.index, address) for address in sorted(have - wanted)]
         # in the order given: the first is the one that the kernel prefers as source
         ordered = [str(ipaddress.ip_interface(a)) for a in nic.addresses]
-        messages += [links.address_add(link.index, address) for address in ordered if address not in have]
+        added[nic.name] = [address for address in ordered if address not in have]
+        messages += [links.address_add(link.index, address) for address in added[nic.name]]
         if not link.up:
             messages.append(links.link_set(index=link.index, up=True, no_link_local=not with_v6))
         wanted_routes += _routes(nic, link.index)
+    if gone:
+        space.sysctl({"ipv4/conf/all/promote_secondaries": "1"})  # a namespace of an older agent may lack it
+        space.rtnl.run([*messages, *gone])
+        messages, have_routes = [], links.list_routes(space.rtnl)  # some went with the addresses
     messages += [links.route_delete(route) for route in sorted(have_routes - set(wanted_routes), key=str)]
     messages += [links.route_add(route) for route in wanted_routes if route not in have_routes]
     space.rtnl.run(messages)
+    return added
 
 
 def _routes(nic: NicAssignment, index: int) -> list[Route]:

@@ -5,7 +5,8 @@ ends of all instances that shall go are put into one link group, and the group i
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from pathlib import Path
 
 from hostagent.netlink import guard, links, names, namespaces
@@ -36,27 +37,53 @@ def remove(site: Site, doomed: Mapping[InstanceId, Collection[NetworkId] | None]
         for path in paths:
             by_space[path].append(prefix)
     for place, prefixes in by_space.items():
-        if place is None:
-            with Rtnl() as rtnl:
-                _remove_ports(site, rtnl, site.host_nft(), prefixes, site.alias)
-        elif site.host.is_namespace(place):
-            with Namespace.open(site.host, place) as space:
-                _remove_ports(site, space.rtnl, site.network_nft(space), prefixes, None)
+        _remove_ports_in(site, place, partial(_starts_with, tuple(prefixes)))
     for instance_id in doomed:
         _remove_namespace(site, instance_id)
 
 
-def _remove_ports(site: Site, rtnl: Rtnl, nft: Nft, prefixes: Collection[str], alias: str | None) -> None:
+def unplug(
+    site: Site,
+    host_ends: Collection[str],
+    homes: Mapping[str, NetworkId | None],
+    plugged: Collection[NetworkId] | None,
+) -> None:
+    """Take away what interfaces that were removed or moved to another network have left: host ends and guards.
+
+    `homes` says for the interfaces that are there where their host end is (None: the host's namespace), where it stays; `plugged` the
+    isolated networks to look in (None: all).
+    """
+    known = plugged if plugged is not None else [NetworkId(p.name[2:]) for p in (site.run_dir / "netns").glob("n-*")]
+    for network_id in (None, *sorted(known)):
+        gone = {name for name in host_ends if name not in homes or homes[name] != network_id}
+        if gone:
+            _remove_ports_in(site, None if network_id is None else site.network_path(network_id), gone.__contains__)
+
+
+def _starts_with(prefixes: tuple[str, ...], name: str) -> bool:
+    return name.startswith(prefixes)
+
+
+def _remove_ports_in(site: Site, place: Path | None, matches: Callable[[str], bool]) -> None:
+    if place is None:
+        with Rtnl() as rtnl:
+            _remove_ports(site, rtnl, site.host_nft(), matches, site.alias)
+    elif site.host.is_namespace(place):
+        with Namespace.open(site.host, place) as space:
+            _remove_ports(site, space.rtnl, site.network_nft(space), matches, None)
+
+
+def _remove_ports(site: Site, rtnl: Rtnl, nft: Nft, matches: Callable[[str], bool], alias: str | None) -> None:
     """Host ends and their guards. In the host's namespace only links that carry our mark."""
     found = [
         link
         for link in links.list_links(rtnl).values()
-        if link.name.startswith(tuple(prefixes)) and (alias is None or link.alias in (alias, ""))
+        if matches(link.name) and (alias is None or link.alias in (alias, ""))
     ]
     if found:
         rtnl.run(links.delete_together([link.index for link in found]))
     words = nft.run(f"list chains {site.guard.value}").split()
-    chains = {word for word in words if word.startswith(tuple(prefixes))}
+    chains = {word for word in words if matches(word)}
     if chains:
         nft.run(guard.port_removed(site.guard, sorted(chains)))
 

@@ -9,10 +9,10 @@ import asyncio
 import logging
 import os
 import random as random_module
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
-from hostagent.domain import DesiredState, InstanceAssignment, InstanceReport
+from hostagent.domain import DesiredState, InstanceAssignment, InstanceReport, NicAssignment
 from hostagent.executor.executor import Executor
 from hostagent.executor.host_state import HostState
 from hostagent.journal.journal import Journal
@@ -62,6 +62,7 @@ class Reconciler:
     Args:
         publish: takes each report; it is called often, and with equal reports too.
         on_gone: called when nothing of an instance is left, with its assignment.
+        on_left: called when a running instance has left networks.
         boot_id: of this machine.
     """
 
@@ -75,6 +76,7 @@ class Reconciler:
         tasks: TaskOwner,
         publish: Callable[[InstanceReport], None],
         on_gone: Callable[[InstanceAssignment], None],
+        on_left: Callable[[Collection[NetworkId]], None],
         boot_id: str,
         random: RandomFraction = random_module.random,
     ) -> None:
@@ -85,6 +87,7 @@ class Reconciler:
         self._tasks = tasks
         self._publish = publish
         self._on_gone = on_gone
+        self._on_left = on_left
         self._boot_id = boot_id
         self._random = random
         self._workers: dict[InstanceId, _Worker] = {}
@@ -284,6 +287,7 @@ class Reconciler:
                 await executor.ensure_network(step.network_id)
             case do.PrepareNamespace():
                 await executor.prepare_namespace(assignment)
+                self._tell_left(assignment, view.nics)
             case do.CreateContainer():
                 await executor.create_container(assignment)
             case do.PublishRuntimeKey():
@@ -310,6 +314,11 @@ class Reconciler:
                 executor.remove_files(instance_id)
             case _:
                 raise AssertionError(f"no way to do {step}")
+
+    def _tell_left(self, assignment: InstanceAssignment, before: Sequence[NicAssignment] | None) -> None:
+        left = {nic.network_id for nic in before or ()} - {nic.network_id for nic in assignment.nics}
+        if left:
+            self._on_left(left)
 
     async def _failed(self, worker: _Worker, step: do.Action, error: BaseException) -> None:
         instance_id = worker.instance_id

@@ -140,5 +140,5 @@ class NetworkKeeper:
             assignment = self._journal.assignments.get(instance_id)
             nics = namespace.nics if namespace.nics is not None else (assignment.nics if assignment else ())
             if any(nic.network_id == network_id for nic in nics):
-                return  # marked again when that instance is gone
+                return  # marked again when that instance has left it
         await self._executor.remove_network(network_id)

@@ -79,6 +79,15 @@ def is_alive(container: ContainerObservation | None) -> bool:
     return container is not None and container.phase in _ALIVE
 
 
+def is_plugged(view: InstanceView) -> bool:
+    """Whether the host has the assigned interfaces and ports and no others; a namespace that is not there has none."""
+    if view.is_namespace_lost:
+        return False
+    if not view.has_namespace:
+        return not view.ports
+    return view.nics == view.assignment.nics and view.ports == view.assignment.published_ports
+
+
 def is_gone(view: InstanceView) -> bool:
     """Whether nothing of the instance is left on the host."""
     return not (view.container or view.old_containers or view.has_namespace or view.has_files or view.ports)
@@ -179,7 +188,7 @@ def _stand_still(view: InstanceView) -> list[Action]:
         return [_stop(container, view.assignment, "the instance shall stand still")]
     if view.local.stage is RunStage.BEGUN:
         return [AbandonRun("the instance shall stand still")]
-    return []
+    return _replug(view)
 
 
 def _is_outdated(view: InstanceView) -> bool:
@@ -201,9 +210,7 @@ def _keep_running(view: InstanceView) -> list[Action]:
         if container.phase is ContainerPhase.PAUSED:
             return [Unpause(reason, container.container_id)]
         return [_stop(container, assignment, reason)]
-    steps = _network_steps(view)
-    if view.has_namespace and (ports := _ports_step(view)):
-        steps.append(ports)
+    steps = _network_steps(view) or _ports_steps(view)
     limits = assignment.container.resources
     if view.local.limits is not None and view.local.limits != limits:
         steps.append(UpdateLimits("the limits were changed", container.container_id, limits))
@@ -224,11 +231,18 @@ def _network_steps(view: InstanceView) -> list[Action]:
     return []
 
 
-def _ports_step(view: InstanceView) -> PublishPorts | None:
+def _ports_steps(view: InstanceView) -> list[Action]:
     wanted = view.assignment.published_ports
     if view.ports == wanted:
-        return None
-    return PublishPorts("published ports lead to the instance", wanted)
+        return []
+    return [PublishPorts("published ports lead to the instance", wanted)]
+
+
+def _replug(view: InstanceView) -> list[Action]:
+    """For an instance without a process: what it lost of its network is free for others only when it is gone here."""
+    if not view.has_namespace:
+        return []
+    return _network_steps(view) or _ports_steps(view)
 
 
 def _bring_up(view: InstanceView) -> list[Action]:
@@ -248,8 +262,7 @@ def _bring_up(view: InstanceView) -> list[Action]:
         return steps
     if not view.has_key:
         steps.append(PublishRuntimeKey("the runtime must find the namespace", container.container_id))
-    if ports := _ports_step(view):
-        steps.append(ports)
+    steps += _ports_steps(view)
     return steps or [Start("all is prepared", container.container_id)]
 
 
@@ -259,9 +272,9 @@ def _begin(view: InstanceView, now: float) -> list[Action]:
         return _remove_spoilt(view) or [BeginRun("a run was asked for", is_restart=False)]
     is_new_spec = local.generation != view.assignment.generation
     if local.is_final and not is_new_spec:
-        return []
+        return _replug(view)
     if not may_restart(view):
-        return []
+        return _replug(view)
     if view.retry_at is not None and view.retry_at > now:
         return [WaitBackoff(f"restart back-off after {local.failures_in_row} short runs", view.retry_at - now)]
     return _remove_spoilt(view) or [BeginRun("the process ended and shall run", is_restart=True)]

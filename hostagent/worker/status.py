@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hostagent.domain import ContainerPhase, DesiredState, InstanceReport, InstanceState
 from hostagent.journal.state import RunStage
 from hostagent.worker.actions import Action, Pull, Start, Stop, WaitBackoff
-from hostagent.worker.plan import InstanceView, is_alive, is_crash_loop, is_gone
+from hostagent.worker.plan import InstanceView, is_alive, is_crash_loop, is_gone, is_plugged
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,7 @@ def report(
         finished_at=local.finished_at if local.stage is RunStage.ENDED else None,
         pull_percent=100 if view.has_image or container else pull_percent,
         generation=view.assignment.generation,
+        network_generation=view.assignment.generation if is_plugged(view) else 0,
     )
 
 

@@ -154,6 +154,8 @@ class Sweeper:
             if assignment is None:
                 return  # a namespace that we do not know may be on any of them
             used |= networks_of(assignment)
+        for namespace in self._state.namespaces.values():
+            used |= {nic.network_id for nic in namespace.nics or ()}  # it is about to leave it
         for network_id in inventory.networks - used:
             if network_id in self._journal.networks:
                 continue  # assigned while we removed another one

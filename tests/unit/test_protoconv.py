@@ -51,8 +51,8 @@ PAIRS: list[tuple[type, type[Message], set[str], set[str]]] = [
     (
         instances.Observed,
         instances_pb2.InstanceStatus,
-        {"epoch", "sequence", "generation"},
-        {"host", "nics", "placement", "image_digest", "stale", "owner"},
+        {"epoch", "sequence", "generation", "network_generation"},
+        {"host", "nics", "placement", "image_digest", "stale", "owner", "nics_ready"},
     ),
     (networks.NetworkSpec, networks_pb2.NetworkSpec, set(), set()),
     (hosts.HostFacts, hosts_pb2.HostFacts, set(), set()),

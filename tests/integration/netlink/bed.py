@@ -173,6 +173,10 @@ class Bed:
         argv = ["nsenter", f"--net={path}", "ping", "-c", "1", "-W", "1", address]
         return subprocess.run(argv, capture_output=True, check=False).returncode == 0
 
+    def keep(self, one: socket.socket) -> None:
+        """Close this socket with the bed too."""
+        self._sockets.append(one)
+
     def socket(self, path: Path, family: int, kind: int, protocol: int = 0) -> socket.socket:
         """A socket that lives in a namespace; closed with the bed."""
         fd = os.open(path, os.O_RDONLY)

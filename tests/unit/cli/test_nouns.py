@@ -9,7 +9,7 @@ import pytest
 
 from cli.names import in_project, is_id, template_id_of
 from moorage.errors import InvalidSpec, NotReady
-from moorage.v1 import events_pb2, hosts_pb2, networks_pb2, operations_pb2, projects_pb2
+from moorage.v1 import events_pb2, hosts_pb2, instances_pb2, networks_pb2, operations_pb2, projects_pb2
 from tests.unit.cli.conftest import Moor, Served
 from tests.unit.cli.plane import EPOCH, Plane
 
@@ -85,6 +85,44 @@ def test_network(moor: Moor, plane: Plane) -> None:
     assert not plane.get("projects/default/networks/back").spec.egress
     moor("network", "create", "x", "--subnet", "10.0.0.0/8,what=1", code=2)
     assert moor("network", "rm", "back").output == "Deleted back.\n"
+
+
+def test_plugging(moor: Moor, plane: Plane) -> None:
+    name = "projects/default/instances/web"
+    auto = instances_pb2.NicStatus(
+        network="projects/default/networks/default", interface="eth0", addresses=["10.1.0.2/24", "fd00::2/64"]
+    )
+    status = instances_pb2.InstanceStatus(host="hosts/h1", nics=[auto])
+    plane.put(instances_pb2.Instance(name=name, etag="e1", status=status))
+
+    def asked() -> instances_pb2.InstanceSpec:
+        (*_, last) = plane.requests("UpdateInstance")
+        assert (last.instance.etag, list(last.update_mask.paths)) == ("e1", ["spec.nics", "spec.no_network"])
+        return last.instance.spec
+
+    def ready() -> None:
+        found = plane.get(name)
+        found.status.nics_ready = True
+        plane.put(found)
+
+    plane.script.append(ready)
+    result = moor("network", "attach", "back", "web", "--address", "10.2.0.7", "--interface", "data0")
+    assert result.stdout == "eth0  default  10.1.0.2/24, fd00::2/64\n"
+    assert [(nic.network, nic.interface, list(nic.addresses)) for nic in asked().nics] == [
+        ("projects/default/networks/default", "eth0", []),
+        ("projects/default/networks/back", "data0", ["10.2.0.7"]),
+    ]
+    assert "is on back" in moor("network", "attach", "back", "web", code=2).stderr
+    moor("network", "add-address", "default", "web", "10.1.0.9", "10.1.0.10")
+    assert list(asked().nics[0].addresses) == ["10.1.0.2", "fd00::2", "10.1.0.9", "10.1.0.10"]
+    moor("network", "remove-address", "default", "web", "10.1.0.2")
+    assert list(asked().nics[0].addresses) == ["fd00::2"]
+    moor("network", "remove-address", "default", "web", "10.1.0.3", code=3)
+    moor("network", "detach", "back", "web", "--no-wait")
+    assert [nic.network for nic in asked().nics] == ["projects/default/networks/default"]
+    moor("network", "detach", "back", "web", code=3)
+    moor("network", "detach", "default", "web")
+    assert asked().no_network
 
 
 def test_errors_of_fields_are_lines(moor: Moor, plane: Plane) -> None:

@@ -66,6 +66,19 @@ class Histories(RuleBasedStateMachine):
         if found is not None:
             self.run(self.world.changes.replace(P, name, spec=replace(found.value.spec, nics=nics)))
 
+    @rule(name=st.sampled_from(_NAMES), nics=_NICS)
+    def replug(self, name: str, nics: tuple[Nic, ...]) -> None:
+        self.run(self.world.changes.update(P, name, spec_fields={"nics": nics}))
+
+    @rule(name=st.sampled_from(_NAMES), behind=st.integers(0, 2))
+    def plugged(self, name: str, behind: int) -> None:
+        found = self.world.store.view().get(INSTANCE, f"{P}/{name}")
+        if found is not None and found.value.host_uid:
+            generation = max(0, found.value.generation - behind)
+            observed = found.value.observed
+            fields = {"sequence": observed.sequence + 1, "network_generation": generation}
+            self.run(self.world.report(found.value, InstanceState.RUNNING, **fields))
+
     @rule(name=st.sampled_from(_NAMES))
     def delete(self, name: str) -> None:
         self.run(self.world.instances.delete(P, [name]))
@@ -158,8 +171,10 @@ async def test_fixed_addresses_of_both_families(world: World) -> None:
     assert made.nics[0].gateways == ("10.1.0.1", "fd00:1::1")
     half = await world.create("half", Nic("n", addresses=("fd00:1::8",)))
     assert half.nics[0].addresses == ("10.1.0.2/24", "fd00:1::8/64")
+    several = await world.create("several", Nic("n", addresses=("10.1.0.9", "fd00:1::9", "10.1.0.8")))
+    assert several.nics[0].addresses == ("10.1.0.9/24", "10.1.0.8/24", "fd00:1::9/64")
     with pytest.raises(InvalidSpec) as caught:
-        await world.create("two", Nic("n", addresses=("10.1.0.8", "10.1.0.9")))
+        await world.create("twice", Nic("n", addresses=("10.1.0.10", "10.1.0.10")))
     assert problems(caught.value) == [("instance.spec.nics[0].addresses[1]", "INVALID")]
 
 

@@ -118,7 +118,10 @@ class World:
             for nic in instance.nics
             for address in nic.addresses
         }
-        leases = [found.value for found in view.all(ADDRESS)]
+        all_leases = [found.value for found in view.all(ADDRESS)]
+        owners = {instance.uid for instance in instances}
+        assert all(lease.owner_uid in owners for lease in all_leases)
+        leases = [lease for lease in all_leases if not lease.leaving_since]
         assert {(a.network_uid, a.address): (a.owner_uid, a.interface, a.mac) for a in leases} == wanted
         count = sum(len(nic.addresses) for instance in instances for nic in instance.nics)
         assert len(leases) == count, "no address is given twice"

@@ -28,6 +28,29 @@ async def test_an_assigned_instance_runs_and_is_reported(host: Host) -> None:
     assert "10.1.0.5\tweb-i1\n" in hosts
 
 
+async def test_networks_come_and_go_while_an_instance_runs(host: Host) -> None:
+    host.control_plane.set_complete([instance()], [network()])
+    await host.start_agent()
+    await host.control_plane.until_state("i1", pb.INSTANCE_STATE_RUNNING)
+    files = host.data_dir / "instances/i1/hosts"
+    before = dict(host.engine.containers)
+
+    def is_plugged(generation: int) -> bool:
+        return host.control_plane.reports["i1"].network_generation == generation
+
+    more = agent_pb2.NicAssignment(network_id="n2", name="eth1", mac="02:00:00:00:01:05", addresses=["10.2.0.5/24"])
+    first = instance().nics[0]
+    host.control_plane.change(instance(generation=2, nics=[first, more]), networks=[network("n2")])
+    await host.control_plane.until(lambda: is_plugged(2))
+    assert [nic.name for nic in host.fabric.instances[InstanceId("i1")]] == ["eth0", "eth1"]
+    await host.control_plane.until(lambda: "10.2.0.5\tweb-i1\n" in files.read_text())
+    host.control_plane.change(instance(generation=3, nics=[more]), removed_networks=["n1"])
+    await host.control_plane.until(lambda: is_plugged(3))
+    await host.control_plane.until(lambda: set(host.fabric.networks) == {"n2"})
+    await host.control_plane.until(lambda: "10.1.0.5" not in files.read_text())
+    assert dict(host.engine.containers) == before
+
+
 async def test_a_deleted_instance_leaves_nothing(host: Host) -> None:
     host.control_plane.set_complete([instance()], [network()])
     await host.start_agent()

@@ -185,6 +185,33 @@ def test_changed_limits_are_set_in_place() -> None:
     assert world.starts == 1
 
 
+@pytest.mark.parametrize("desired", [DesiredState.RUNNING, DesiredState.PAUSED, DesiredState.STOPPED])
+def test_interfaces_change_while_it_runs_and_while_it_does_not(desired: DesiredState) -> None:
+    world = running()
+    world.wanted = replace(world.wanted, desired=desired, generation=2)
+    settle(world)
+    before, starts = world.containers, world.starts
+    nic = replace(world.wanted.nics[0], addresses=("10.1.0.9/24",))
+    world.wanted = replace(world.wanted, nics=(nic,), generation=3)
+    assert report(world.view(), world.plan()).network_generation == 0
+    steps = []
+    while planned := world.plan():
+        steps += [type(step) for step in planned]
+        for step in planned:
+            world.apply(step)
+    assert steps == [do.PrepareNamespace, do.PublishPorts], "the ports lead to the new address"
+    assert report(world.view(), []).network_generation == 3
+    assert (world.containers, world.starts) == (before, starts)
+
+
+def test_what_an_instance_without_a_namespace_lost_is_free() -> None:
+    world = World(assignment(desired=DesiredState.STOPPED))
+    assert world.plan() == []
+    assert report(world.view(), []).network_generation == 1
+    lost = replace(running().view(), is_namespace_lost=True, has_namespace=False, ports=None)
+    assert report(lost, []).network_generation == 0, "its process may still use them"
+
+
 def test_a_forced_deletion_kills_at_once() -> None:
     world = running()
     world.wanted = replace(world.wanted, desired=DesiredState.DELETED, force=True)
@@ -218,6 +245,7 @@ CHANGES = st.sampled_from(
         "vanish",
         "limits",
         "ports",
+        "nics",
     ]
 )
 
@@ -256,6 +284,9 @@ def change(world: World, what: str) -> None:
             world.wanted = replace(wanted, container=replace(wanted.container, resources=resources), **newer)
         case "ports":
             world.wanted = replace(wanted, published_ports=wanted.published_ports[1:], **newer)
+        case "nics":
+            address = f"10.1.0.{wanted.generation % 200 + 6}/24"
+            world.wanted = replace(wanted, nics=(replace(wanted.nics[0], addresses=(address,)),), **newer)
 
 
 @settings(max_examples=300, deadline=None)
@@ -292,3 +323,5 @@ def test_any_history_comes_to_rest_where_it_should(history: list[tuple[str, int]
             assert said.state is InstanceState.RUNNING
             assert world.local.stage is RunStage.STARTED
     assert len(world.containers) <= 1
+    assert said.network_generation == world.wanted.generation, "an address that it lost is free by now"
+    assert not world.namespace or world.nics == world.wanted.nics

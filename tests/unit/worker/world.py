@@ -111,7 +111,9 @@ class World:
                 self.network = True
             case do.PrepareNamespace():
                 assert self.network
-                self.ports = self.ports if self.namespace else ()
+                self.ports = (
+                    self.ports if self.namespace and self.nics == self.wanted.nics else None if self.namespace else ()
+                )
                 self.namespace, self.nics = True, self.wanted.nics
             case do.CreateContainer():
                 assert not self.containers
