@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from hostagent.enroll import IdentityStore
 from hostagent.images.proxy import PUSH, RegistryProxy, TokenFor
 from hostagent.journal.journal import Journal
-from moorage.errors import Unavailable
+from moorage.errors import Forbidden, Unavailable
 
 
 class RegistryDoor:
@@ -90,9 +90,9 @@ class RegistryDoor:
             self._bases.remove(image)
 
     async def _token(self, repository: str, actions: frozenset[str]) -> str:
-        # A push also reads (which layers are there?), and only the right to push lets a host read what is none of its
-        # instances' images.
-        return await self._token_for(repository, PUSH if repository in self._pushed_to else actions)
+        if repository in self._pushed_to and actions != PUSH:
+            return await token_beside_push(self._token_for, repository, actions)
+        return await self._token_for(repository, actions)
 
     def _assigned(self, repository: str) -> set[str]:
         """Digests of a repository that this host may read: of its instances, and bases of its builds."""
@@ -101,3 +101,16 @@ class RegistryDoor:
         found = {image.removeprefix(own) for image in images if image.startswith(own)}
         base = f"{repository}@"
         return found | {image.removeprefix(base) for image in self._bases if image.startswith(base)}
+
+
+async def token_beside_push(token_for: TokenFor, repository: str, actions: frozenset[str]) -> str:
+    """A token for reading a repository that is pushed to at the same time.
+
+    A push also reads (which layers are there?), and only the right to push lets a host read what is none of its instances' images. But a
+    build that a control plane of before began may still hold its grant: its right to push is gone then, and an instance made of the new
+    build's image must be pulled all the same.
+    """
+    try:
+        return await token_for(repository, PUSH)
+    except Forbidden:
+        return await token_for(repository, actions)
