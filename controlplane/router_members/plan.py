@@ -11,8 +11,8 @@ from controlplane.domain.containers import PublishedPort, RestartMode, RestartPo
 from controlplane.domain.hosts import Host
 from controlplane.domain.instances import Affinity, DesiredState, Instance, InstanceSpec, Nic
 from controlplane.domain.networks import Network
-from controlplane.domain.routers import Router
 from controlplane.networks.subnets import prefix_length, subnet_of
+from controlplane.routers.bundle import main_ids, member_id
 from controlplane.routers.scene import RouterScene
 
 #: Label of members: what keeps a pair apart looks at it.
@@ -88,11 +88,6 @@ def plan(scene: RouterScene, hosts: Iterable[Host]) -> list[Action]:
     return actions
 
 
-def member_id(router: Router, slot: str) -> str:
-    """The last part of a member's name."""
-    return f"{router.id[: 55 - len(slot)]}-router-{slot}"
-
-
 def _wanted(
     scene: RouterScene, outside: Network, alive: Mapping[str, Instance], hosts: Iterable[Host]
 ) -> list[CreateMember]:
@@ -102,9 +97,7 @@ def _wanted(
     behind = frozenset() if is_pair else frozenset(leg.uid for leg in scene.legs)
     labels = {LABEL: router.uid}
     why = f"router {router.id} needs it"
-    found = [
-        CreateMember(member_id(router, slot), spec, labels, behind, why) for slot in (("1", "2") if is_pair else ("1",))
-    ]
+    found = [CreateMember(name, spec, labels, behind, why) for name in main_ids(router)]
     edges = router.spec.edge_hosts
     main = {alive[w.id].host for w in found if w.id in alive}
     if edges is None or len(main) < len(found) or "" in main:

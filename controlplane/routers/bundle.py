@@ -15,6 +15,7 @@ from controlplane.domain.router_bundles import (
     DhcpReservation,
     FirewallBundle,
     LegBundle,
+    PairBundle,
     PortForwardBundle,
     RouterBundle,
     SourceNatBundle,
@@ -25,6 +26,7 @@ from controlplane.domain.routers import (
     FirewallAction,
     FirewallRule,
     PortForward,
+    Router,
     RouterRule,
     SourceNat,
     StaticNat,
@@ -36,6 +38,8 @@ T = TypeVar("T")
 
 DRAIN_SECONDS = 60.0
 DHCP_LEASE_SECONDS = 3600.0
+VIRTUAL_ID = 1  # of VRRP: one is enough, because a network has at most one router
+_PRIORITIES = (200, 100)  # of the members of a pair
 
 
 def derive(scene: RouterScene, member: Instance, version: int) -> RouterBundle:
@@ -53,13 +57,16 @@ def derive(scene: RouterScene, member: Instance, version: int) -> RouterBundle:
         outside_interface=outside.interface if outside is not None else "",
         outside_addresses=_addresses(outside),
         legs=tuple(
-            _leg(scene, network, by_network[network.uid]) for network in scene.legs if network.uid in by_network
+            _leg(scene, network, by_network[network.uid], holds_gateways=member.id in main_ids(scene.router))
+            for network in scene.legs
+            if network.uid in by_network
         ),
         source_nats=_all(map(translations.source_nat, rules)),
         static_nats=_all(map(translations.static_nat, rules)),
         port_forwards=_all(map(translations.port_forward, rules)),
         firewall=_firewall(rules, interfaces),
         drain_time_seconds=scene.router.spec.drain_time_seconds or DRAIN_SECONDS,
+        pair=_pair(scene, member),
     )
 
 
@@ -119,13 +126,51 @@ class _Translations:
         return found.address if found is not None and found.address in self._outside else ""
 
 
-def _leg(scene: RouterScene, network: Network, nic: InstanceNic) -> LegBundle:
+def main_members(scene: RouterScene) -> tuple[Instance, ...]:
+    """The containers that are the router: one, or a pair in order of name; not those that only take ports of their hosts."""
+    return tuple(member for member in scene.members if member.id in main_ids(scene.router))
+
+
+def main_ids(router: Router) -> tuple[str, ...]:
+    """The last parts of their names."""
+    return tuple(member_id(router, slot) for slot in (("1", "2") if router.spec.redundant else ("1",)))
+
+
+def member_id(router: Router, slot: str) -> str:
+    """The last part of a container's name."""
+    return f"{router.id[: 55 - len(slot)]}-router-{slot}"
+
+
+def _pair(scene: RouterScene, member: Instance) -> PairBundle | None:
+    """What a member of a pair must know of the other; None while it is alone."""
+    pair = main_members(scene)
+    if not scene.router.spec.redundant or len(pair) < 2 or member not in pair or not scene.legs:
+        return None
+    other = pair[1] if member == pair[0] else pair[0]
+    own, peer = (_on(one, scene.legs[0].uid) for one in (member, other))
+    if own is None or peer is None:
+        return None
+    return PairBundle(
+        virtual_id=VIRTUAL_ID,
+        priority=_PRIORITIES[pair.index(member)],
+        own_address=_addresses(own)[0],
+        peer_address=_addresses(peer)[0],
+    )
+
+
+def _on(member: Instance, network_uid: str) -> InstanceNic | None:
+    return next((nic for nic in member.nics if nic.network_uid == network_uid), None)
+
+
+def _leg(scene: RouterScene, network: Network, nic: InstanceNic, *, holds_gateways: bool) -> LegBundle:
     wanted = next((leg for leg in scene.router.spec.legs if leg.network == network.name), None)
     return LegBundle(
         network_id=network.uid,
         interface=nic.interface,
         cidrs=tuple(subnet.cidr for subnet in network.spec.subnets),
-        addresses=_addresses(nic),
+        addresses=tuple(subnet.gateway for subnet in network.spec.subnets if subnet.gateway)
+        if holds_gateways
+        else _addresses(nic),
         deny_egress=wanted is not None and wanted.egress is DefaultAction.DENY,
         dhcp=_dhcp(scene, network),
     )

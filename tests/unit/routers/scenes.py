@@ -24,7 +24,7 @@ from controlplane.domain.routers import (
     SourceNat,
     StaticNat,
 )
-from controlplane.router_members.plan import member_id
+from controlplane.routers.bundle import member_id
 from controlplane.routers.scene import RouterScene
 from moorage.clock import ManualClock
 

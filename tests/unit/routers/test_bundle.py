@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from controlplane.domain.instances import DesiredState
+from controlplane.domain.instances import DesiredState, Instance
 from controlplane.domain.networks import DhcpHost, DhcpSpec
-from controlplane.domain.router_bundles import PortForwardBundle, SourceNatBundle, StaticNatBundle
+from controlplane.domain.router_bundles import PairBundle, PortForwardBundle, SourceNatBundle, StaticNatBundle
 from controlplane.domain.routers import (
     DefaultAction,
     FirewallAction,
@@ -116,3 +116,29 @@ def test_dhcp_knows_every_member() -> None:
         ("02:00:00:00:00:02", ("10.1.0.5", "fd00:1::5"), "web"),
         ("02:aa:00:00:00:01", ("10.1.0.90",), "printer"),
     ]
+
+
+def test_a_pair_shares_the_gateways_and_knows_each_other() -> None:
+    def at(slot: str, last: int) -> Instance:
+        one = s.member(slot)
+        outside, back, front = one.nics
+        own = (replace(back, addresses=(f"10.1.0.{last}/24",)), replace(front, addresses=(f"10.2.0.{last}/24",)))
+        return replace(one, nics=(outside, *own))
+
+    one, two = at("1", 11), at("2", 12)
+    router = s.router(redundant=True)
+    first = derive(s.scene(router=router, members=(one, two)), one, 1)
+    second = derive(s.scene(router=router, members=(one, two)), two, 1)
+    assert first.legs[0].addresses == second.legs[0].addresses == ("10.1.0.1", "fd00:1::1")
+    assert first.pair == PairBundle(1, 200, "10.1.0.11", "10.1.0.12")
+    assert second.pair == PairBundle(1, 100, "10.1.0.12", "10.1.0.11")
+    assert derive(s.scene(router=router, members=(one,)), one, 1).pair is None
+
+
+def test_an_edge_member_is_nobodys_gateway() -> None:
+    edge = s.member("e-h2")
+    outside, back, front = edge.nics
+    edge = replace(edge, nics=(outside, replace(back, addresses=("10.1.0.30/24",)), front))
+    bundle = derive(s.scene(members=(s.member(), edge)), edge, 1)
+    assert bundle.legs[0].addresses == ("10.1.0.30",)
+    assert bundle.pair is None

@@ -13,9 +13,9 @@ from controlplane.router_members.plan import (
     CreateMember,
     DeleteMember,
     ForgetRouter,
-    member_id,
     plan,
 )
+from controlplane.routers.bundle import member_id
 from tests.support.controlplane import make_host
 from tests.unit.routers import scenes as s
 
