@@ -1,5 +1,6 @@
 """network: isolated networks of our own, shared ones on a bridge of the hosts, and their addresses."""
 
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -27,6 +28,7 @@ COLUMNS = (
     Column("VNI", lambda network: str(network.status.vni or ""), wide=True),
     Column("BRIDGE", lambda network: network.spec.bridge, wide=True),
     Column("MTU", lambda network: str(network.spec.mtu or ""), wide=True),
+    Column("DOMAIN", lambda network: network.status.dns_domain, wide=True),
     Column("LABELS", lambda network: pairs(network.labels.items()), wide=True),
 )
 
@@ -59,6 +61,17 @@ def parse_subnet(word: str) -> networks_pb2.Subnet:
     return subnet
 
 
+def _dns_options(command: Callable[..., None]) -> Callable[..., None]:
+    forwarding = click.option(
+        "--dns-forwarding/--no-dns-forwarding", default=None, help="Whether names beyond the network are asked for."
+    )
+    forwarder = click.option(
+        "--dns-forwarder", "forwarders", multiple=True, metavar="ADDRESS", help="Whom to ask; default: the hosts' own."
+    )
+    domain = click.option("--dns-domain", metavar="DOMAIN", help="Domain of the members; default NAME.internal.")
+    return domain(forwarder(forwarding(command)))
+
+
 @click.group("network")
 def network() -> None:
     """Networks and their addresses."""
@@ -74,6 +87,7 @@ for command in (attach, detach, add_address, remove_address):
 @click.option("--egress", is_flag=True, help="Instances reach what lies beyond the host, by masquerade.")
 @click.option("--shared-bridge", metavar="BRIDGE", help="A shared network on this bridge of the hosts.")
 @click.option("--mtu", type=click.IntRange(min=0), default=0, help="Of the instances' interfaces; default computed.")
+@_dns_options
 @click.option("--label", "-l", multiple=True, metavar="K=V", help="Label of the network.")
 @click.option("--validate-only", is_flag=True, help="Check only.")
 @project_option
@@ -86,6 +100,9 @@ def create(
     egress: bool,
     shared_bridge: str | None,
     mtu: int,
+    dns_domain: str | None,
+    forwarders: tuple[str, ...],
+    dns_forwarding: bool | None,
     label: tuple[str, ...],
     validate_only: bool,
     output: str,
@@ -98,6 +115,9 @@ def create(
         egress=egress,
         bridge=shared_bridge or "",
         mtu=mtu,
+        dns=networks_pb2.NetworkDns(
+            domain=dns_domain or "", forwarders=forwarders, no_forwarding=dns_forwarding is False
+        ),
     )
 
     async def work(client: Client) -> networks_pb2.Network:
@@ -146,17 +166,44 @@ def get(session: Session, name: str, output: str) -> None:
 
 @network.command("update")
 @click.argument("name", shell_complete=complete_names("networks"))
-@click.option("--egress/--no-egress", required=True, help="Whether instances reach what lies beyond the host.")
+@click.option("--egress/--no-egress", default=None, help="Whether instances reach what lies beyond the host.")
+@_dns_options
 @project_option
 @output_option("name")
 @pass_session
-def update(session: Session, name: str, egress: bool, output: str) -> None:
-    """Open or close a network's way out."""
+def update(
+    session: Session,
+    name: str,
+    egress: bool | None,
+    dns_domain: str | None,
+    forwarders: tuple[str, ...],
+    dns_forwarding: bool | None,
+    output: str,
+) -> None:
+    """Open or close a network's way out, or change how names are answered on it.
+
+    --dns-forwarder replaces all that were named before; an empty one ('') goes back to the hosts' own.
+    """
+    changed = networks_pb2.Network()
+    paths: list[str] = []
+    if egress is not None:
+        changed.spec.egress = egress
+        paths.append("spec.egress")
+    if dns_domain is not None:
+        changed.spec.dns.domain = dns_domain
+        paths.append("spec.dns.domain")
+    if forwarders:
+        changed.spec.dns.forwarders.extend(address for address in forwarders if address)
+        paths.append("spec.dns.forwarders")
+    if dns_forwarding is not None:
+        changed.spec.dns.no_forwarding = not dns_forwarding
+        paths.append("spec.dns.no_forwarding")
+    if not paths:
+        raise click.UsageError("Say what to change, such as --egress; see --help.")
 
     async def work(client: Client) -> networks_pb2.Network:
-        changed = networks_pb2.Network(name=session.name_in_project("networks", name))
-        changed.spec.egress = egress
-        mask = field_mask_pb2.FieldMask(paths=["spec.egress"])
+        changed.name = session.name_in_project("networks", name)
+        mask = field_mask_pb2.FieldMask(paths=paths)
         return await client.networks.UpdateNetwork(networks_pb2.UpdateNetworkRequest(network=changed, update_mask=mask))
 
     print_one(session.run(work), COLUMNS, output)

@@ -20,6 +20,9 @@ from hostagent.executor.ports import Engine, Fabric, RuntimeKeys
 from hostagent.facts import Site, disk_condition, host_facts
 from hostagent.files import InstanceFiles
 from hostagent.journal.journal import AssignmentChange, Journal
+from hostagent.names.book import NameBook
+from hostagent.names.ports import NamesFabric
+from hostagent.names.service import InstanceNames
 from hostagent.session.outbox import Outbox
 from hostagent.session.session import Connect, Session
 from hostagent.session.task_runner import TaskRunner
@@ -54,7 +57,7 @@ class AgentEngine(Engine, StreamEngine, ImageEngine, Protocol):
     """All that an agent needs of an engine."""
 
 
-class AgentFabric(Fabric, StreamFabric, Protocol):
+class AgentFabric(Fabric, StreamFabric, NamesFabric, Protocol):
     """All that an agent needs of the host's network."""
 
 
@@ -101,10 +104,12 @@ class Agent:
         self._door_problem = ""
         self._facts = self._told_facts = HostFacts()
         self._has_begun = asyncio.Event()
-        book = PeerBook(journal)
+        book, name_book = PeerBook(journal), NameBook(journal)
+        self.names = InstanceNames(fabric=world.fabric, book=name_book, tasks=self._steps)
         self.executor = Executor(
             engine=world.engine,
             fabric=world.fabric,
+            names=self.names,
             keys=world.keys,
             files=self._files,
             journal=journal,
@@ -130,6 +135,7 @@ class Agent:
             state=self.state,
             executor=self.executor,
             book=book,
+            name_book=name_book,
             clock=world.clock,
             wake=self.reconciler.wake,
         )
@@ -203,6 +209,7 @@ class Agent:
         await self._task_runner.close()
         await self._tasks.close()
         await self._steps.close()
+        self.names.shutdown()
         self.journal.close()
 
     # What the session asks of us.
@@ -305,6 +312,7 @@ class Agent:
         self.reconciler.begin()
 
     def _on_gone(self, assignment: InstanceAssignment) -> None:
+        self.names.close(assignment.instance_id)
         self.networks.mark(networks_of(assignment))
         if assignment.instance_id in self.journal.orphans:
             self.outbox.forget(assignment.instance_id)

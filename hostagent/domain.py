@@ -6,7 +6,7 @@
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from moorage.ids import ContainerId, InstanceId, NetworkId
 
@@ -38,6 +38,15 @@ class Peer:
 
 
 @dataclass(frozen=True, slots=True)
+class NetworkDns:
+    """How names are answered to members. Mirrors the message of the same name."""
+
+    domain: str = ""  # lower-case, without the last dot; empty: of an older control plane, {network}.internal
+    forwarders: tuple[str, ...] = ()
+    no_forwarding: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class NetworkAssignment:
     """A network that has at least one member on this host."""
 
@@ -50,6 +59,16 @@ class NetworkAssignment:
     bridge: str = ""  # name of the host's bridge; shared networks only
     egress: bool = False  # masquerade traffic that leaves the network
     peers: tuple[Peer, ...] = ()
+    dns: NetworkDns = NetworkDns()
+
+    def plumbing(self) -> "NetworkAssignment":
+        """What of it the host's links and rules depend on: neither members elsewhere nor names."""
+        return replace(self, peers=(), dns=NetworkDns())
+
+    @property
+    def domain(self) -> str:
+        """Domain in which members are found by name."""
+        return self.dns.domain or f"{self.name}.internal"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hostagent.domain import InstanceAssignment, Mount
+from hostagent.names.upstream import LISTEN_ADDRESS
 from moorage.ids import InstanceId
 
 HostsLine = tuple[str, tuple[str, ...]]  # address, names
@@ -33,11 +34,12 @@ def own_lines(assignment: InstanceAssignment) -> list[HostsLine]:
     return [(address.partition("/")[0], names) for nic in assignment.nics for address in nic.addresses]
 
 
-def render(assignment: InstanceAssignment, peers: Iterable[HostsLine]) -> FileTexts:
+def render(assignment: InstanceAssignment, peers: Iterable[HostsLine], domains: Sequence[str] = ()) -> FileTexts:
     """The files of one instance.
 
     Args:
         peers: other members of its networks; lines for the instance itself among them are left out.
+        domains: of its networks, in the order of its interfaces.
     """
     own = own_lines(assignment)
     mine = {address for address, _ in own}
@@ -45,9 +47,10 @@ def render(assignment: InstanceAssignment, peers: Iterable[HostsLine]) -> FileTe
     lines = own + [(address, (name,)) for name, address in assignment.extra_hosts]
     lines += sorted({line for line in peers if line[0] not in mine and line[1]})
     hosts = _LOCAL + "".join(f"{address}\t{' '.join(names)}\n" for address, names in lines if names)
-    resolv = "".join(f"nameserver {server}\n" for server in assignment.dns_servers)
-    if assignment.dns_search:
-        resolv += f"search {' '.join(assignment.dns_search)}\n"
+    # The agent answers there, whoever the instance's own servers are: it asks those for what it does not know itself.
+    resolv = f"nameserver {LISTEN_ADDRESS}\n"
+    if search := dict.fromkeys((*assignment.dns_search, *domains)):
+        resolv += f"search {' '.join(search)}\n"
     return FileTexts(hosts, resolv, f"{assignment.hostname or assignment.name}\n")
 
 

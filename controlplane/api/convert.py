@@ -66,6 +66,7 @@ def network(record: Network, hosts: tuple[str, ...], addresses_used: int) -> net
     message.create_time.FromDatetime(record.create_time)
     protoconv.fill(record.spec, message.spec)
     message.status.vni = record.vni
+    message.status.dns_domain = record.dns_domain
     message.status.addresses_used = addresses_used
     message.status.hosts.extend(hosts)
     return message

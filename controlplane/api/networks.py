@@ -1,5 +1,6 @@
 """NetworkService."""
 
+from dataclasses import fields
 from typing import Any
 
 import grpc
@@ -7,12 +8,13 @@ import grpc
 from controlplane.api import convert, masks, requests
 from controlplane.domain.kinds import INSTANCE
 from controlplane.domain.names import parse_child
-from controlplane.domain.networks import Network, NetworkSpec
+from controlplane.domain.networks import Network, NetworkDns, NetworkSpec
 from controlplane.services.networks import NetworkService
 from moorage.store.base import Store
 from moorage.v1 import networks_pb2, networks_pb2_grpc
 
 _Context = grpc.aio.ServicerContext[Any, Any]
+_DNS_FIELDS = tuple(field.name for field in fields(NetworkDns))
 
 
 class NetworkServicer(networks_pb2_grpc.NetworkServiceServicer):
@@ -53,11 +55,14 @@ class NetworkServicer(networks_pb2_grpc.NetworkServiceServicer):
         self, request: networks_pb2.UpdateNetworkRequest, context: _Context
     ) -> networks_pb2.Network:
         network = request.network
-        paths = masks.paths(request.update_mask, network, ("labels", "spec.egress"), "a network")
+        allowed = ("labels", "spec.egress", *(f"spec.dns.{name}" for name in _DNS_FIELDS))
+        paths = masks.paths(request.update_mask, network, allowed, "a network")
+        dns = requests.read(NetworkDns, network.spec.dns, "network.spec.dns")
         record = await self._networks.update(
             *parse_child(network.name, "networks", "network.name"),
             labels=dict(network.labels) if "labels" in paths else None,
             egress=network.spec.egress if "spec.egress" in paths else None,
+            dns={name: getattr(dns, name) for name in _DNS_FIELDS if f"spec.dns.{name}" in paths},
             etag=network.etag,
             validate_only=request.validate_only,
         )

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from controlplane.domain.hosts import Host
 from controlplane.domain.instances import DesiredState, Instance, InstanceSpec
 from controlplane.domain.kinds import HOST, INSTANCE, NETWORK, ROUTER
-from controlplane.domain.networks import Network, NetworkKind, Subnet
+from controlplane.domain.networks import Network, NetworkDns, NetworkKind, Subnet
 from controlplane.domain.router_bundles import RouterBundle
 from controlplane.domain.routers import is_router
 from controlplane.routers.bundle import derive
@@ -53,6 +53,7 @@ class NetworkAssignment:
     vni: int = 0
     bridge: str = ""
     egress: bool = False
+    dns: NetworkDns = NetworkDns()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,7 @@ def network_assignment(view: View, network: Network) -> NetworkAssignment:
         vni=network.vni,
         bridge=spec.bridge,
         egress=spec.egress and not is_behind,
+        dns=replace(spec.dns, domain=network.dns_domain),
     )
 
 
@@ -167,7 +169,9 @@ def peers_of(view: View, network_uid: str, host_uid: str) -> dict[str, Peer]:
 
 def peers_by_mac(instance: Instance, network_uid: str, host: Host) -> dict[str, Peer]:
     """What other hosts are told of the instance's interfaces on one network."""
-    names = tuple(dict.fromkeys((instance.effective.hostname, instance.id)))
+    # One that is being deleted is still reached, so that its connections end in order, but not found any more.
+    is_going = instance.desired is DesiredState.DELETED
+    names = () if is_going else tuple(dict.fromkeys((instance.effective.hostname, instance.id)))
     return {
         nic.mac: Peer(
             nic.mac,

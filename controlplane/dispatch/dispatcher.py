@@ -11,7 +11,7 @@ from typing import Any
 from controlplane.dispatch.assignments import hosts_of_network
 from controlplane.dispatch.sessions import HostSession
 from controlplane.domain.hosts import Host
-from controlplane.domain.instances import Instance
+from controlplane.domain.instances import DesiredState, Instance
 from controlplane.domain.kinds import BALANCER, HOST, INSTANCE, NETWORK, PUBLIC_ADDRESS, ROUTER, ROUTER_RULE
 from controlplane.domain.routers import Router
 from controlplane.routers.scene import dependents
@@ -193,8 +193,11 @@ def _is_observation(kind: Kind[Any], before: Any, after: Any) -> bool:
 
 
 def _same_place(before: Instance, after: Instance) -> bool:
-    same_names = (before.effective.hostname, before.id) == (after.effective.hostname, after.id)
-    return before.host_uid == after.host_uid and before.nics == after.nics and same_names
+    return before.host_uid == after.host_uid and before.nics == after.nics and _names(before) == _names(after)
+
+
+def _names(instance: Instance) -> tuple[str, ...]:
+    return () if instance.desired is DesiredState.DELETED else (instance.effective.hostname, instance.id)
 
 
 def _moved(before: Host | None, after: Host | None) -> bool:

@@ -52,6 +52,15 @@ class DhcpSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class NetworkDns:
+    """How names are answered to members."""
+
+    domain: str = ""
+    forwarders: tuple[str, ...] = ()
+    no_forwarding: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class NetworkSpec:
     """What the user asks of a network, with defaults worked in once it is stored."""
 
@@ -61,6 +70,7 @@ class NetworkSpec:
     bridge: str = ""
     mtu: int = 0
     dhcp: DhcpSpec | None = None
+    dns: NetworkDns = NetworkDns()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +90,11 @@ class Network:
     def name(self) -> str:
         """projects/{project}/networks/{network}."""
         return f"projects/{self.project}/networks/{self.id}"
+
+    @property
+    def dns_domain(self) -> str:
+        """Domain in which members are found by name."""
+        return self.spec.dns.domain or f"{self.id}.internal"
 
 
 @dataclass(frozen=True, slots=True)

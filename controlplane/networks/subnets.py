@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from controlplane.domain.networks import NetworkKind, NetworkSpec, Subnet
+from controlplane.networks.domains import check_dns
 from moorage.errors import Exhausted, FieldViolation
 
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -46,6 +47,7 @@ def check_spec(spec: NetworkSpec, field: str) -> list[FieldViolation]:
         found.append(FieldViolation(f"{field}.bridge", "is no valid name of a Linux interface", "BRIDGE_INVALID"))
     if spec.mtu and spec.mtu not in _MTU_RANGE:
         found.append(FieldViolation(f"{field}.mtu", "must be between 1280 and 9000", "OUT_OF_RANGE"))
+    found += check_dns(spec.dns, f"{field}.dns")
     families: set[int] = set()
     for index, subnet in enumerate(spec.subnets):
         where = f"{field}.subnets[{index}]"

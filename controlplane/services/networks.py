@@ -102,15 +102,21 @@ class NetworkService:
         *,
         labels: Mapping[str, str] | None = None,
         egress: bool | None = None,
+        dns: Mapping[str, object] | None = None,
         etag: str = "",
         validate_only: bool = False,
     ) -> Network:
-        """Change labels or egress. Raises NotFound, InvalidSpec, VersionConflict."""
+        """Change labels, egress or dns (name of a field to its new value).
+
+        Raises:
+            NotFound, InvalidSpec (DOMAIN_INVALID and others), VersionConflict.
+        """
 
         def change(tx: Transaction) -> Network:
             network = lookup.network(tx, project_id, network_id)
             lookup.check_etag(network, etag, network.name)
             spec = network.spec if egress is None else replace(network.spec, egress=egress)
+            spec = replace(spec, dns=replace(spec.dns, **dict(dns or {})))  # type: ignore[arg-type]
             new_labels = dict(network.labels if labels is None else labels)
             violations = check_labels(new_labels, "network.labels") + check_spec(spec, "network.spec")
             if violations:

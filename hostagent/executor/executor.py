@@ -13,7 +13,7 @@ from hostagent.domain import ContainerObservation, ContainerPhase, ContainerSpec
 from hostagent.executor.bind_mounts import check_sources
 from hostagent.executor.host_state import GENERATION_LABEL, INSTANCE_LABEL, NONCE_LABEL, HostState, NamespaceState
 from hostagent.executor.leftovers import kill_leftovers
-from hostagent.executor.ports import Engine, Fabric, RuntimeKeys
+from hostagent.executor.ports import Engine, Fabric, Names, RuntimeKeys
 from hostagent.files import HostsLine, InstanceFiles, render
 from hostagent.journal.journal import Journal
 from hostagent.journal.state import LocalState, PulledImage, RunStage
@@ -43,6 +43,7 @@ class Executor:
         *,
         engine: Engine,
         fabric: Fabric,
+        names: Names,
         keys: RuntimeKeys,
         files: InstanceFiles,
         journal: Journal,
@@ -54,6 +55,7 @@ class Executor:
     ) -> None:
         self._engine = engine
         self._fabric = fabric
+        self._names = names
         self._keys = keys
         self._files = files
         self._journal = journal
@@ -192,7 +194,7 @@ class Executor:
             peers = dict(self._journal.peers(network_id))
             wanted = replace(network, peers=tuple(peers.values()))
             done = self._state.networks.get(network_id)
-            if done is not None and replace(done, peers=()) == network:
+            if done is not None and done.plumbing() == network.plumbing():
                 if (upsert := [p for m, p in peers.items() if p not in done.peers]) or len(peers) != len(done.peers):
                     removed = [peer.mac for peer in done.peers if peer.mac not in peers]
                     await self._fabric.update_peers(network_id, upsert, removed)
@@ -217,6 +219,7 @@ class Executor:
         instance_id = assignment.instance_id
         before = self._state.namespaces.get(instance_id)
         path = await self._fabric.ensure_instance(instance_id, assignment.nics, self._state.networks)
+        await self._names.open(instance_id, path)
         self._state.namespaces[instance_id] = NamespaceState(path, assignment.nics)
         self._state.lost_namespaces.discard(instance_id)
         if before is None:
@@ -252,7 +255,12 @@ class Executor:
 
     def write_files(self, assignment: InstanceAssignment) -> None:
         """Write hosts, resolv.conf and hostname, in place."""
-        self._files.write(assignment.instance_id, render(assignment, self._peer_lines(assignment)))
+        domains = [
+            network.domain
+            for nic in assignment.nics
+            if (network := self._journal.networks.get(nic.network_id)) is not None
+        ]
+        self._files.write(assignment.instance_id, render(assignment, self._peer_lines(assignment), domains))
         self._state.folders.add(assignment.instance_id)
 
     def publish_key(self, instance_id: InstanceId, container_id: ContainerId) -> None:
@@ -329,6 +337,7 @@ class Executor:
 
     async def remove_namespace(self, instance_id: InstanceId) -> None:
         """Remove namespace, interfaces and ports."""
+        self._names.close(instance_id)
         await self._fabric.remove_instance(instance_id)
         self._state.namespaces.pop(instance_id, None)
         self._state.ports.pop(instance_id, None)

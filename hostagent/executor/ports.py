@@ -74,6 +74,13 @@ class Fabric(Protocol):
     async def inventory(self) -> FabricInventory: ...
 
 
+class Names(Protocol):
+    """Answers instances inside their namespaces."""
+
+    async def open(self, instance_id: InstanceId, namespace: Path) -> None: ...
+    def close(self, instance_id: InstanceId) -> None: ...
+
+
 class RuntimeKeys(Protocol):
     """Where the OCI runtime wrapper finds the namespace of a container."""
 

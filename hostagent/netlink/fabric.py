@@ -13,14 +13,16 @@ import asyncio
 import contextlib
 import ipaddress
 import os
+import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
 from hostagent.domain import NetworkAssignment, NetworkKind, NicAssignment, Peer, PublishedPort
-from hostagent.netlink import guard, instance, names, namespaces, network, removal, survey
+from hostagent.netlink import guard, instance, name_sockets, names, namespaces, network, removal, survey
 from hostagent.netlink.gateways import Gateways
+from hostagent.netlink.name_sockets import NameSockets
 from hostagent.netlink.nft import NftContexts
 from hostagent.netlink.rtnl import Rtnl
 from hostagent.netlink.segments import Segments
@@ -29,7 +31,7 @@ from hostagent.netlink.survey import FabricInventory, InterfaceCounters
 from moorage.errors import Internal, MoorageError, NotFound, NotSupported
 from moorage.ids import InstanceId, NetworkId
 
-__all__ = ["FabricInventory", "InterfaceCounters", "LinuxFabric"]
+__all__ = ["FabricInventory", "InterfaceCounters", "LinuxFabric", "NameSockets"]
 
 _T = TypeVar("_T")
 _WORKERS = 4
@@ -251,6 +253,19 @@ class LinuxFabric:
     async def counters(self, instance_id: InstanceId) -> Mapping[str, InterfaceCounters]:
         """Totals by interface name, read in the instance's namespace. Raises NotFound."""
         return await self._run(survey.counters, self._site, instance_id)
+
+    async def open_name_sockets(self, instance_id: InstanceId) -> NameSockets:
+        """Listen for an instance's questions in its namespace. The caller closes the sockets, before the instance is
+        removed.
+
+        Raises: NotFound: it has no namespace.
+        """
+        async with self._locks.hold(f"i-{instance_id}"):
+            return await self._run(name_sockets.open_sockets, self._site, instance_id)
+
+    async def open_socket_inside(self, instance_id: InstanceId, family: int, kind: int) -> socket.socket:
+        """A fresh socket in an instance's namespace, not blocking; the caller's to close. Raises NotFound."""
+        return await self._run(name_sockets.open_inside, self._site, instance_id, family, kind)
 
     async def publish_ports(
         self, instance_id: InstanceId, ports: Sequence[PublishedPort], nics: Sequence[NicAssignment]

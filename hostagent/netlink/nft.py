@@ -95,14 +95,24 @@ class NftContexts:
             if context is None:
                 context = self._new(library, enter)
             self._open[name] = context
-            code = library.nft_run_cmd_from_buffer(context, batch.encode())
-            said: bytes = library.nft_ctx_get_error_buffer(context)
-            out: bytes = library.nft_ctx_get_output_buffer(context)
-            while len(self._open) > self._keep:
-                self._close_later(next(iter(self._open)))
-        if code != 0:
-            raise Internal(f"nftables refused a batch: {said.decode(errors='replace').strip()}", reason="NFT_REFUSED")
-        return out.decode(errors="replace")
+            try:
+                return _execute(library, context, batch)
+            finally:
+                while len(self._open) > self._keep:
+                    self._close_later(next(iter(self._open)))
+
+    def run_once(self, enter: Enter, batch: str) -> None:
+        """Run one batch in a namespace that is not worth a context of its own: nothing is kept of it.
+
+        Raises: Internal: it was refused; nothing of it was done.
+        """
+        with _lock:
+            library = _load()
+            context = self._new(library, enter)
+            try:
+                _execute(library, context, batch)
+            finally:
+                self._free_later(context)
 
     def drop(self, name: str) -> None:
         """Close the context of the namespace called `name`, without waiting."""
@@ -126,8 +136,20 @@ class NftContexts:
 
     def _close_later(self, name: str) -> None:
         context = self._open.pop(name, None)
-        self._closing = [thread for thread in self._closing if thread.is_alive()]
         if context is not None:
-            thread = threading.Thread(target=_load().nft_ctx_free, args=(context,), name="nft-close")
-            self._closing.append(thread)
-            thread.start()
+            self._free_later(context)
+
+    def _free_later(self, context: int) -> None:
+        self._closing = [thread for thread in self._closing if thread.is_alive()]
+        thread = threading.Thread(target=_load().nft_ctx_free, args=(context,), name="nft-close")
+        self._closing.append(thread)
+        thread.start()
+
+
+def _execute(library: ctypes.CDLL, context: int, batch: str) -> str:
+    code = library.nft_run_cmd_from_buffer(context, batch.encode())
+    said: bytes = library.nft_ctx_get_error_buffer(context)
+    out: bytes = library.nft_ctx_get_output_buffer(context)
+    if code != 0:
+        raise Internal(f"nftables refused a batch: {said.decode(errors='replace').strip()}", reason="NFT_REFUSED")
+    return out.decode(errors="replace")

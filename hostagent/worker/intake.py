@@ -33,10 +33,13 @@ class Intake:
             StoreUnavailable: the journal cannot be written; nothing is acted on, and the same set may be sent again.
         """
         before = {i.instance_id: self._journal.assignments.get(i.instance_id) for i in change.instances}
+        orphans = self._journal.orphans
         touched, networks = self._journal.apply(change, now=self._clock.now().timestamp())
         await self._journal.commit()
         changed = {i for i in touched if self._journal.assignments.get(i) != before.get(i) or i not in before}
-        marked = networks | self._member_networks(changed, before)
+        marked = (
+            networks | self._member_networks(changed, before) | self._networks_with(orphans ^ self._journal.orphans)
+        )
         self._networks.mark(marked, changed)
         self._reconciler.wake(*touched, *self._members(networks), is_assignment=True)
 
@@ -52,6 +55,10 @@ class Intake:
                     if assignment is not None:
                         found |= networks_of(assignment)
         return found
+
+    def _networks_with(self, instance_ids: Iterable[InstanceId]) -> set[NetworkId]:
+        found = (self._journal.assignments.get(instance_id) for instance_id in instance_ids)
+        return {network_id for assignment in found if assignment is not None for network_id in networks_of(assignment)}
 
     def _members(self, networks: set[NetworkId]) -> list[InstanceId]:
         """Instances that may have waited for these networks."""

@@ -381,7 +381,7 @@ class Reconciler:
             if wanted is None:
                 if done is None:
                     unknown.append(network_id)
-            elif done is None or replace(done, peers=()) != wanted:
+            elif done is None or done.plumbing() != wanted.plumbing():
                 missing.append(network_id)
         return tuple(missing), tuple(unknown)
 

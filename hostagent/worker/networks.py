@@ -1,4 +1,4 @@
-"""Networks of this host after they were set up: their peers, their end, and who stands in /etc/hosts of their members.
+"""Networks of this host after they were set up: their peers, their end, and by which names their members are found.
 
 Changes are marked and worked off together a moment later: a group of fifty that arrives at once rewrites each file
 once, not fifty times. What is done is read from the journal each time, so a mark that comes twice does no harm.
@@ -13,6 +13,7 @@ from hostagent.executor.executor import Executor
 from hostagent.executor.host_state import HostState
 from hostagent.files import HostsLine, own_lines
 from hostagent.journal.journal import Journal
+from hostagent.names.book import NameBook
 from moorage.clock import Clock
 from moorage.errors import MoorageError
 from moorage.ids import InstanceId, NetworkId
@@ -75,6 +76,7 @@ class NetworkKeeper:
         state: HostState,
         executor: Executor,
         book: PeerBook,
+        name_book: NameBook,
         clock: Clock,
         wake: Callable[[InstanceId], None],
     ) -> None:
@@ -82,6 +84,7 @@ class NetworkKeeper:
         self._state = state
         self._executor = executor
         self._book = book
+        self._name_book = name_book
         self._clock = clock
         self._wake = wake
         self._networks: set[NetworkId] = set()
@@ -92,6 +95,7 @@ class NetworkKeeper:
         """Networks whose members or settings changed, instances whose own files may have."""
         network_ids = tuple(network_ids)
         self._book.forget(network_ids)
+        self._name_book.forget(network_ids)
         self._networks.update(network_ids)
         self._instances.update(instance_ids)
         if self._networks or self._instances:

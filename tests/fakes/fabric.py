@@ -6,6 +6,7 @@ too. `calls` lists what was called, for tests that must show order (never to com
 passed in).
 """
 
+import socket
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,11 +15,21 @@ from hostagent.domain import NetworkAssignment, NetworkKind, NicAssignment, Peer
 from hostagent.netlink import instance, names
 from hostagent.netlink import network as plumbing
 from hostagent.netlink import ports as publishing
-from hostagent.netlink.fabric import FabricInventory, InterfaceCounters
+from hostagent.netlink.fabric import FabricInventory, InterfaceCounters, NameSockets
 from hostagent.netlink.rules import Binding, Transit
 from hostagent.netlink.state import NetworkRecord
 from moorage.errors import Exhausted, Internal, NotFound, NotReady
 from moorage.ids import InstanceId, NetworkId
+
+
+def loopback_sockets() -> NameSockets:
+    """Sockets as a fabric makes them, on free ports of 127.0.0.1."""
+    datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    streams = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    datagrams.bind(("127.0.0.1", 0))
+    streams.bind(("127.0.0.1", 0))
+    streams.listen()
+    return NameSockets(datagrams, streams)
 
 
 class FakeFabric:
@@ -155,6 +166,20 @@ class FakeFabric:
         if instance_id not in self.instances:
             raise NotFound(f"there is no network namespace of instance {instance_id}")
         return {nic.name: InterfaceCounters() for nic in self.instances[instance_id]}
+
+    async def open_name_sockets(self, instance_id: InstanceId) -> NameSockets:
+        """As LinuxFabric.open_name_sockets, on ports of this machine's loopback."""
+        self._enter("open_name_sockets")
+        if instance_id not in self.instances:
+            raise NotFound(f"there is no network namespace of instance {instance_id}")
+        return loopback_sockets()
+
+    async def open_socket_inside(self, instance_id: InstanceId, family: int, kind: int) -> socket.socket:
+        """As LinuxFabric.open_socket_inside, in this machine's namespace."""
+        self._enter("open_socket_inside")
+        if instance_id not in self.instances:
+            raise NotFound(f"there is no network namespace of instance {instance_id}")
+        return socket.socket(family, kind | socket.SOCK_NONBLOCK)
 
     async def destroy_all(self) -> None:
         """As LinuxFabric.destroy_all."""

@@ -8,7 +8,7 @@ import pytest
 from controlplane.access.policy import ProjectPolicy
 from controlplane.access.quota import Quota
 from controlplane.domain.kinds import NETWORK
-from controlplane.domain.networks import NetworkKind, NetworkSpec, Subnet
+from controlplane.domain.networks import NetworkDns, NetworkKind, NetworkSpec, Subnet
 from controlplane.services import networks as module
 from controlplane.services.lookup import etag_of
 from controlplane.services.networks import free_vni
@@ -28,6 +28,18 @@ async def test_what_is_left_open_is_chosen(world: World) -> None:
     assert one.vni != two.vni
     assert min(one.vni, two.vni) >= 4096
     assert (one.spec.kind, one.spec.mtu, one.spec.egress) == (NetworkKind.ISOLATED, 1450, False)
+
+
+async def test_how_names_are_answered_can_be_changed(world: World) -> None:
+    network = await world.network("back")
+    assert network.dns_domain == "back.internal"
+    changed = await world.networks.update(P, "back", dns={"domain": "corp.example", "forwarders": ("9.9.9.9",)})
+    assert (changed.dns_domain, changed.spec.dns.forwarders) == ("corp.example", ("9.9.9.9",))
+    assert changed.generation == network.generation + 1
+    with pytest.raises(InvalidSpec):
+        await world.networks.update(P, "back", dns={"no_forwarding": True})
+    changed = await world.networks.update(P, "back", dns={"forwarders": (), "no_forwarding": True})
+    assert changed.spec.dns == NetworkDns("corp.example", (), no_forwarding=True)
 
 
 async def test_automatic_subnets_keep_clear_of_the_projects_own(world: World) -> None:
@@ -55,6 +67,19 @@ async def test_automatic_subnets_keep_clear_of_the_projects_own(world: World) ->
         ({"subnets": (Subnet("::/0"),)}, "subnets[0].cidr", "SUBNET_INVALID"),
         ({"subnets": (Subnet("10.1.0.0/24"), Subnet("10.2.0.0/24"))}, "subnets[1].cidr", "SUBNET_OVERLAPS"),
         ({"subnets": (Subnet("10.1.0.0/24", "10.2.0.1"),)}, "subnets[0].gateway", "ADDRESS_INVALID"),
+        ({"dns": NetworkDns("Back.internal")}, "dns.domain", "DOMAIN_INVALID"),
+        ({"dns": NetworkDns("a..b")}, "dns.domain", "DOMAIN_INVALID"),
+        ({"dns": NetworkDns("internal.")}, "dns.domain", "DOMAIN_INVALID"),
+        ({"dns": NetworkDns("10.in-addr.arpa")}, "dns.domain", "DOMAIN_INVALID"),
+        ({"dns": NetworkDns("10.1.0.1")}, "dns.domain", "DOMAIN_INVALID"),
+        ({"dns": NetworkDns(".".join(["a" * 60] * 4))}, "dns.domain", "DOMAIN_INVALID"),
+        ({"dns": NetworkDns(forwarders=("127.0.0.53",))}, "dns.forwarders[0]", "ADDRESS_INVALID"),
+        ({"dns": NetworkDns(forwarders=("9.9.9.9", "169.254.169.254"))}, "dns.forwarders[1]", "ADDRESS_INVALID"),
+        ({"dns": NetworkDns(forwarders=("::ffff:127.0.0.1",))}, "dns.forwarders[0]", "ADDRESS_INVALID"),
+        ({"dns": NetworkDns(forwarders=("fe80::1%eth0",))}, "dns.forwarders[0]", "ADDRESS_INVALID"),
+        ({"dns": NetworkDns(forwarders=("ns.example",))}, "dns.forwarders[0]", "ADDRESS_INVALID"),
+        ({"dns": NetworkDns(forwarders=("9.9.9.9",) * 9)}, "dns.forwarders", "OUT_OF_RANGE"),
+        ({"dns": NetworkDns(forwarders=("9.9.9.9",), no_forwarding=True)}, "dns.forwarders", "INVALID"),
         ({"subnets": (Subnet("10.1.0.0/24", "10.1.0.0"),)}, "subnets[0].gateway", "ADDRESS_INVALID"),
         ({"subnets": (Subnet("10.1.0.0/24", "10.1.0.255"),)}, "subnets[0].gateway", "ADDRESS_INVALID"),
         ({"subnets": (Subnet("10.1.0.0/24", ranges=("10.1.0.9-10.1.0.3",)),)}, "subnets[0].ranges[0]", "RANGE_INVALID"),

@@ -3,6 +3,7 @@ tests/fakes/engine.py.
 """
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,10 +14,11 @@ from typing import Any
 import grpc
 
 from hostagent.domain import NetworkAssignment, NicAssignment, Peer, PublishedPort
-from hostagent.netlink.fabric import InterfaceCounters
+from hostagent.netlink.fabric import InterfaceCounters, NameSockets
 from moorage.errors import MoorageError, NotFound
 from moorage.ids import ContainerId, InstanceId, NetworkId
 from moorage.v1 import agent_pb2, agent_pb2_grpc
+from tests.fakes.fabric import loopback_sockets
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,15 @@ class FakeFabric:
             assert nic.network_id in networks
         self.instances[instance_id] = tuple(nics)
         return Path(f"/run/fake/netns/i-{instance_id}")
+
+    async def open_name_sockets(self, instance_id: InstanceId) -> NameSockets:
+        self._enter("open_name_sockets")
+        assert instance_id in self.instances
+        return loopback_sockets()
+
+    async def open_socket_inside(self, instance_id: InstanceId, family: int, kind: int) -> socket.socket:
+        assert instance_id in self.instances
+        return socket.socket(family, kind | socket.SOCK_NONBLOCK)
 
     async def remove_instance(self, instance_id: InstanceId) -> None:
         self._enter("remove_instance")

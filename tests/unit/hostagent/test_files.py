@@ -1,5 +1,6 @@
 """The files that instances mount."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from hostagent.domain import ContainerSpec, DesiredState, InstanceAssignment, Mount, NicAssignment
@@ -33,8 +34,14 @@ def test_own_names_come_first_then_the_users_then_the_peers() -> None:
         "10.1.0.6\ta aa",
         "10.1.0.7\tb",
     ]
-    assert texts.resolv_conf == "nameserver 9.9.9.9\nsearch example.org example.com\n"
+    assert texts.resolv_conf == "nameserver 127.0.0.11\nsearch example.org example.com\n"
     assert texts.hostname == "www\n"
+
+
+def test_the_networks_domains_are_searched_after_the_users() -> None:
+    texts = render(ASSIGNMENT, (), ["back.internal", "example.com"])
+    assert texts.resolv_conf == "nameserver 127.0.0.11\nsearch example.org example.com back.internal\n"
+    assert render(replace(ASSIGNMENT, dns_search=()), ()).resolv_conf == "nameserver 127.0.0.11\n"
 
 
 def test_a_shorter_text_replaces_a_longer_one_in_the_same_inode(tmp_path: Path) -> None:

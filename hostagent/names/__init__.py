@@ -1,0 +1,1 @@
+"""What an instance is told by its host under addresses of its own namespace: names (DNS at 127.0.0.11)."""
