@@ -13,7 +13,7 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 export BUF_CACHE_DIR := $(abspath build)/buf
 
 .PHONY: help setup python packages root check unit test demo demo-down protos protos-archive fmt lint types imports proto-lint \
-	bench-deploy bench-store clean
+	router-image bench-deploy bench-store clean
 
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | \
@@ -85,6 +85,9 @@ demo: root setup ## A control plane and three hosts on this machine, with instan
 
 demo-down: root ## Remove the demo and everything that it made (root)
 	@MOOR=$(BIN)/moor scripts/demo.sh down
+
+router-image: packages $(STUBS) ## Build and register the image of virtual routers, where `moor login` (or moor dev env) points
+	@$(BIN)/moor router-image register
 
 bench-deploy: root $(STUBS) ## Deployment against Docker Swarm and docker run (root)
 	@$(BIN)/python -m benchmarks.deploy

@@ -41,6 +41,7 @@ COMMANDS: dict[str, LazyCommand] = {
     "operation": LazyCommand("cli.operation:operation", "Long work and its progress.", _THINGS),
     "event": LazyCommand("cli.event:event", "What happened.", _THINGS),
     "audit": LazyCommand("cli.audit:audit", "Who called what.", _THINGS),
+    "router-image": LazyCommand("cli.router_image.commands:router_image", "The image of virtual routers.", _THINGS),
     "login": LazyCommand("cli.login:login", "Remember a control plane and a key.", _SELF),
     "logout": LazyCommand("cli.login:logout", "Forget a control plane and its key.", _SELF),
     "whoami": LazyCommand("cli.login:whoami", "Say who the key speaks for.", _SELF),

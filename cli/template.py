@@ -100,7 +100,7 @@ def register(session: Session, /, name: str | None, output: str, no_wait: bool, 
                 try:
                     await client.wait_operation(operation.name, progress)
                 except MoorageError as error:
-                    await _print_log(client, operation.name, error)
+                    await print_log(client, operation.name, error)
                     raise
         if options["validate_only"]:
             return plan.create.template
@@ -270,7 +270,7 @@ async def start_registration(
     return await client.templates.UploadTemplate(messages())
 
 
-async def _print_log(client: Client, operation_name: str, error: MoorageError) -> None:
+async def print_log(client: Client, operation_name: str, error: MoorageError) -> None:
     """What the work printed, for a failure that the log explains better than any sentence."""
     try:
         request = operations_pb2.GetOperationRequest(name=operation_name)

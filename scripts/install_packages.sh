@@ -4,18 +4,19 @@
 #   scripts/install_packages.sh           install (as root)
 #   scripts/install_packages.sh --check   say what is missing; exit code 1 if anything is
 #
-# Services that come with the packages (docker, containerd, docker-registry) are neither started nor enabled, unless they
+# Services that come with the packages (docker, haproxy and others) are neither started nor enabled, unless they
 # were installed before: the box runs engines of its own, and a machine must not get a Docker daemon by trying us.
 set -euo pipefail
 
 # program (or file) : package
 needs=(
     dockerd:docker.io containerd:containerd runc:runc docker-registry:docker-registry
+    mmdebstrap:mmdebstrap haproxy:haproxy dnsmasq:dnsmasq-base keepalived:keepalived
     nft:nftables iptables:iptables ip:iproute2 ping:iputils-ping tcpdump:tcpdump
     busybox:busybox-static nsenter:util-linux ps:procps curl:curl git:git
     /etc/ssl/certs/ca-certificates.crt:ca-certificates
 )
-units=(docker.service docker.socket containerd.service docker-registry.service)
+units=(docker.service docker.socket containerd.service docker-registry.service haproxy.service keepalived.service)
 policy=/usr/sbin/policy-rc.d
 mark="# made by Moorage's install_packages.sh; removed by it again"
 export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"

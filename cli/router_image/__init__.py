@@ -1,0 +1,1 @@
+"""router-image: the image of virtual routers, and the base that it is built on."""
