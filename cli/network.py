@@ -9,7 +9,7 @@ from google.protobuf import field_mask_pb2
 from cli.completion import complete_names
 from cli.names import short
 from cli.output import Column, age, enum_word, output_option, pairs, print_list, print_one
-from cli.plugging import add_address, attach, detach, remove_address
+from cli.plugging import add_address, attach, detach, remove_address, tune
 from cli.session import Session, pass_session, project_option
 from cli.spec import key_values
 from moorage.client import Client, paginate
@@ -77,7 +77,7 @@ def network() -> None:
     """Networks and their addresses."""
 
 
-for command in (attach, detach, add_address, remove_address):
+for command in (attach, tune, detach, add_address, remove_address):
     network.add_command(command)
 
 

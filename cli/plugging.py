@@ -1,10 +1,11 @@
-"""network attach, detach, add-address and remove-address: the interfaces of an instance that may be running.
+"""network attach, tune, detach, add-address and remove-address: the interfaces of an instance that may be running.
 
 Each reads the instance, changes the list of its interfaces, and sends it back with the etag that it read, so that two at once cannot undo
 each other. The control plane and the host leave alone what is not different.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import click
 from google.protobuf import field_mask_pb2
@@ -12,6 +13,8 @@ from google.protobuf import field_mask_pb2
 from cli.completion import complete_names
 from cli.instance.lifecycle import no_wait_option, timeout_option
 from cli.names import short
+from cli.nics import apply_options
+from cli.run_options import Decorator, add_options, many, one
 from cli.session import Session, pass_session, project_option
 from moorage.client import Client
 from moorage.errors import InvalidSpec, NotFound
@@ -23,6 +26,15 @@ _Change = Callable[[instances_pb2.Instance], list[instances_pb2.Nic]]
 _network = click.argument("network", shell_complete=complete_names("networks"))
 _instance = click.argument("instance", shell_complete=complete_names("instances"))
 _addresses = click.argument("addresses", nargs=-1, required=True, metavar="ADDRESS...")
+
+
+_OPTIONS: tuple[Decorator, ...] = (
+    click.option("--mtu", type=click.IntRange(min=0), help="Of the interface, in bytes; 0: the network's."),
+    one("--rate-in", metavar="RATE", text="Limit of what comes to it, such as 10mbit; 0: none."),
+    one("--rate-out", metavar="RATE", text="Limit of what it sends."),
+    many("--route", metavar="CIDR[@GATEWAY]", text="Route through it."),
+    many("--rule", metavar="RULE", text="Policy rule, such as 'from 10.1.0.5 table 100 via 10.1.0.1'."),
+)
 
 
 def nics_of(instance: instances_pb2.Instance) -> list[instances_pb2.Nic]:
@@ -85,6 +97,15 @@ def with_addresses(
     return [*nics[:index], changed, *nics[index + 1 :]]
 
 
+def tuned(instance: instances_pb2.Instance, network: str, options: Mapping[str, object]) -> list[instances_pb2.Nic]:
+    """With other options of its interface on a network. Raises NotFound, InvalidSpec."""
+    nics, index = _found(instance, network)
+    changed = instances_pb2.Nic()
+    changed.CopyFrom(nics[index])
+    apply_options(changed, options)
+    return [*nics[:index], changed, *nics[index + 1 :]]
+
+
 def _update(session: Session, name: str, change: _Change, *, no_wait: bool, timeout: str) -> None:
     """Change the interfaces, wait until the host has them, and show them."""
     full_name = session.name_in_project("instances", name)
@@ -110,12 +131,14 @@ def _update(session: Session, name: str, change: _Change, *, no_wait: bool, time
 @click.option("--address", multiple=True, metavar="ADDRESS", help="Wanted address; default a free one of each subnet.")
 @click.option("--interface", default="", metavar="NAME", help="Its name inside; default the first free ethN.")
 @click.option("--mac-address", default="", metavar="MAC", help="Its MAC; default made from its address.")
+@add_options(_OPTIONS)
 @no_wait_option
 @timeout_option
 @project_option
 @pass_session
 def attach(
     session: Session,
+    /,
     network: str,
     instance: str,
     address: tuple[str, ...],
@@ -123,12 +146,32 @@ def attach(
     mac_address: str,
     no_wait: bool,
     timeout: str,
+    **options: Any,
 ) -> None:
     """Give an instance an interface on a network, also while it runs."""
     wanted = instances_pb2.Nic(
         network=session.name_in_project("networks", network), interface=interface, addresses=address, mac=mac_address
     )
+    apply_options(wanted, options)
     _update(session, instance, lambda found: attached(found, wanted), no_wait=no_wait, timeout=timeout)
+
+
+@click.command("tune")
+@_network
+@_instance
+@add_options(_OPTIONS)
+@no_wait_option
+@timeout_option
+@project_option
+@pass_session
+def tune(session: Session, /, network: str, instance: str, no_wait: bool, timeout: str, **options: Any) -> None:
+    """Change MTU, rate limits, routes and policy rules of an instance's interface, also while it runs.
+
+    What is not given stays; an option that can be repeated replaces all that was there, and an empty one takes it away.
+    """
+    if not any(value not in (None, ()) for value in options.values()):
+        raise click.UsageError("nothing to change: give an option")
+    _update(session, instance, lambda i: tuned(i, network, options), no_wait=no_wait, timeout=timeout)
 
 
 @click.command("detach")

@@ -78,7 +78,11 @@ _RIGHTS: tuple[Decorator, ...] = (
 
 _NETWORK: tuple[Decorator, ...] = (
     many("--publish", "-p", metavar="[ADDRESS:]HOST_PORT:PORT[/udp]", text="Port of the host that leads here."),
-    many("--network", metavar="NETWORK[:ADDRESS]", text="Network to be on, or none."),
+    many(
+        "--network",
+        metavar="NETWORK[:ADDRESS] | name=...",
+        text="Network to be on (name=N,address=A,mtu=...), or none.",
+    ),
     one("--mac-address", metavar="MAC", text="MAC of its only interface."),
     many("--dns", metavar="ADDRESS", text="Name server."),
     many("--dns-search", metavar="DOMAIN", text="Search domain."),

@@ -10,7 +10,8 @@ from typing import Any
 
 from google.protobuf import duration_pb2
 
-from cli.names import in_fleet, in_project
+from cli.names import in_fleet
+from cli.nics import nic
 from moorage.errors import InvalidSpec
 from moorage.units import parse_bytes, parse_cpu, parse_duration
 from moorage.v1 import common_pb2, instances_pb2
@@ -150,13 +151,6 @@ def device(word: str) -> common_pb2.Device:
     permissions = parts[2] if len(parts) == 3 else ""
     inside = parts[1] if len(parts) > 1 else parts[0]
     return common_pb2.Device(host_path=parts[0], container_path=inside, permissions=permissions)
-
-
-def nic(project: str, word: str) -> instances_pb2.Nic:
-    """`NETWORK[:ADDRESS[,ADDRESS]]`."""
-    name, _, addresses = word.partition(":")
-    wanted = [address.strip("[]") for address in addresses.split(",") if address]
-    return instances_pb2.Nic(network=in_project(project, "networks", name), addresses=wanted)
 
 
 def affinity(option: str, word: str) -> instances_pb2.Affinity:

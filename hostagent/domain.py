@@ -72,6 +72,26 @@ class NetworkAssignment:
 
 
 @dataclass(frozen=True, slots=True)
+class NicRoute:
+    """A route through an interface; no gateway: on the link itself."""
+
+    destination: str
+    gateway: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NicRule:
+    """A policy rule, with the routes of its table. `source` and `destination` are CIDRs or empty."""
+
+    source: str = ""
+    destination: str = ""
+    fwmark: int = 0  # 0: any
+    table: int = 0
+    priority: int = 0  # 0: by its place in the list
+    routes: tuple[NicRoute, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class NicAssignment:
     """One interface of an instance."""
 
@@ -80,8 +100,12 @@ class NicAssignment:
     mac: str
     addresses: tuple[str, ...]  # with prefix length, such as 10.1.0.5/24
     gateways: tuple[str, ...] = ()  # default routes through this interface; at most one a family
-    routes: tuple[tuple[str, str], ...] = ()  # extra (destination CIDR, gateway)
+    routes: tuple[NicRoute, ...] = ()
     forwards: bool = False  # a router's: any source address but those of the network's other members
+    mtu: int = 0  # 0: the network's
+    rules: tuple[NicRule, ...] = ()
+    rate_in_bits: int = 0  # a second, to the instance; 0: no limit
+    rate_out_bits: int = 0  # a second, from the instance
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from controlplane.domain.hosts import Host
-from controlplane.domain.instances import DesiredState, Instance, InstanceSpec
+from controlplane.domain.instances import DesiredState, Instance, InstanceSpec, NicRoute, NicRule
 from controlplane.domain.kinds import HOST, INSTANCE, NETWORK, ROUTER
 from controlplane.domain.networks import Network, NetworkDns, NetworkKind, Subnet
 from controlplane.domain.router_bundles import RouterBundle
@@ -39,6 +39,11 @@ class NicAssignment:
     addresses: tuple[str, ...]
     gateways: tuple[str, ...] = ()
     forwards: bool = False
+    mtu: int = 0
+    routes: tuple[NicRoute, ...] = ()
+    rules: tuple[NicRule, ...] = ()
+    rate_in_bits: int = 0
+    rate_out_bits: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +99,11 @@ def instance_assignment(instance: Instance) -> InstanceAssignment:
                 nic.addresses + nic.lent_addresses,
                 nic.gateways,
                 nic.forwards,
+                nic.mtu,
+                nic.routes,
+                nic.rules,
+                nic.rate_in_bits,
+                nic.rate_out_bits,
             )
             for nic in instance.nics
         ),

@@ -52,6 +52,26 @@ class PlacementStrategy(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class NicRoute:
+    """A route through an interface; no gateway: on the link itself."""
+
+    destination: str = ""
+    gateway: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NicRule:
+    """A policy rule, with the routes of its table."""
+
+    source: str = ""
+    destination: str = ""
+    fwmark: int = 0
+    table: int = 0
+    priority: int = 0
+    routes: tuple[NicRoute, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Nic:
     """An interface that the user asks for."""
 
@@ -59,6 +79,11 @@ class Nic:
     interface: str = ""
     addresses: tuple[str, ...] = ()
     mac: str = ""
+    mtu: int = 0
+    routes: tuple[NicRoute, ...] = ()
+    rules: tuple[NicRule, ...] = ()
+    rate_in_bits: int = 0
+    rate_out_bits: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +188,11 @@ class InstanceNic:
     gateways: tuple[str, ...] = ()
     forwards: bool = False  # a router's: it sends on what others sent
     lent_addresses: tuple[str, ...] = ()  # with prefix length; held by public addresses, not by the instance
+    mtu: int = 0
+    routes: tuple[NicRoute, ...] = ()
+    rules: tuple[NicRule, ...] = ()
+    rate_in_bits: int = 0
+    rate_out_bits: int = 0
 
 
 @dataclass(frozen=True, slots=True)

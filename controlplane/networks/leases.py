@@ -6,6 +6,7 @@ from functools import partial
 
 from controlplane.domain.instances import InstanceNic, Nic
 from controlplane.domain.networks import Network, NetworkKind, Subnet
+from controlplane.networks import nic_options
 from controlplane.networks.macs import DERIVED_PREFIXES, derived_mac, free_mac, normal_mac
 from controlplane.networks.subnets import (
     canonical,
@@ -87,6 +88,7 @@ def assign_nics(
                 found.append(
                     FieldViolation(f"{place}.network", f"overlaps the subnet of {other.network}", "SUBNET_OVERLAPS")
                 )
+        found += nic_options.check_on(nic, network, place)
         old = (keep or {}).get(interface)
         addresses, problems = _addresses(nic, network, taken, cursors, chosen, place, old, network.uid in behind)
         found += problems
@@ -107,7 +109,22 @@ def assign_nics(
         is_behind = network.uid in behind
         gateways = () if is_behind else _gateways(network, [subnet for subnet, _ in addresses], gateway_families)
         with_prefix = tuple(f"{address}/{prefix_length(subnet)}" for subnet, address in addresses)
-        result.append(InstanceNic(network.uid, network.name, interface, mac, with_prefix, gateways, is_behind))
+        result.append(
+            InstanceNic(
+                network.uid,
+                network.name,
+                interface,
+                mac,
+                with_prefix,
+                gateways,
+                is_behind,
+                mtu=nic.mtu,
+                routes=nic.routes,
+                rules=nic.rules,
+                rate_in_bits=nic.rate_in_bits,
+                rate_out_bits=nic.rate_out_bits,
+            )
+        )
     if found:
         raise InvalidSpec(found)
     return tuple(result)

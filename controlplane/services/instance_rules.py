@@ -7,6 +7,7 @@ from controlplane.access.policy import Asked, HostAccess
 from controlplane.domain.containers import RestartPolicy
 from controlplane.domain.instances import Affinity, InstanceSpec
 from controlplane.domain.names import check_labels
+from controlplane.networks import nic_options
 from controlplane.networks.subnets import parse_address
 from moorage.errors import FieldViolation
 
@@ -149,6 +150,7 @@ def _network(spec: InstanceSpec, field: str) -> Iterator[FieldViolation]:
     for index, nic in enumerate(spec.nics):
         if not nic.network:
             yield FieldViolation(f"{field}.nics[{index}].network", "is required", "REQUIRED")
+    yield from nic_options.check(spec.nics, f"{field}.nics")
     seen: set[tuple[int, str, str]] = set()
     for index, port in enumerate(spec.published_ports):
         where = f"{field}.published_ports[{index}]"

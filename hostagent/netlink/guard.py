@@ -12,6 +12,7 @@ import ipaddress
 from collections.abc import Callable, Sequence
 from enum import Enum
 
+from hostagent.netlink import shaping
 from hostagent.netlink.links import mac_bytes
 from hostagent.netlink.names import MEMBER_PREFIX
 from moorage.errors import NotSupported
@@ -59,8 +60,12 @@ add rule bridge moorage guard iifname "{MEMBER_PREFIX}*" drop
     return rules
 
 
-def port_rules(family: Family, port: str, mac: str, addresses: Sequence[str]) -> str:
-    """Rules of one port: `addresses` without prefix length. Replaces what was there."""
+def port_rules(family: Family, port: str, mac: str, addresses: Sequence[str], rate_bits: int = 0) -> str:
+    """Rules of one port: `addresses` without prefix length. Replaces what was there.
+
+    What is sent beyond `rate_bits` a second (0: no limit) is dropped. A little more than that is allowed: who keeps the
+    limit loses nothing.
+    """
     table = f"{family.value} moorage"
     v4 = [a for a in addresses if ipaddress.ip_address(a).version == 4]
     v6 = [a for a in addresses if ipaddress.ip_address(a).version == 6]
@@ -68,6 +73,9 @@ def port_rules(family: Family, port: str, mac: str, addresses: Sequence[str]) ->
         v6.append(link_local(mac))
     targets = ", ".join(hex(int(ipaddress.ip_address(a))) for a in v6)
     rules = [f"ether saddr != {mac} drop"]
+    if rate_bits:
+        rate, burst = rate_bits // 8 * 9 // 8, 4 * shaping.burst_bytes(rate_bits)
+        rules.append(f"limit rate over {rate} bytes/second burst {burst} bytes drop")
     if v4:
         own = ", ".join(v4)
         rules += [

@@ -13,16 +13,18 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from hostagent.domain import NetworkAssignment, NetworkKind, NicAssignment
-from hostagent.netlink import announce, guard, links, names, namespaces, removal
+from hostagent.netlink import announce, guard, links, names, namespaces, removal, routing_rules, shaping
 from hostagent.netlink.links import Route
 from hostagent.netlink.namespaces import Namespace
 from hostagent.netlink.nft import Nft
+from hostagent.netlink.routing_rules import Rule
 from hostagent.netlink.rtnl import Message, Rtnl
 from hostagent.netlink.site import Site
 from moorage.errors import FieldViolation, InvalidSpec, NotFound
 from moorage.ids import InstanceId, NetworkId
 
 _MAC = re.compile(r"[0-9a-fA-F][02468aceACE](:[0-9a-fA-F]{2}){5}")  # an odd first byte is a group's
+_FIRST_PRIORITY = 10000
 _SYSCTLS = {
     "ipv4/ping_group_range": "0 2147483647",  # ping without NET_RAW
     "ipv4/ip_unprivileged_port_start": "0",  # as Docker does: port 80 without NET_BIND_SERVICE
@@ -51,10 +53,12 @@ def check(
         if not _MAC.fullmatch(nic.mac):
             bad.append(FieldViolation(f"{where}.mac", f"{nic.mac!r} is not the MAC of one station"))
         bad += _unreadable(f"{where}.addresses", ipaddress.ip_interface, nic.addresses, "address with prefix length")
-        gateways = [*nic.gateways, *(gateway for _destination, gateway in nic.routes)]
+        routes = [*nic.routes, *(route for rule in nic.rules for route in rule.routes)]
+        gateways = [*nic.gateways, *(route.gateway for route in routes if route.gateway)]
         bad += _unreadable(f"{where}.gateways", ipaddress.ip_address, gateways, "address")
-        destinations = [destination for destination, _gateway in nic.routes]
-        bad += _unreadable(f"{where}.routes", ipaddress.ip_network, destinations, "subnet")
+        bad += _unreadable(f"{where}.routes", ipaddress.ip_network, [one.destination for one in routes], "subnet")
+        ends = [end for rule in nic.rules for end in (rule.source, rule.destination) if end]
+        bad += _unreadable(f"{where}.rules", ipaddress.ip_network, ends, "subnet")
     if bad:
         raise InvalidSpec(bad)
 
@@ -182,11 +186,12 @@ def _ensure_pair(
     host_end: str,
 ) -> bool:
     """A veth whose ends are where they belong; a half is removed first. Returns whether that half's other end was not here."""
+    mtu = nic.mtu or network.mtu
     port = links.find_link(rtnl, host_end)
     whole = link is not None and link.kind == "veth" and port is not None and port.kind == "veth"
     if whole and link is not None:
-        if (link.mac, link.mtu) != (nic.mac.lower(), network.mtu):
-            space.rtnl.run([links.link_set(index=link.index, mac=nic.mac, mtu=network.mtu)])
+        if (link.mac, link.mtu) != (nic.mac.lower(), mtu):
+            space.rtnl.run([links.link_set(index=link.index, mac=nic.mac, mtu=mtu)])
         if link.mac != nic.mac.lower() and port is not None:
             rtnl.run([links.fdb_local_delete(port.index, link.mac)])
         return False
@@ -194,15 +199,13 @@ def _ensure_pair(
         rtnl.run([links.link_delete(host_end)])
     if link is not None:
         space.rtnl.run([links.link_delete(nic.name)])
-    add = links.veth_add(nic.name, index=index, mac=nic.mac, mtu=network.mtu, peer=host_end, peer_ns_fd=ns_fd)
+    add = links.veth_add(nic.name, index=index, mac=nic.mac, mtu=mtu, peer=host_end, peer_ns_fd=ns_fd)
     try:
         space.rtnl.run([add])
     except OSError as error:
         if not index or error.errno not in (errno.EBUSY, errno.EEXIST):
             raise
-        space.rtnl.run(
-            [links.veth_add(nic.name, index=0, mac=nic.mac, mtu=network.mtu, peer=host_end, peer_ns_fd=ns_fd)]
-        )
+        space.rtnl.run([links.veth_add(nic.name, index=0, mac=nic.mac, mtu=mtu, peer=host_end, peer_ns_fd=ns_fd)])
     return link is not None and port is None
 
 
@@ -219,7 +222,9 @@ def _ensure_port(
     """Guard first, then the bridge, then up: no frame passes unguarded."""
     port = links.find_link(rtnl, host_end)
     assert port is not None
-    nft.run(guard.port_rules(site.guard, host_end, nic.mac.lower(), [a.split("/")[0] for a in nic.addresses]))
+    bare = [a.split("/")[0] for a in nic.addresses]
+    nft.run(guard.port_rules(site.guard, host_end, nic.mac.lower(), bare, nic.rate_out_bits))
+    shaping.ensure(rtnl, port.index, nic.rate_in_bits)
     if (port.master, port.mtu, port.up, port.alias) == (bridge_index, network.mtu, True, alias):
         rtnl.run([links.fdb_local_add(port.index, nic.mac)])
         return
@@ -283,8 +288,23 @@ def _configure(space: Namespace, nics: Sequence[NicAssignment], *, fresh: bool) 
         messages, have_routes = [], links.list_routes(space.rtnl)  # some went with the addresses
     messages += [links.route_delete(route) for route in sorted(have_routes - set(wanted_routes), key=str)]
     messages += [links.route_add(route) for route in wanted_routes if route not in have_routes]
-    space.rtnl.run(messages)
+    have_rules = set() if fresh else routing_rules.list_rules(space.rtnl)
+    space.rtnl.run([*messages, *routing_rules.difference(have_rules, _rules(nics))])
+    for nic in nics:
+        if nic.rate_out_bits or not fresh:
+            shaping.ensure(space.rtnl, have_links[nic.name].index, nic.rate_out_bits)
     return added
+
+
+def _rules(nics: Sequence[NicAssignment]) -> list[Rule]:
+    """Rules of all interfaces. One without addresses is one of each family; one without a priority comes where it is listed."""
+    found: list[Rule] = []
+    for number, rule in enumerate(rule for nic in nics for rule in nic.rules):
+        source, destination = (str(ipaddress.ip_network(end)) if end else "" for end in (rule.source, rule.destination))
+        versions = {ipaddress.ip_network(end).version for end in (source, destination) if end} or {4, 6}
+        priority = rule.priority or _FIRST_PRIORITY + number
+        found += [Rule(version, priority, rule.table, source, destination, rule.fwmark) for version in sorted(versions)]
+    return found
 
 
 def _routes(nic: NicAssignment, index: int) -> list[Route]:
@@ -292,9 +312,15 @@ def _routes(nic: NicAssignment, index: int) -> list[Route]:
     found: list[Route] = []
     subnets = [ipaddress.ip_interface(address).network for address in nic.addresses]
     pairs = [("0.0.0.0/0" if ipaddress.ip_address(g).version == 4 else "::/0", g) for g in nic.gateways]
-    for destination, gateway in [*pairs, *nic.routes]:
+    main = [*pairs, *((route.destination, route.gateway) for route in nic.routes)]
+    tables = [(rule.table, route.destination, route.gateway) for rule in nic.rules for route in rule.routes]
+    for table, destination, gateway in [*((links.MAIN_TABLE, *one) for one in main), *tables]:
+        target = str(ipaddress.ip_network(destination))
+        if not gateway:
+            found.append(Route(target, None, index, table))
+            continue
         address = ipaddress.ip_address(gateway)
         if not any(address in subnet for subnet in subnets):
-            found.append(Route(f"{address}/{address.max_prefixlen}", None, index))
-        found.append(Route(str(ipaddress.ip_network(destination)), str(address), index))
+            found.append(Route(f"{address}/{address.max_prefixlen}", None, index))  # where next hops are looked up
+        found.append(Route(target, str(address), index, table))
     return list(dict.fromkeys(found))

@@ -53,7 +53,7 @@ _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _IFA_F_NODAD, _IFA_F_PERMANENT = 0x02, 0x80
 _IFA_F_NOPREFIXROUTE = 0x200
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_TABLE = 1, 4, 5, 15
-_RT_TABLE_MAIN, _RTN_UNICAST = 254, 1
+MAIN_TABLE, _RTN_UNICAST = 254, 1
 RTPROT_BOOT = 3
 _SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
 
@@ -284,11 +284,12 @@ def list_addresses(rtnl: Rtnl) -> dict[int, set[str]]:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One unicast route of the main table. `gateway` None: on the link itself."""
+    """One unicast route. `gateway` None: on the link itself."""
 
     destination: str  # CIDR; 0.0.0.0/0 and ::/0 are the defaults
     gateway: str | None
     index: int
+    table: int = MAIN_TABLE
 
 
 def _route(route: Route) -> bytes:
@@ -296,8 +297,18 @@ def _route(route: Route) -> bytes:
     scope = _SCOPE_LINK if route.gateway is None and network.version == 4 else _SCOPE_UNIVERSE
     family = _family(network.network_address)
     body = struct.pack(
-        "=BBBBBBBBI", family, network.prefixlen, 0, 0, _RT_TABLE_MAIN, RTPROT_BOOT, scope, _RTN_UNICAST, 0
+        "=BBBBBBBBI",
+        family,
+        network.prefixlen,
+        0,
+        0,
+        route.table if route.table < 256 else 0,
+        RTPROT_BOOT,
+        scope,
+        _RTN_UNICAST,
+        0,
     )
+    body += u32(_RTA_TABLE, route.table)
     if network.prefixlen:
         body += attr(_RTA_DST, network.network_address.packed)
     if route.gateway is not None:
@@ -317,19 +328,21 @@ def route_delete(route: Route) -> Message:
 
 
 def list_routes(rtnl: Rtnl) -> set[Route]:
-    """The routes that were set by hand (protocol boot) in the main table; the kernel's own follow the addresses."""
+    """The routes that were set by hand (protocol boot) in any table; the kernel's own follow the addresses."""
     found = set()
     for family in (socket.AF_INET, socket.AF_INET6):
         for payload in rtnl.dump(_RTM_GETROUTE, struct.pack("=BBBBBBBBI", family, 0, 0, 0, 0, 0, 0, 0, 0)):
             _f, prefix, _s, _tos, table, protocol, _scope, kind, _flags = struct.unpack_from("=BBBBBBBBI", payload)
-            if (table, protocol, kind) != (_RT_TABLE_MAIN, RTPROT_BOOT, _RTN_UNICAST):
+            if (protocol, kind) != (RTPROT_BOOT, _RTN_UNICAST):
                 continue
             parts = attributes(payload, 12)
+            if _RTA_TABLE in parts:
+                table = struct.unpack("=I", parts[_RTA_TABLE])[0]
             blank = bytes(4 if family == socket.AF_INET else 16)
             destination = f"{ipaddress.ip_address(parts.get(_RTA_DST, blank))}/{prefix}"
             gateway = str(ipaddress.ip_address(parts[_RTA_GATEWAY])) if _RTA_GATEWAY in parts else None
             index = struct.unpack("=I", parts[_RTA_OIF])[0] if _RTA_OIF in parts else 0
-            found.add(Route(destination, gateway, index))
+            found.add(Route(destination, gateway, index, table))
     return found
 
 

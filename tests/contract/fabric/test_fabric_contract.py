@@ -6,7 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from hostagent.domain import NetworkAssignment, NetworkKind, NicAssignment, Peer, PublishedPort, Subnet
+from hostagent.domain import (
+    NetworkAssignment,
+    NetworkKind,
+    NicAssignment,
+    NicRoute,
+    NicRule,
+    Peer,
+    PublishedPort,
+    Subnet,
+)
 from hostagent.executor.ports import Fabric as ExecutorsFabric
 from hostagent.netlink.fabric import LinuxFabric
 from moorage.errors import Exhausted, InvalidSpec, MoorageError, NotFound, NotReady, NotSupported
@@ -106,7 +115,8 @@ async def test_peers(fabric: Fabric) -> None:
         ([dataclasses.replace(nic(5), mac="01:00:00:00:00:05")], "MAC"),
         ([dataclasses.replace(nic(5), addresses=("10.1.0.500/24",))], "no address"),
         ([dataclasses.replace(nic(5), gateways=("here",))], "no address"),
-        ([dataclasses.replace(nic(5), routes=(("10.1.0.1/8", "10.1.0.1"),))], "no subnet"),
+        ([dataclasses.replace(nic(5), routes=(NicRoute("10.1.0.1/8", "10.1.0.1"),))], "no subnet"),
+        ([dataclasses.replace(nic(5), rules=(NicRule("10.1.0.1/8", table=7),))], "no subnet"),
     ],
 )
 async def test_bad_interfaces(fabric: Fabric, nics: list[NicAssignment], reason: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hostagent.domain import NetworkAssignment, NetworkKind, NicAssignment, Subnet
+from hostagent.domain import NetworkAssignment, NetworkKind, NicAssignment, NicRoute, Subnet
 from hostagent.netlink.guard import Family
 from moorage.errors import InvalidSpec, NotFound, NotReady
 from moorage.ids import InstanceId, NetworkId
@@ -74,7 +74,7 @@ async def test_several_interfaces_addresses_and_routes(bed: Bed, host: Host) -> 
         "02:00:00:00:01:05",
         ("10.2.0.5/24", "10.2.0.7/24"),
         (),
-        (("10.9.0.0/16", "10.2.0.1"),),
+        (NicRoute("10.9.0.0/16", "10.2.0.1"),),
     )
     back_net = NetworkAssignment(NetworkId(back), back, NetworkKind.ISOLATED, (Subnet("10.2.0.0/24"),), 1400, vni=7)
     path = await plug(host, ONE, nic(NET, 5), second, networks=(net(NET), back_net))

@@ -118,6 +118,25 @@ def test_plugging(moor: Moor, plane: Plane) -> None:
     moor("network", "remove-address", "default", "web", "10.1.0.2")
     assert list(asked().nics[0].addresses) == ["fd00::2"]
     moor("network", "remove-address", "default", "web", "10.1.0.3", code=3)
+    moor("network", "tune", "back", "web", "--rate-out", "1.5mbit", "--route", "10.9.0.0/16@10.1.0.1", "--mtu", "1400")
+    tuned = asked().nics[1]
+    assert (tuned.rate_out_bits, tuned.mtu, tuned.interface) == (1_500_000, 1400, "data0")
+    rule = "from 10.1.0.5 to 10.9.0.0/16 fwmark 0x10 table 100 priority 7 via 10.1.0.1 route 10.8.0.0/16"
+    moor("network", "tune", "back", "web", "--rule", rule, "--route", "", "--rate-out", "0")
+    tuned = asked().nics[1]
+    routes = [("0.0.0.0/0", "10.1.0.1"), ("10.8.0.0/16", "")]
+    (made,) = tuned.rules
+    assert (made.source, made.destination, made.fwmark, made.table, made.priority) == (
+        "10.1.0.5",
+        "10.9.0.0/16",
+        16,
+        100,
+        7,
+    )
+    assert [(one.destination, one.gateway) for one in made.routes] == routes
+    assert (list(tuned.routes), tuned.rate_out_bits, tuned.mtu) == ([], 0, 1400)
+    for bad in (("--rate-in", "10"), ("--rule", "from"), ("--rule", "here 5"), ("--rule", "table x"), ()):
+        moor("network", "tune", "back", "web", *bad, code=2)
     moor("network", "detach", "back", "web", "--no-wait")
     assert [nic.network for nic in asked().nics] == ["projects/default/networks/default"]
     moor("network", "detach", "back", "web", code=3)

@@ -7,7 +7,8 @@ import pytest
 
 from controlplane.access.policy import ProjectPolicy
 from controlplane.access.quota import Quota
-from controlplane.domain.instances import Instance, InstanceNic, InstanceState, Nic
+from controlplane.dispatch.assignments import instance_assignment
+from controlplane.domain.instances import Instance, InstanceNic, InstanceState, Nic, NicRoute, NicRule
 from controlplane.domain.kinds import ADDRESS
 from controlplane.networks.leases import with_interfaces
 from moorage.errors import InvalidSpec, NotFound, NotReady, QuotaExceeded
@@ -171,3 +172,55 @@ def test_names_of_interfaces() -> None:
     assert names(Nic("b"), Nic("c")) == ["eth1", "eth2"], "a name that leaves is not given again at once"
     assert names(Nic("c"), Nic("a", "lan0"), Nic("d")) == ["eth2", "lan0", "eth3"]
     assert names(Nic("c", "eth1"), Nic("b")) == ["eth1", "eth2"]
+
+
+async def test_options_are_what_the_host_is_told(world: World, placed: Instance) -> None:
+    rule = NicRule("10.1.0.2", table=100, routes=(NicRoute("0.0.0.0/0", "10.1.0.9"),))
+    wanted = Nic("n", mtu=1400, routes=(NicRoute("10.9.0.0/16", "10.1.0.9"),), rules=(rule,), rate_in_bits=10**7)
+    changed = await plug(world, wanted)
+    (told,) = instance_assignment(changed).nics
+    assert (told.mtu, told.routes, told.rules, told.rate_in_bits, told.rate_out_bits) == (
+        1400,
+        wanted.routes,
+        (rule,),
+        10**7,
+        0,
+    )
+    assert told.addresses == placed.nics[0].addresses
+    assert changed.nics_generation == changed.generation
+
+
+@pytest.mark.parametrize(
+    ("fields", "wrong"),
+    [
+        ({"mtu": 100}, [("mtu", "OUT_OF_RANGE")]),
+        ({"mtu": 1451}, [("mtu", "OUT_OF_RANGE")]),
+        ({"mtu": 1200}, [("mtu", "OUT_OF_RANGE")]),
+        (
+            {"rate_in_bits": 7999, "rate_out_bits": -1},
+            [("rate_in_bits", "OUT_OF_RANGE"), ("rate_out_bits", "OUT_OF_RANGE")],
+        ),
+        ({"routes": (NicRoute("10.9.0.1/16"),)}, [("routes[0].destination", "ROUTE_INVALID")]),
+        ({"routes": (NicRoute("0.0.0.0/0", "10.1.0.9"),)}, [("routes[0].destination", "ROUTE_INVALID")]),
+        ({"routes": (NicRoute("10.9.0.0/16", "fd00::1"),)}, [("routes[0].gateway", "ROUTE_INVALID")]),
+        ({"routes": (NicRoute("10.9.0.0/16", "x"),)}, [("routes[0].gateway", "ADDRESS_INVALID")]),
+        ({"routes": (NicRoute("10.9.0.0/16"),) * 2}, [("routes[1].destination", "ROUTE_INVALID")]),
+        ({"rules": (NicRule(table=100),)}, [("rules[0]", "RULE_INVALID")]),
+        (
+            {"rules": (NicRule("10.0.0.1/8", table=254),)},
+            [("rules[0].source", "RULE_INVALID"), ("rules[0].table", "OUT_OF_RANGE")],
+        ),
+        ({"rules": (NicRule("10.0.0.1", "fd00::1", table=7),)}, [("rules[0]", "RULE_INVALID")]),
+        ({"rules": (NicRule(fwmark=1, table=7, priority=5),) * 2}, [("rules[1].priority", "RULE_INVALID")]),
+        ({"rules": (NicRule(fwmark=1 << 32, table=7),)}, [("rules[0].fwmark", "OUT_OF_RANGE")]),
+        (
+            {"rules": (NicRule(fwmark=1, table=7, routes=(NicRoute("here"),), priority=40000),)},
+            [("rules[0].priority", "OUT_OF_RANGE"), ("rules[0].routes[0].destination", "ROUTE_INVALID")],
+        ),
+    ],
+)
+async def test_options_that_cannot_be(world: World, fields: dict[str, Any], wrong: list[tuple[str, str]]) -> None:
+    await world.network("six", "10.1.0.0/24", "fd00:1::/64")
+    with pytest.raises(InvalidSpec) as caught:
+        await world.create("i", Nic("six", **fields))
+    assert problems(caught.value) == [(f"instance.spec.nics[0].{field}", reason) for field, reason in wrong]

@@ -18,6 +18,7 @@ from hostagent.domain import (
     NetworkAssignment,
     NetworkKind,
     NicAssignment,
+    NicRoute,
     Peer,
     PublishedPort,
     Resources,
@@ -52,7 +53,7 @@ FULL = InstanceAssignment(
     ),
     nics=(
         NicAssignment(
-            NetworkId("n1"), "eth0", "02:00:00:00:00:01", ("10.1.0.5/24",), routes=(("10.0.0.0/8", "10.1.0.2"),)
+            NetworkId("n1"), "eth0", "02:00:00:00:00:01", ("10.1.0.5/24",), routes=(NicRoute("10.0.0.0/8", "10.1.0.2"),)
         ),
     ),
     published_ports=(PublishedPort(80, 80),),
