@@ -64,6 +64,7 @@ class FleetConfig:
         egress: let the hosts out through the machine (IP forwarding and one masquerade table, both undone by `down`).
         zones: host N gets the zone N, round and round.
         labels: labels of every host.
+        vxlan_ports: host N gets the UDP port N, round and round.
         engine_settings: entries of the first daemon.json, over those of the box ({"live-restore": False} for a Swarm).
 
     Raises:
@@ -78,6 +79,7 @@ class FleetConfig:
     egress: bool = False
     zones: tuple[str, ...] = ("default",)
     labels: dict[str, str] = field(default_factory=dict)
+    vxlan_ports: tuple[int, ...] = (4789,)
     engine_settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -101,6 +103,8 @@ class FleetConfig:
             bad.append(FieldViolation("directory", "must be at most 80 characters: socket paths are limited"))
         if not self.zones:
             bad.append(FieldViolation("zones", "must name at least one zone"))
+        if not self.vxlan_ports or not all(0 < port < 65536 for port in self.vxlan_ports):
+            bad.append(FieldViolation("vxlan_ports", "must name at least one port, from 1 to 65535"))
         if bad:
             raise InvalidSpec(bad)
 
@@ -182,3 +186,7 @@ class FleetConfig:
     def zone_of(self, number: int) -> str:
         """Zone of the host of this number."""
         return self.zones[(number - 1) % len(self.zones)]
+
+    def vxlan_port_of(self, number: int) -> int:
+        """VXLAN port of the host of this number."""
+        return self.vxlan_ports[(number - 1) % len(self.vxlan_ports)]

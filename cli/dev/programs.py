@@ -17,7 +17,6 @@ from .config import FleetConfig, HostPlan
 
 CONTROLPLANE = "controlplane"
 REGISTRY_PROXY_PORT = 5460
-VXLAN_PORT = 4789
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +100,7 @@ def write_agent_config(config: FleetConfig, host: HostPlan, join_token: str) -> 
             "run_dir": "/run/moorage",
             "docker_host": f"unix://{host.docker_socket}",
             "underlay_address": host.address,
-            "vxlan_port": VXLAN_PORT,
+            "vxlan_port": config.vxlan_port_of(host.number),
             "runtime_path": str(host.runtime_path),
             "labels": config.labels,
             "registry_proxy_port": REGISTRY_PROXY_PORT,

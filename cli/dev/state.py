@@ -48,6 +48,7 @@ class FleetState:
     zones: tuple[str, ...]
     labels: dict[str, str]
     engine_settings: dict[str, Any]
+    vxlan_ports: tuple[int, ...] = (4789,)
     ip_forward_was: str | None = None
 
     @property
@@ -67,6 +68,7 @@ class FleetState:
             egress=self.egress,
             zones=self.zones,
             labels=self.labels,
+            vxlan_ports=self.vxlan_ports,
             engine_settings=self.engine_settings,
         )
 
@@ -77,7 +79,10 @@ def load(directory: Path) -> FleetState | None:
         raw: dict[str, Any] = json.loads((directory / "fleet.json").read_text())
     except FileNotFoundError:
         return None
-    return FleetState(**{**raw, "zones": tuple(raw["zones"])})
+    raw |= {
+        name: tuple(raw[name]) for name in ("zones", "vxlan_ports") if name in raw
+    }  # a fleet of before has no ports
+    return FleetState(**raw)
 
 
 def save(directory: Path, state: FleetState) -> None:
@@ -101,6 +106,7 @@ def create(config: FleetConfig) -> FleetState:
         egress=config.egress,
         zones=config.zones,
         labels=config.labels,
+        vxlan_ports=config.vxlan_ports,
         engine_settings=config.engine_settings,
     )
     save(config.directory, made)
@@ -108,13 +114,15 @@ def create(config: FleetConfig) -> FleetState:
 
 
 def adjusted(state: FleetState, config: FleetConfig) -> FleetState:
-    """The same fleet with what may change while it lives: more hosts, egress, zones and labels of later hosts."""
+    """The same fleet with what may change while it lives: more hosts, egress, zones, labels and VXLAN ports
+    of later hosts."""
     return replace(
         state,
         hosts=config.hosts,
         egress=state.egress or config.egress,
         zones=config.zones,
         labels=config.labels,
+        vxlan_ports=config.vxlan_ports,
         engine_settings=config.engine_settings,
     )
 

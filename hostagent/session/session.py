@@ -1,6 +1,8 @@
 """The session with the control plane: dialled by the agent, held open, opened again with growing delays when it ends.
 
 A control plane that is away stops nothing: workers go on from the journal, and what happened is told in the next hello.
+One that cannot be reached is asked about once a second, however long it lasts, which costs it a packet; only what it
+answers to, with a refusal or half a session, is tried again with delays that grow.
 
 Rules: assignments are applied in order, each durable before the next is read; one that does not follow the last (a
 gap) ends the session, and the next begins with everything; a control plane of a lower term than the highest seen is
@@ -10,7 +12,7 @@ not obeyed.
 import asyncio
 import logging
 import random as random_module
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -34,13 +36,14 @@ log = logging.getLogger(__name__)
 
 PROTOCOL_VERSION = 1
 _BACKOFF = Backoff(initial=0.2, maximum=10.0)
+_REACH_BACKOFF = Backoff(initial=0.2, maximum=1.0)
 _GATHER_SECONDS = 0.02  # between two batches of reports; the first after a quiet time leaves at once
 _WELCOME_SECONDS = 10.0
 _MAX_REPORTS = 500  # of one message
 _DEFAULT_HEARTBEAT_SECONDS = 5.0
 
 _EOF: Any = grpc.aio.EOF
-Connect = Callable[[], grpc.aio.Channel]
+Connect = Callable[[], Awaitable[grpc.aio.Channel]]
 Call = Any  # grpc.aio.StreamStreamCall; its type parameters differ between stub packages
 
 
@@ -60,7 +63,8 @@ class Session:
     """Runs one session after the other.
 
     Args:
-        connect: opens a channel to the control plane; called for each session, so that a renewed certificate is used.
+        connect: opens a channel to the control plane, OSError when it cannot be reached; called for each session, so
+            that a renewed certificate is used.
         registry: host:port under which this host's engine reaches the platform's images.
     """
 
@@ -100,33 +104,45 @@ class Session:
 
     async def run(self) -> None:
         """Hold a session until cancelled."""
-        delays = _BACKOFF.delays(self._random)
+        delays, reach_delays = _BACKOFF.delays(self._random), _REACH_BACKOFF.delays(self._random)
+        told = ""
         while True:
             self._is_settled = False
             try:
                 await self.run_once()
-            except (MoorageError, TimeoutError, OSError) as exc:
-                log.warning("the session ended", extra={"problem": str(exc) or type(exc).__name__})
+            except MoorageError as exc:
+                problem, waiting = str(exc), delays
+            except OSError as exc:
+                problem, waiting = f"the control plane cannot be reached: {exc or 'no answer'}", reach_delays
             if self._is_settled:
-                delays = _BACKOFF.delays(self._random)
-            await self._clock.sleep(next(delays))
+                delays, told = _BACKOFF.delays(self._random), ""
+                waiting = delays
+            if waiting is not reach_delays:
+                reach_delays = _REACH_BACKOFF.delays(self._random)
+            if problem != told:  # else the log would grow by it all through a long absence
+                log.warning("the session ended", extra={"problem": problem})
+                told = problem
+            await self._clock.sleep(next(waiting))
 
     async def run_once(self) -> None:
         """One session, until it ends.
 
         Raises:
-            MoorageError: always; why it ended.
-            TimeoutError: there was no welcome.
+            MoorageError: why it ended.
+            OSError: the control plane cannot be reached.
         """
-        channel = self._connect()
+        channel = await self._connect()
         call: Call = None
         try:
             stub: Any = agent_pb2_grpc.AgentServiceStub(channel)
             call = stub.Session()
             hello = agent_pb2.SessionRequest(hello=await self._hello())
-            async with asyncio.timeout(_WELCOME_SECONDS):
-                await call.write(hello)
-                first = await call.read()
+            try:
+                async with asyncio.timeout(_WELCOME_SECONDS):
+                    await call.write(hello)
+                    first = await call.read()
+            except TimeoutError:
+                raise Unavailable("the control plane sent no welcome", reason="SESSION_LOST") from None
             if first is _EOF:
                 raise await _ending(call)
             await self._welcome(first)

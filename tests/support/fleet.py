@@ -89,6 +89,7 @@ def box(
     egress: bool = False,
     place: Place = OWN,
     zones: tuple[str, ...] = ("default",),
+    vxlan_ports: tuple[int, ...] = (4789,),
     engine_settings: Mapping[str, Any] | None = None,
 ) -> Iterator[Fleet]:
     """A fleet's folder and operations; it is not up yet. Everything of it is removed at the end of the block.
@@ -106,6 +107,7 @@ def box(
             loopback_port=place.loopback_port,
             egress=egress,
             zones=zones,
+            vxlan_ports=vxlan_ports,
             engine_settings=dict(engine_settings or {}),
         )
         try:
@@ -117,8 +119,9 @@ def box(
 
 @pytest.fixture(scope="session")
 def fleet() -> Iterator[Fleet]:
-    """Three hosts with a control plane and an agent each, up for the whole test session."""
-    with box(3, programs=Programs(), place=SHARED) as made:
+    """Three hosts with a control plane and an agent each, up for the whole test session. The third listens for VXLAN on
+    a port of its own."""
+    with box(3, programs=Programs(), place=SHARED, vxlan_ports=(4789, 4789, 14789)) as made:
         in_own_loop(made.up())
         yield made
 

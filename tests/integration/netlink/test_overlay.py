@@ -1,6 +1,7 @@
 """Networks over several hosts: who reaches whom, and what is seen on the underlay."""
 
 import dataclasses
+import os
 
 import pytest
 
@@ -115,6 +116,36 @@ async def test_identifiers_are_free_at_once_and_change_in_place(bed: Bed, host: 
     await host.fabric.ensure_network(changed)  # VNI and MTU changed in place
     assert "mtu 1300" in bed.run(host.network(NET), f"ip link show mb{NET}")
     assert "id 42 " in bed.run(host.network(NET), f"ip -d link show mv{NET}")
+
+
+async def test_hosts_behind_a_router_with_ports_of_their_own(bed: Bed, host: Host, other: Host) -> None:
+    """The second host is on another subnet of the underlay, and listens on another port."""
+    router, far = bed.add_leg("router", 100), "192.168.78.2"
+    bed.run(router.path, "sysctl -qw net.ipv4.ip_forward=1")
+    bed.run(other.path, "ip link del up0")
+    bed.run(other.path, f"ip link add up0 type veth peer name far0 netns /proc/{os.getpid()}/fd/{router.fd}")
+    bed.run(router.path, "ip addr add 192.168.78.1/24 dev far0")
+    bed.run(router.path, "ip link set far0 up")
+    bed.run(other.path, f"ip addr add {far}/24 dev up0")
+    bed.run(other.path, "ip link set up0 up")
+    bed.run(other.path, "ip route add default via 192.168.78.1")
+    bed.run(host.path, "ip route add 192.168.78.0/24 via 192.168.77.100")
+    fabric = LinuxFabric(run_dir=other.run_dir, underlay_address=far, vxlan_port=14789)
+    await other.start(fabric)
+    try:
+        beyond = dataclasses.replace(peer(6, other), host_address=far, host_port=14789)
+        one = await plug(host, ONE, nic(NET, 5), networks=(net(NET, peers=(beyond,)),))
+        network = net(NET, peers=(peer(5, host),))
+        await fabric.ensure_network(network)
+        two = await fabric.ensure_instance(InstanceId(TWO), [nic(NET, 6)], {network.network_id: network})
+        assert bed.pings(one, "10.1.0.6")
+        assert bed.pings(two, "fd00:1::5")
+        at_two = bed.sniff(two, "eth0")
+        frame = ethernet("ff:ff:ff:ff:ff:ff", mac(5), 0x0800, ipv4_udp("10.1.0.5", "255.255.255.255", b"to all"))
+        bed.send_frame(one, "eth0", frame)
+        at_two.wait_for(lambda seen: seen == frame)
+    finally:
+        await fabric.close()
 
 
 async def test_underlay_of_ipv6(bed: Bed, host: Host, other: Host) -> None:

@@ -30,14 +30,18 @@ def test_the_longest_prefix_still_gives_link_names() -> None:
 
 
 def test_zones_go_round() -> None:
-    config = FleetConfig(hosts=3, zones=("a", "b"))
+    config = FleetConfig(hosts=3, zones=("a", "b"), vxlan_ports=(4789, 14789))
     assert [config.zone_of(host.number) for host in config.all_hosts()] == ["a", "b", "a"]
+    assert [config.vxlan_port_of(host.number) for host in config.all_hosts()] == [4789, 14789, 4789]
 
 
 def test_every_bad_value_is_named_at_once() -> None:
     with pytest.raises(InvalidSpec) as caught:
-        FleetConfig(prefix="Bad-Prefix", subnet="8.8.8.0/24", directory=Path("/run/fleet"), hosts=0, zones=())
-    assert {v.field for v in caught.value.violations} == {"prefix", "subnet", "directory", "hosts", "zones"}
+        FleetConfig(
+            prefix="Bad-Prefix", subnet="8.8.8.0/24", directory=Path("/run/fleet"), hosts=0, zones=(), vxlan_ports=(0,)
+        )
+    bad = {v.field for v in caught.value.violations}
+    assert bad == {"prefix", "subnet", "directory", "hosts", "zones", "vxlan_ports"}
 
 
 def test_a_subnet_without_room_is_refused() -> None:
@@ -47,7 +51,12 @@ def test_a_subnet_without_room_is_refused() -> None:
 
 def test_state_is_read_as_written(tmp_path: Path) -> None:
     config = FleetConfig(
-        directory=tmp_path, hosts=2, zones=("a", "b"), labels={"disk": "ssd"}, engine_settings={"debug": True}
+        directory=tmp_path,
+        hosts=2,
+        zones=("a", "b"),
+        labels={"disk": "ssd"},
+        vxlan_ports=(4789, 14789),
+        engine_settings={"debug": True},
     )
     made = state.create(config)
     assert state.load(tmp_path) == made
@@ -64,7 +73,9 @@ def test_a_process_without_our_token_is_not_ours(tmp_path: Path) -> None:
 
 
 def test_the_agent_understands_its_configuration_file(tmp_path: Path) -> None:
-    config = FleetConfig(directory=tmp_path, hosts=2, zones=("a", "b"), labels={"disk": "ssd"})
+    config = FleetConfig(
+        directory=tmp_path, hosts=2, zones=("a", "b"), labels={"disk": "ssd"}, vxlan_ports=(4789, 14789)
+    )
     host = config.host(2)
     host.folder.mkdir(parents=True)
     path = programs.write_agent_config(config, host, "the-token")
@@ -72,6 +83,7 @@ def test_the_agent_understands_its_configuration_file(tmp_path: Path) -> None:
     assert (read.name, read.zone, read.control_plane) == ("h2", "b", "172.31.250.1:7460")
     assert (read.underlay_address, read.join_token, read.labels) == (host.address, "the-token", {"disk": "ssd"})
     assert read.runtime_path == host.runtime_path
+    assert read.vxlan_port == 14789
     assert path.stat().st_mode & 0o777 == 0o600
 
 

@@ -182,7 +182,7 @@ class FakeControlPlane(agent_pb2_grpc.AgentServiceServicer):
         await self._server.stop(0)
         self._server = None
 
-    def connect(self) -> grpc.aio.Channel:
+    async def connect(self) -> grpc.aio.Channel:
         return grpc.aio.insecure_channel(f"127.0.0.1:{self.port}")
 
     async def Session(self, requests: AsyncIterator[agent_pb2.SessionRequest], context: Any) -> AsyncIterator[Any]:

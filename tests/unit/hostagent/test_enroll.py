@@ -82,7 +82,7 @@ async def test_a_good_token_makes_a_host_that_renews(installation: Installation,
     again = await ensure_enrolled(config_of(installation, ""), store, SystemClock())
     assert again == membership
     dialer = Dialer(endpoints=membership.agent_endpoints, identity=store.identity, authority_pem=store.authority_pem)
-    channel = dialer()
+    channel = await dialer()
     try:
         before = certificate_facts(store.identity().cert_pem).serial
         assert await renew_once(store, AgentCalls(lambda: channel).renew_certificate)
