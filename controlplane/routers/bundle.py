@@ -32,6 +32,7 @@ from controlplane.domain.routers import (
     StaticNat,
     TrafficProtocol,
 )
+from controlplane.routers.balancer_bundles import OutsideAndInside, Place, balancer_bundles
 from controlplane.routers.scene import RouterScene
 
 T = TypeVar("T")
@@ -65,6 +66,7 @@ def derive(scene: RouterScene, member: Instance, version: int) -> RouterBundle:
         static_nats=_all(map(translations.static_nat, rules)),
         port_forwards=_all(map(translations.port_forward, rules)),
         firewall=_firewall(rules, interfaces),
+        balancers=balancer_bundles(scene.balancers, outside_and_inside(scene, member)),
         drain_time_seconds=scene.router.spec.drain_time_seconds or DRAIN_SECONDS,
         pair=_pair(scene, member),
     )
@@ -79,6 +81,28 @@ def target_address(scene: RouterScene, rule: RouterRule) -> str:
     outside = scene.public_addresses.get(target.public_address)
     version = 0 if outside is None else _version(outside.address)
     return scene.leg_address(target.instance, version)[1]
+
+
+def outside_and_inside(scene: RouterScene, member: Instance) -> OutsideAndInside:
+    """What names of balancers stand for in one member."""
+    by_network = {nic.network_uid: nic for nic in member.nics}
+    outside = by_network.get(scene.router.outside_uid)
+    held = _addresses(outside)
+    own = {_version(address): address for address in reversed(() if outside is None else _bare(outside.addresses))}
+    legs = [(network, by_network[network.uid]) for network in scene.legs if network.uid in by_network]
+    return OutsideAndInside(
+        outside=None if outside is None else Place(outside.interface, tuple(own[v] for v in sorted(own))),
+        public_addresses={name: p.address for name, p in scene.public_addresses.items() if p.address in held},
+        inside={
+            network.name: Place(nic.interface, tuple(s.gateway for s in network.spec.subnets if s.gateway))
+            for network, nic in legs
+        },
+        instances={
+            name: (instance.uid, address)
+            for name, instance in scene.instances.items()
+            if (address := scene.leg_address(name)[1])
+        },
+    )
 
 
 class _Translations:
@@ -228,7 +252,11 @@ def _addresses(nic: InstanceNic | None) -> tuple[str, ...]:
     """Without prefix length: its own, then those that others lent it."""
     if nic is None:
         return ()
-    return tuple(address.partition("/")[0] for address in (*nic.addresses, *nic.lent_addresses))
+    return _bare((*nic.addresses, *nic.lent_addresses))
+
+
+def _bare(addresses: Iterable[str]) -> tuple[str, ...]:
+    return tuple(address.partition("/")[0] for address in addresses)
 
 
 def _all(found: Iterable[T | None]) -> tuple[T, ...]:
