@@ -23,6 +23,9 @@ from hostagent.journal.journal import AssignmentChange, Journal
 from hostagent.names.book import NameBook
 from hostagent.names.ports import NamesFabric
 from hostagent.names.service import InstanceNames
+from hostagent.router.keeper import RouterKeeper
+from hostagent.router.ports import RouterFabric
+from hostagent.router.rules import RulesApplier
 from hostagent.session.outbox import Outbox
 from hostagent.session.session import Connect, Session
 from hostagent.session.task_runner import TaskRunner
@@ -57,7 +60,7 @@ class AgentEngine(Engine, StreamEngine, ImageEngine, Protocol):
     """All that an agent needs of an engine."""
 
 
-class AgentFabric(Fabric, StreamFabric, NamesFabric, Protocol):
+class AgentFabric(Fabric, StreamFabric, NamesFabric, RouterFabric, Protocol):
     """All that an agent needs of the host's network."""
 
 
@@ -117,6 +120,7 @@ class Agent:
             clock=world.clock,
             runtime=RUNTIME,
             peer_lines=book.lines,
+            on_prepared=lambda instance_id: self.routers.renew(instance_id),
             boot_id=world.boot_id,
         )
         self.reconciler = Reconciler(
@@ -139,7 +143,21 @@ class Agent:
             clock=world.clock,
             wake=self.reconciler.wake,
         )
-        self._intake = Intake(journal=journal, reconciler=self.reconciler, networks=self.networks, clock=world.clock)
+        self.routers = RouterKeeper(
+            journal=journal,
+            state=self.state,
+            appliers=(RulesApplier(world.fabric),),
+            clock=world.clock,
+            tasks=self._steps,
+            publish=self.outbox.put_router,
+        )
+        self._intake = Intake(
+            journal=journal,
+            reconciler=self.reconciler,
+            networks=self.networks,
+            routers=self.routers,
+            clock=world.clock,
+        )
         self.sweeper = Sweeper(
             fabric=world.fabric,
             keys=world.keys,
@@ -199,6 +217,8 @@ class Agent:
         backoff = Backoff(initial=0.1, maximum=5.0)
         self._tasks.supervise(self._watcher.run, name="engine watcher", backoff=backoff)
         self._tasks.supervise(self.networks.run, name="network keeper")
+        self._tasks.supervise(self.routers.run, name="router keeper")
+        self._tasks.supervise(self.routers.sweep, name="router sweep")
         self._tasks.supervise(self.images.run, name="image keeper")
         self._tasks.supervise(self._sweep, name="sweep", backoff=Backoff(initial=1.0, maximum=30.0))
         self._tasks.supervise(self.session.run, name="session", backoff=backoff)
@@ -313,6 +333,7 @@ class Agent:
 
     def _on_gone(self, assignment: InstanceAssignment) -> None:
         self.names.close(assignment.instance_id)
+        self.routers.forget(assignment.instance_id)
         self.networks.mark(networks_of(assignment))
         if assignment.instance_id in self.journal.orphans:
             self.outbox.forget(assignment.instance_id)

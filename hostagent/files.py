@@ -16,6 +16,7 @@ from moorage.ids import InstanceId
 
 HostsLine = tuple[str, tuple[str, ...]]  # address, names
 
+ROUTER_FOLDER = "/run/moorage-router"  # inside the container; see hostagent/router_image/README.md
 _LOCAL = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
 
 
@@ -80,6 +81,16 @@ class InstanceFiles:
         return tuple(
             Mount(target=f"/etc/{name}", source=str(folder / name)) for name in names if f"/etc/{name}" not in own
         )
+
+    def router_folder(self, instance_id: InstanceId) -> Path:
+        """The folder that a router's container shares with the agent."""
+        return self._folder / instance_id / "router"
+
+    def router_mount(self, instance_id: InstanceId) -> Mount:
+        """The mount of that folder, which is made if it is missing."""
+        folder = self.router_folder(instance_id)
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        return Mount(target=ROUTER_FOLDER, source=str(folder))
 
     def remove(self, instance_id: InstanceId) -> None:
         """Remove the files of an instance; fine if there are none."""

@@ -35,6 +35,7 @@ class Executor:
     Args:
         runtime: name of the OCI runtime under which the wrapper is registered.
         peer_lines: /etc/hosts lines of the other members of an instance's networks.
+        on_prepared: called when the namespace of an instance was made or repaired.
         boot_id: of this machine.
     """
 
@@ -51,6 +52,7 @@ class Executor:
         clock: Clock,
         runtime: str,
         peer_lines: PeerLines,
+        on_prepared: Callable[[InstanceId], None],
         boot_id: str,
     ) -> None:
         self._engine = engine
@@ -63,6 +65,7 @@ class Executor:
         self._clock = clock
         self._runtime = runtime
         self._peer_lines = peer_lines
+        self._on_prepared = on_prepared
         self._boot_id = boot_id
         self._network_locks: dict[NetworkId, asyncio.Lock] = {}
 
@@ -226,6 +229,7 @@ class Executor:
             self._state.ports[instance_id] = ()  # else an earlier agent may have published some
         elif before.nics != assignment.nics:
             self._state.ports.pop(instance_id, None)  # they may have to lead to another address
+        self._on_prepared(instance_id)
 
     async def create_container(self, assignment: InstanceAssignment) -> None:
         """Write the files and create the container. An interrupted create is found by its name."""
@@ -400,6 +404,8 @@ class Executor:
         }
         name = f"moorage-{instance_id}-{assignment.container_generation}"
         mounts = self._files.mounts(instance_id, spec.mounts)
+        if assignment.is_router:
+            mounts += (self._files.router_mount(instance_id),)
         return replace(spec, name=name, labels=labels, mounts=(*mounts, *spec.mounts))
 
     def _change(self, instance_id: InstanceId, **values: object) -> None:

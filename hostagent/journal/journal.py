@@ -23,6 +23,7 @@ from hostagent.domain import InstanceAssignment, NetworkAssignment, Peer
 from hostagent.journal import codec
 from hostagent.journal.state import LinkState, LocalState, PulledImage
 from hostagent.journal.writer import GroupWriter, open_database
+from hostagent.router_bundle import RouterBundle
 from moorage.ids import InstanceId, NetworkId
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,15 @@ class PeerChange:
 
 
 @dataclass(frozen=True, slots=True)
+class UnreadableRouter:
+    """A configuration of a router that this version of the agent does not understand."""
+
+    instance_id: InstanceId
+    version: int
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
 class AssignmentChange:
     """Some news from the control plane; with `is_complete`, what is not named is not assigned any more."""
 
@@ -52,6 +62,8 @@ class AssignmentChange:
     forgotten_instances: tuple[InstanceId, ...] = ()
     removed_networks: tuple[NetworkId, ...] = ()
     peer_changes: tuple[PeerChange, ...] = ()
+    routers: tuple[RouterBundle, ...] = ()
+    unreadable_routers: tuple[UnreadableRouter, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +86,8 @@ class Journal:
         self._networks: dict[NetworkId, NetworkAssignment] = {}
         self._peers: dict[NetworkId, dict[str, Peer]] = {}
         self._images: dict[str, PulledImage] = {}
+        self._routers: dict[InstanceId, RouterBundle] = {}
+        self._good_routers: dict[InstanceId, RouterBundle] = {}
 
     @classmethod
     def open(cls, folder: Path, *, now: float) -> Self:
@@ -129,6 +143,15 @@ class Journal:
         return MappingProxyType(self._images)
 
     @property
+    def routers(self) -> Mapping[InstanceId, RouterBundle]:
+        """The newest configuration of each router here."""
+        return MappingProxyType(self._routers)
+
+    def good_router(self, instance_id: InstanceId) -> RouterBundle | None:
+        """The configuration of a router that was in force last."""
+        return self._good_routers.get(instance_id)
+
+    @property
     def transactions(self) -> int:
         """Transactions since the start, for measurements."""
         return self.writer.transactions
@@ -147,6 +170,11 @@ class Journal:
         """Record what was done for an instance."""
         self._locals[instance_id] = state
         self.writer.put("local", instance_id, lambda: codec.dumps(state))
+
+    def set_good_router(self, bundle: RouterBundle) -> None:
+        """Record that a configuration is in force, for the time when a newer one cannot be loaded."""
+        self._good_routers[bundle.instance_id] = bundle
+        self.writer.put("good_router", bundle.instance_id, lambda: codec.dumps(bundle))
 
     def set_link(self, link: LinkState) -> None:
         """Record the store, its term and how far it was read."""
@@ -172,6 +200,7 @@ class Journal:
         for instance_id in change.forgotten_instances:
             touched.add(instance_id)
             self._orphan(instance_id, now)
+        self._take_routers(change)
         networks |= self._drop_networks(change.removed_networks)
         self.set_link(replace(self._link, revision=change.revision, sequence=change.sequence))
         return touched, networks
@@ -182,6 +211,8 @@ class Journal:
             ("instance", self._assignments),
             ("local", self._locals),
             ("orphan", self._orphans),
+            ("router", self._routers),
+            ("good_router", self._good_routers),
         )
         for kind, table in tables:
             if table.pop(instance_id, None) is not None:
@@ -225,6 +256,18 @@ class Journal:
         if instance_id in self._assignments and instance_id not in self._orphans:
             orphan = self._orphans[instance_id] = _Orphan(now)
             self.writer.put("orphan", instance_id, lambda: codec.dumps(orphan))
+
+    def _take_routers(self, change: AssignmentChange) -> None:
+        """Configurations of those that are not assigned any more stay until nothing of them is left here."""
+        if change.is_complete:
+            named = {one.instance_id for one in change.routers}
+            named |= {one.instance_id for one in change.unreadable_routers}
+            for instance_id in self._routers.keys() - named - self._orphans.keys():
+                del self._routers[instance_id]
+                self.writer.put("router", instance_id, None)
+        for bundle in change.routers:
+            self._routers[bundle.instance_id] = bundle
+            self.writer.put("router", bundle.instance_id, _bundle_text(bundle))
 
     def _set_network(self, network: NetworkAssignment, *, with_peers: bool) -> None:
         network_id = network.network_id
@@ -273,6 +316,10 @@ class Journal:
                 case "peer":
                     network_id, _, mac = key.partition("/")
                     self._peers.setdefault(NetworkId(network_id), {})[mac] = codec.loads(Peer, value)
+                case "router":
+                    self._routers[InstanceId(key)] = codec.loads(RouterBundle, value)
+                case "good_router":
+                    self._good_routers[InstanceId(key)] = codec.loads(RouterBundle, value)
                 case "image":
                     self._images[key] = codec.loads(PulledImage, value)
                 case _:
@@ -284,6 +331,10 @@ class Journal:
 
 def _later(peer: Peer) -> Callable[[], str]:
     return lambda: codec.dumps(peer)
+
+
+def _bundle_text(bundle: RouterBundle) -> Callable[[], str]:
+    return lambda: codec.dumps(bundle)
 
 
 def _read_nonce(path: Path) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hostagent.domain import NetworkAssignment, NetworkKind, NicAssignment, Peer, PublishedPort
-from hostagent.netlink import guard, instance, name_sockets, names, namespaces, network, removal, survey
+from hostagent.netlink import guard, instance, name_sockets, names, namespaces, network, removal, router, survey
 from hostagent.netlink.gateways import Gateways
 from hostagent.netlink.name_sockets import NameSockets
 from hostagent.netlink.nft import NftContexts
@@ -28,6 +28,7 @@ from hostagent.netlink.rtnl import Rtnl
 from hostagent.netlink.segments import Segments
 from hostagent.netlink.site import Site
 from hostagent.netlink.survey import FabricInventory, InterfaceCounters
+from hostagent.router_bundle import RouterBundle, RuleFigure
 from moorage.errors import Internal, MoorageError, NotFound, NotSupported
 from moorage.ids import InstanceId, NetworkId
 
@@ -87,6 +88,7 @@ class LinuxFabric:
         self._peers: dict[NetworkId, dict[str, Peer]] = {}
         self._plugged: dict[InstanceId, frozenset[NetworkId]] = {}
         self._doomed: dict[InstanceId, frozenset[NetworkId] | None] = {}
+        self._routers: dict[InstanceId, RouterBundle] = {}
         self._pool: ThreadPoolExecutor | None = None
         self._host: namespaces.HostNamespace | None = None
         self._started: tuple[Site, Gateways, Segments] | None = None
@@ -249,6 +251,7 @@ class LinuxFabric:
                     self._doomed |= {one: known for one, known in doomed.items() if one != instance_id}
                     raise
         self._plugged.pop(instance_id, None)
+        self._routers.pop(instance_id, None)
 
     async def counters(self, instance_id: InstanceId) -> Mapping[str, InterfaceCounters]:
         """Totals by interface name, read in the instance's namespace. Raises NotFound."""
@@ -280,6 +283,26 @@ class LinuxFabric:
         """
         async with self._locks.hold("gateways"):
             await self._run(self._gateways.publish, instance_id, ports, nics)
+
+    async def apply_router(self, bundle: RouterBundle) -> None:
+        """Make packet rules and forwarding of a router's namespace what the bundle says, all or nothing. Counters of rules
+        that stay go on, connections too, but for those whose translation is gone.
+
+        Raises:
+            NotFound: the instance has no namespace.
+            InvalidSpec: something in the bundle cannot be understood.
+            Internal: NFT_REFUSED, in nftables' own words.
+        """
+        instance_id = bundle.instance_id
+        async with self._locks.hold(f"i-{instance_id}"):
+            before = self._routers.pop(instance_id, None)
+            await self._run(router.apply, self._site, bundle, before)
+            self._routers[instance_id] = bundle
+
+    async def router_figures(self, instance_id: InstanceId) -> Sequence[RuleFigure]:
+        """What each rule of a router counted. Raises NotFound: it has no namespace."""
+        async with self._locks.hold(f"i-{instance_id}"):
+            return await self._run(router.figures, self._site, instance_id)
 
     # All of it ------------------------------------------------------------------------------------------------------
 

@@ -15,7 +15,13 @@ from enum import Enum
 from hostagent.netlink import shaping
 from hostagent.netlink.links import mac_bytes
 from hostagent.netlink.names import MEMBER_PREFIX
+from hostagent.netlink.rules import TRANSIT4, TRANSIT6
 from moorage.errors import NotSupported
+
+_NEVER_FORWARDED = {
+    4: ("0.0.0.0/8", "127.0.0.0/8", str(TRANSIT4), "224.0.0.0/3"),
+    6: ("::/127", str(TRANSIT6), "fe80::/10", "ff00::/8"),
+}
 
 
 class Family(Enum):
@@ -60,11 +66,22 @@ add rule bridge moorage guard iifname "{MEMBER_PREFIX}*" drop
     return rules
 
 
-def port_rules(family: Family, port: str, mac: str, addresses: Sequence[str], rate_bits: int = 0) -> str:
+def port_rules(
+    family: Family,
+    port: str,
+    mac: str,
+    addresses: Sequence[str],
+    rate_bits: int = 0,
+    neighbours: Sequence[str] | None = None,
+) -> str:
     """Rules of one port: `addresses` without prefix length. Replaces what was there.
 
     What is sent beyond `rate_bits` a second (0: no limit) is dropped. A little more than that is allowed: who keeps the
     limit loses nothing.
+
+    Args:
+        neighbours: of a router's port: the subnets of its network. It sends on what others sent, so any source may come
+        out of it but addresses of these subnets that are not its own. None: it is no router's.
     """
     table = f"{family.value} moorage"
     v4 = [a for a in addresses if ipaddress.ip_address(a).version == 4]
@@ -82,12 +99,17 @@ def port_rules(family: Family, port: str, mac: str, addresses: Sequence[str], ra
             f"ether type arp arp saddr ether {mac} arp saddr ip {{ 0.0.0.0, {own} }} accept",
             f"ether type ip ip saddr {{ {own} }} accept",
         ]
+        if neighbours is not None:
+            rules.append(f"ether type ip ip saddr != {{ {_strange(neighbours, 4)} }} accept")
     if v6:
         rules += [
             "icmpv6 type { nd-router-advert, nd-redirect } drop",
             f"icmpv6 type nd-neighbor-advert @th,64,128 != {{ {targets} }} drop",
             f"ether type ip6 ip6 saddr {{ ::, {', '.join(v6)} }} accept",
         ]
+        if neighbours is not None:
+            rules.append("icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit } drop")
+            rules.append(f"ether type ip6 ip6 saddr != {{ {_strange(neighbours, 6)} }} accept")
     rules.append("drop")
     if family is Family.NETDEV:
         lines = [f'add chain {table} {port} {{ type filter hook ingress device "{port}" priority 0; policy accept; }}']
@@ -98,6 +120,16 @@ def port_rules(family: Family, port: str, mac: str, addresses: Sequence[str], ra
     if family is Family.BRIDGE:
         lines.append(f'add element {table} members {{ "{port}" : jump {port} }}')
     return "\n".join(lines) + "\n"
+
+
+def _strange(neighbours: Sequence[str], version: int) -> str:
+    """Sources that are never sent on by a router: its neighbours, our transit addresses, what is nobody's address."""
+    nets = [ipaddress.ip_network(one) for one in (*neighbours, *_NEVER_FORWARDED[version])]
+    if version == 4:
+        return ", ".join(
+            map(str, ipaddress.collapse_addresses(n for n in nets if isinstance(n, ipaddress.IPv4Network)))
+        )
+    return ", ".join(map(str, ipaddress.collapse_addresses(n for n in nets if isinstance(n, ipaddress.IPv6Network))))
 
 
 def port_removed(family: Family, ports: Sequence[str]) -> str:

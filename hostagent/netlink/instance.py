@@ -35,6 +35,9 @@ _SYSCTLS = {
     "ipv6/conf/default/disable_ipv6": "0",
 }
 
+# a namespace inherits the host's forwarding; a router begins when its rules are there
+_ROUTER_SYSCTLS = {"ipv4/ip_forward": "0", "ipv6/conf/all/forwarding": "0"}
+
 
 def check(
     nics: Sequence[NicAssignment], networks: Mapping[NetworkId, NetworkAssignment], instance_id: InstanceId
@@ -91,7 +94,10 @@ def ensure(
     _require_networks(site, [networks[nic.network_id] for nic in nics])
     path = site.instance_path(instance_id)
     fresh = not site.host.is_namespace(path)
-    opened = namespaces.create(site.host, path, _SYSCTLS) if fresh else Namespace.open(site.host, path)
+    if fresh:
+        site.contexts.drop(path.name)
+    settings = _SYSCTLS | _ROUTER_SYSCTLS if any(nic.forwards for nic in nics) else _SYSCTLS
+    opened = namespaces.create(site.host, path, settings) if fresh else Namespace.open(site.host, path)
     with opened as space:
         have = {} if fresh else links.list_links(space.rtnl)
         stale = _remove_extra(space, instance_id, have, nics)
@@ -223,7 +229,8 @@ def _ensure_port(
     port = links.find_link(rtnl, host_end)
     assert port is not None
     bare = [a.split("/")[0] for a in nic.addresses]
-    nft.run(guard.port_rules(site.guard, host_end, nic.mac.lower(), bare, nic.rate_out_bits))
+    neighbours = [subnet.cidr for subnet in network.subnets] if nic.forwards else None
+    nft.run(guard.port_rules(site.guard, host_end, nic.mac.lower(), bare, nic.rate_out_bits, neighbours))
     shaping.ensure(rtnl, port.index, nic.rate_in_bits)
     if (port.master, port.mtu, port.up, port.alias) == (bridge_index, network.mtu, True, alias):
         rtnl.run([links.fdb_local_add(port.index, nic.mac)])

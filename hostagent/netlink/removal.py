@@ -96,4 +96,5 @@ def _remove_namespace(site: Site, instance_id: InstanceId) -> None:
             left = [link.index for link in links.list_links(space.rtnl).values() if link.kind == "veth"]
             if left:
                 space.rtnl.run(links.delete_together(left))
+    site.contexts.drop(path.name)
     namespaces.remove(path)

@@ -9,7 +9,7 @@ import ipaddress
 from collections.abc import Sequence
 from pathlib import Path
 
-from hostagent.netlink import guard, links, names, rules
+from hostagent.netlink import announce, guard, links, names, rules
 from hostagent.netlink.links import Route
 from hostagent.netlink.namespaces import Namespace, write_sysctls
 from hostagent.netlink.rtnl import Message, Rtnl
@@ -105,7 +105,10 @@ def _ensure_gateway(space: Namespace, record: NetworkRecord) -> None:
         # a forwarded packet's neighbour is asked for from a link-local address
         wanted.append(f"{guard.link_local(bridge.mac)}/64")
     space.sysctl({f"ipv6/conf/{bridge.name}/disable_ipv6": "0"})
+    before = links.list_addresses(space.rtnl).get(bridge.index, set())
     space.rtnl.run(_addresses(space.rtnl, bridge.index, wanted))
+    # members may know a router at these addresses; frames of the gateway's MAC end at the next host
+    announce.announce(space, bridge.name, bridge.mac, [address for address in wanted if address not in before])
 
 
 def _addresses(rtnl: Rtnl, index: int, wanted: Sequence[str]) -> list[Message]:

@@ -22,7 +22,7 @@ from hostagent.domain import AgentHeartbeat, HostFacts, InstanceReport, Instance
 from hostagent.facts import machine_mark
 from hostagent.journal.journal import AssignmentChange, Journal
 from hostagent.session.outbox import Outbox
-from hostagent.session.translate import change_from_message, report_message
+from hostagent.session.translate import change_from_message, report_message, router_report_message
 from moorage.clock import Clock
 from moorage.errors import MoorageError, NotReady, Unavailable
 from moorage.ids import InstanceId
@@ -282,6 +282,8 @@ class Session:
         for start in range(0, len(reports), _MAX_REPORTS):
             batch = [report_message(report) for report in reports[start : start + _MAX_REPORTS]]
             await call.write(agent_pb2.SessionRequest(status=agent_pb2.StatusBatch(reports=batch)))
+        if routers := [router_report_message(report) for report in self._outbox.take_routers()]:
+            await call.write(agent_pb2.SessionRequest(status=agent_pb2.StatusBatch(routers=routers)))
 
     def _next_heartbeat(self) -> float:
         return self._clock.monotonic() + self._heartbeat_seconds * (1.0 - 0.1 * self._random())

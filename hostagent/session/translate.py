@@ -14,11 +14,12 @@ from hostagent.domain import (
     PublishedPort,
     RestartPolicy,
 )
-from hostagent.journal.journal import AssignmentChange, PeerChange
+from hostagent.journal.journal import AssignmentChange, PeerChange, UnreadableRouter
+from hostagent.router_bundle import RouterBundle, RouterReport
 from moorage.errors import InvalidSpec
 from moorage.ids import InstanceId, NetworkId
 from moorage.protoconv import from_proto, to_proto
-from moorage.v1 import agent_pb2, instances_pb2, networks_pb2
+from moorage.v1 import agent_pb2, instances_pb2, networks_pb2, router_bundles_pb2
 
 _DEFAULT_LOG_BYTES = 10 * 1024 * 1024
 _DEFAULT_LOG_FILES = 3
@@ -63,6 +64,7 @@ def change_from_message(
         )
     except (ValueError, TypeError) as exc:
         raise InvalidSpec.of("networks", str(exc), "ASSIGNMENT_INVALID") from exc
+    routers, unreadable = _routers(message)
     change = AssignmentChange(
         is_complete=is_complete,
         sequence=message.results_in,
@@ -72,8 +74,21 @@ def change_from_message(
         forgotten_instances=tuple(InstanceId(i) for i in message.forgotten_instances),
         removed_networks=tuple(NetworkId(n) for n in message.removed_networks),
         peer_changes=peer_changes,
+        routers=routers,
+        unreadable_routers=unreadable,
     )
     return change, problems
+
+
+def _routers(message: agent_pb2.Assignments) -> tuple[tuple[RouterBundle, ...], tuple[UnreadableRouter, ...]]:
+    routers: list[RouterBundle] = []
+    unreadable: list[UnreadableRouter] = []
+    for item in message.routers:
+        try:
+            routers.append(from_proto(RouterBundle, item))
+        except ValueError as exc:
+            unreadable.append(UnreadableRouter(InstanceId(item.instance_id), item.version, str(exc)))
+    return tuple(routers), tuple(unreadable)
 
 
 def instance_from_message(message: agent_pb2.InstanceAssignment, registry: str) -> InstanceAssignment:
@@ -132,6 +147,11 @@ def network_from_message(message: agent_pb2.NetworkAssignment) -> NetworkAssignm
 def report_message(report: InstanceReport) -> agent_pb2.InstanceReport:
     """A report as it is sent."""
     return to_proto(report, agent_pb2.InstanceReport)
+
+
+def router_report_message(report: RouterReport) -> router_bundles_pb2.RouterReport:
+    """A router's report as it is sent."""
+    return to_proto(report, router_bundles_pb2.RouterReport)
 
 
 def _peer(message: agent_pb2.Peer) -> Peer:

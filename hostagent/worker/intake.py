@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from hostagent.domain import DesiredState, InstanceAssignment
 from hostagent.journal.journal import AssignmentChange, Journal
+from hostagent.router.keeper import RouterKeeper
 from hostagent.worker.loop import Reconciler
 from hostagent.worker.networks import NetworkKeeper, networks_of
 from moorage.clock import Clock
@@ -19,11 +20,13 @@ class Intake:
         journal: Journal,
         reconciler: Reconciler,
         networks: NetworkKeeper,
+        routers: RouterKeeper,
         clock: Clock,
     ) -> None:
         self._journal = journal
         self._reconciler = reconciler
         self._networks = networks
+        self._routers = routers
         self._clock = clock
 
     async def apply(self, change: AssignmentChange) -> None:
@@ -42,6 +45,9 @@ class Intake:
         )
         self._networks.mark(marked, changed)
         self._reconciler.wake(*touched, *self._members(networks), is_assignment=True)
+        self._routers.mark(bundle.instance_id for bundle in change.routers)
+        for unreadable in change.unreadable_routers:
+            self._routers.refuse(unreadable)
 
     def _member_networks(
         self, changed: Iterable[InstanceId], before: "dict[InstanceId, InstanceAssignment | None]"

@@ -12,12 +12,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hostagent.domain import NetworkAssignment, NetworkKind, NicAssignment, Peer, PublishedPort
-from hostagent.netlink import instance, names
+from hostagent.netlink import instance, names, router_rules
 from hostagent.netlink import network as plumbing
 from hostagent.netlink import ports as publishing
 from hostagent.netlink.fabric import FabricInventory, InterfaceCounters, NameSockets
 from hostagent.netlink.rules import Binding, Transit
 from hostagent.netlink.state import NetworkRecord
+from hostagent.router_bundle import RouterBundle, RuleFigure
 from moorage.errors import Exhausted, Internal, NotFound, NotReady
 from moorage.ids import InstanceId, NetworkId
 
@@ -52,6 +53,7 @@ class FakeFabric:
         self.peers: dict[NetworkId, dict[str, Peer]] = {}
         self.instances: dict[InstanceId, tuple[NicAssignment, ...]] = {}
         self.bindings: dict[InstanceId, tuple[Binding, ...]] = {}
+        self.routers: dict[InstanceId, RouterBundle] = {}
         self.strays: list[str] = []
         self.bridges = set(bridges)
         self.taken_ports = set(taken_ports)
@@ -141,6 +143,7 @@ class FakeFabric:
         names.check_id("instance_id", instance_id)
         self.instances.pop(instance_id, None)
         self.bindings.pop(instance_id, None)
+        self.routers.pop(instance_id, None)
 
     async def publish_ports(
         self, instance_id: InstanceId, ports: Sequence[PublishedPort], nics: Sequence[NicAssignment]
@@ -181,10 +184,26 @@ class FakeFabric:
             raise NotFound(f"there is no network namespace of instance {instance_id}")
         return socket.socket(family, kind | socket.SOCK_NONBLOCK)
 
+    async def apply_router(self, bundle: RouterBundle) -> None:
+        """As LinuxFabric.apply_router: the text of the rules is made, and refused as there."""
+        self._enter("apply_router")
+        if bundle.instance_id not in self.instances:
+            raise NotFound(f"there is no network namespace of instance {bundle.instance_id}")
+        router_rules.table(bundle, router_rules.Installed({}, frozenset()))
+        self.routers[bundle.instance_id] = bundle
+
+    async def router_figures(self, instance_id: InstanceId) -> Sequence[RuleFigure]:
+        """As LinuxFabric.router_figures; all zero."""
+        self._enter("router_figures")
+        if instance_id not in self.instances:
+            raise NotFound(f"there is no network namespace of instance {instance_id}")
+        found = self.routers.get(instance_id)
+        return tuple(RuleFigure(rule_id) for rule_id in sorted(router_rules.rule_ids(found))) if found else ()
+
     async def destroy_all(self) -> None:
         """As LinuxFabric.destroy_all."""
         self._enter("destroy_all")
-        for kept in (self.networks, self.peers, self.instances, self.bindings):
+        for kept in (self.networks, self.peers, self.instances, self.bindings, self.routers):
             kept.clear()
         self.strays.clear()
 

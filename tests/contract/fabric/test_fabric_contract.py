@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,14 @@ from hostagent.domain import (
 )
 from hostagent.executor.ports import Fabric as ExecutorsFabric
 from hostagent.netlink.fabric import LinuxFabric
+from hostagent.router_bundle import (
+    FirewallBundle,
+    FirewallDirection,
+    LegBundle,
+    RouterBundle,
+    RuleFigure,
+    TrafficProtocol,
+)
 from moorage.errors import Exhausted, InvalidSpec, MoorageError, NotFound, NotReady, NotSupported
 from moorage.ids import InstanceId, NetworkId
 from tests.fakes.fabric import FakeFabric
@@ -165,6 +174,28 @@ async def test_ports_are_exclusive(fabric: Fabric) -> None:
     await fabric.publish_ports(ONE, [PublishedPort(8080, 80)], [nic(5)])
     with pytest.raises(InvalidSpec):
         await fabric.publish_ports(ONE, [PublishedPort(70000, 80)], [nic(5)])
+
+
+def router(version: int = 1, **fields: Any) -> RouterBundle:
+    leg = LegBundle(NET, "eth0", ("10.1.0.0/24",), ("10.1.0.5",))
+    return RouterBundle(ONE, version, legs=(leg,), **fields)
+
+
+async def test_routers(fabric: Fabric) -> None:
+    with pytest.raises(NotFound):
+        await fabric.apply_router(router())
+    await plugged(fabric)
+    assert list(await fabric.router_figures(ONE)) == []
+    rule = FirewallBundle("r1", FirewallDirection.ACROSS, protocol=TrafficProtocol.TCP, ports=("80",))
+    await fabric.apply_router(router(firewall=(rule,)))
+    await fabric.apply_router(router(2, firewall=(rule,)))
+    assert list(await fabric.router_figures(ONE)) == [RuleFigure("r1")]
+    with pytest.raises(InvalidSpec, match="eighty"):
+        await fabric.apply_router(router(3, firewall=(dataclasses.replace(rule, ports=("eighty",)),)))
+    assert list(await fabric.router_figures(ONE)) == [RuleFigure("r1")]
+    await fabric.remove_instance(ONE)
+    with pytest.raises(NotFound):
+        await fabric.router_figures(ONE)
 
 
 async def test_restart_and_destroy(fabric: Fabric) -> None:

@@ -15,9 +15,10 @@ import grpc
 
 from hostagent.domain import NetworkAssignment, NicAssignment, Peer, PublishedPort
 from hostagent.netlink.fabric import InterfaceCounters, NameSockets
+from hostagent.router_bundle import RouterBundle, RuleFigure
 from moorage.errors import MoorageError, NotFound
 from moorage.ids import ContainerId, InstanceId, NetworkId
-from moorage.v1 import agent_pb2, agent_pb2_grpc
+from moorage.v1 import agent_pb2, agent_pb2_grpc, router_bundles_pb2
 from tests.fakes.fabric import loopback_sockets
 
 
@@ -40,6 +41,7 @@ class FakeFabric:
     ports: dict[InstanceId, tuple[PublishedPort, ...]] = field(default_factory=dict)
     faults: dict[str, list[MoorageError]] = field(default_factory=dict)
     strays: tuple[str, ...] = ()
+    routers: list[RouterBundle] = field(default_factory=list)  # each call
 
     def _enter(self, method: str) -> None:
         if waiting := self.faults.get(method):
@@ -101,6 +103,17 @@ class FakeFabric:
             raise NotFound("no such namespace")
         return {nic.name: InterfaceCounters(rx_bytes=10, tx_bytes=20) for nic in self.instances[instance_id]}
 
+    async def apply_router(self, bundle: RouterBundle) -> None:
+        self._enter("apply_router")
+        if bundle.instance_id not in self.instances:
+            raise NotFound("no such namespace")
+        self.routers.append(bundle)
+
+    async def router_figures(self, instance_id: InstanceId) -> Sequence[RuleFigure]:
+        if instance_id not in self.instances:
+            raise NotFound("no such namespace")
+        return [RuleFigure("web", 3, 180)]
+
     async def reassert(self) -> None:
         self._enter("reassert")
 
@@ -160,6 +173,7 @@ class FakeControlPlane(agent_pb2_grpc.AgentServiceServicer):
         self.heartbeats: list[agent_pb2.AgentHeartbeat] = []
         self.reports: dict[str, agent_pb2.InstanceReport] = {}
         self.history: list[agent_pb2.InstanceReport] = []
+        self.routers: dict[str, router_bundles_pb2.RouterReport] = {}
         self.tasks: list[agent_pb2.TaskReport] = []
         self.streams: dict[str, Stream] = {}
         self.contexts: dict[str, bytes] = {}
@@ -316,6 +330,7 @@ class FakeControlPlane(agent_pb2_grpc.AgentServiceServicer):
             elif part == "status":
                 for report in message.status.reports:
                     await self._take(report)
+                self.routers |= {report.instance_id: report for report in message.status.routers}
             elif part == "task":
                 self.tasks.append(message.task)
             async with self._changed:

@@ -5,6 +5,7 @@ agent.
 import asyncio
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,8 +29,19 @@ from hostagent.domain import (
     Ulimit,
 )
 from hostagent.journal import codec
-from hostagent.journal.journal import AssignmentChange, Journal, PeerChange
+from hostagent.journal.journal import AssignmentChange, Journal, PeerChange, UnreadableRouter
 from hostagent.journal.state import LocalState, RunStage
+from hostagent.router_bundle import (
+    BalancerBundle,
+    BalancerMode,
+    DhcpBundle,
+    FirewallBundle,
+    FirewallDirection,
+    LegBundle,
+    ListenerBundle,
+    PairBundle,
+    RouterBundle,
+)
 from moorage.errors import StoreUnavailable
 from moorage.ids import InstanceId, NetworkId
 
@@ -89,6 +101,43 @@ async def test_all_comes_back(tmp_path: Path) -> None:
     assert (again.link.revision, again.link.sequence) == (6, 2)
     assert again.nonce == nonce
     assert again.epoch > epoch
+    again.close()
+
+
+ROUTER = RouterBundle(
+    FULL.instance_id,
+    7,
+    "eth0",
+    ("192.0.2.1",),
+    (LegBundle(NetworkId("n1"), "eth1", ("10.1.0.0/24",), ("10.1.0.1",), dhcp=DhcpBundle(("10.1.0.9-10.1.0.20",))),),
+    firewall=(FirewallBundle("r1", FirewallDirection.IN, icmp_type=0),),
+    balancers=(BalancerBundle("b1", BalancerMode.HTTP, (ListenerBundle("192.0.2.1", 80),)),),
+    pair=PairBundle(5, 100, "10.1.0.2", "10.1.0.3"),
+)
+
+
+async def test_configurations_of_routers_come_back_and_go_with_their_instance(tmp_path: Path) -> None:
+    journal = Journal.open(tmp_path, now=1000.0)
+    journal.apply(replace(complete(FULL), routers=(ROUTER,)), now=1.0)
+    journal.set_good_router(ROUTER)
+    journal.apply(AssignmentChange(False, 2, 6, routers=(replace(ROUTER, version=8),)), now=1.0)
+    await journal.commit()
+    journal.close()
+    again = Journal.open(tmp_path, now=1000.0)
+    assert again.routers == {FULL.instance_id: replace(ROUTER, version=8)}
+    assert again.good_router(FULL.instance_id) == ROUTER
+    # one that this agent cannot read does not take away what it had
+    again.apply(replace(complete(FULL), unreadable_routers=(UnreadableRouter(FULL.instance_id, 9, "?"),)), now=1.0)
+    assert again.routers[FULL.instance_id].version == 8
+    # an orphan keeps its own until nothing of it is left
+    again.apply(complete(), now=1.0)
+    assert FULL.instance_id in again.routers
+    again.forget(FULL.instance_id)
+    assert not again.routers
+    assert again.good_router(FULL.instance_id) is None
+    again.apply(replace(complete(FULL), routers=(ROUTER,)), now=1.0)
+    again.apply(complete(FULL), now=1.0)
+    assert not again.routers
     again.close()
 
 
