@@ -27,6 +27,9 @@ from controlplane.api.instances import InstanceServicer
 from controlplane.api.networks import NetworkServicer
 from controlplane.api.operations import EventServicer, OperationServicer
 from controlplane.api.projects import AccessServicer, ProjectServicer
+from controlplane.api.public_addresses import PublicAddressServicer
+from controlplane.api.router_rules import RouterRuleServicer
+from controlplane.api.routers import RouterServicer
 from controlplane.api.server import Port, start
 from controlplane.api.templates import TemplateServicer
 from controlplane.api.watch import WatchServicer
@@ -52,8 +55,11 @@ from controlplane.services.instances import InstanceService
 from controlplane.services.networks import NetworkService
 from controlplane.services.operations import EventService, OperationService
 from controlplane.services.projects import ProjectService
+from controlplane.services.public_addresses import PublicAddressService
 from controlplane.services.reports import ReportService
 from controlplane.services.router_reports import RouterReports
+from controlplane.services.router_rules import RouterRuleService
+from controlplane.services.routers import RouterService
 from controlplane.services.templates import TemplateService
 from controlplane.templates.builds import Builder
 from controlplane.templates.importer import Importer, OutboundRules, Registry
@@ -75,6 +81,9 @@ from moorage.v1 import (
     networks_pb2_grpc,
     operations_pb2_grpc,
     projects_pb2_grpc,
+    public_addresses_pb2_grpc,
+    router_rules_pb2_grpc,
+    routers_pb2_grpc,
     templates_pb2_grpc,
     watch_pb2_grpc,
     zones_pb2_grpc,
@@ -208,6 +217,9 @@ class ControlPlane:
         instances = InstanceService(context, claims)
         changes = InstanceChanges(context, claims)
         networks = NetworkService(context)
+        routers = RouterService(context)
+        router_rules = RouterRuleService(context)
+        public_addresses = PublicAddressService(context)
         hosts = HostService(context)
         templates = TemplateService(context)
         operations = OperationService(context)
@@ -236,6 +248,12 @@ class ControlPlane:
                 EnrollmentServicer(enrollment, self._agent_endpoints()),
             ),
             (networks_pb2_grpc.add_NetworkServiceServicer_to_server, NetworkServicer(networks, store)),
+            (routers_pb2_grpc.add_RouterServiceServicer_to_server, RouterServicer(routers)),
+            (router_rules_pb2_grpc.add_RouterRuleServiceServicer_to_server, RouterRuleServicer(router_rules)),
+            (
+                public_addresses_pb2_grpc.add_PublicAddressServiceServicer_to_server,
+                PublicAddressServicer(public_addresses),
+            ),
             (templates_pb2_grpc.add_TemplateServiceServicer_to_server, TemplateServicer(templates, runner)),
             (instances_pb2_grpc.add_InstanceServiceServicer_to_server, InstanceServicer(instances, changes, store)),
             (
@@ -247,7 +265,10 @@ class ControlPlane:
                 OperationServicer(operations, runner.cancel),
             ),
             (events_pb2_grpc.add_EventServiceServicer_to_server, EventServicer(EventService(context))),
-            (watch_pb2_grpc.add_WatchServiceServicer_to_server, WatchServicer(store, networks)),
+            (
+                watch_pb2_grpc.add_WatchServiceServicer_to_server,
+                WatchServicer(store, networks, routers, router_rules, public_addresses),
+            ),
         ]
         agent = AgentServicer(
             AgentDeps(
@@ -353,6 +374,9 @@ def _service_names() -> tuple[str, ...]:
         "NetworkService",
         "OperationService",
         "ProjectService",
+        "PublicAddressService",
+        "RouterRuleService",
+        "RouterService",
         "TemplateService",
         "WatchService",
         "ZoneService",

@@ -113,6 +113,31 @@ _SERVICES: Final[Mapping[str, Mapping[str, Rule]]] = {
         "DeleteMember": project_rule(_ADMIN, "name"),
         "ListMembers": project_rule(_VIEWER, "parent"),
     },
+    _MOORAGE + "PublicAddressService": {
+        "CreatePublicAddress": project_rule(_OPERATOR, "parent", "public_address.spec.network"),
+        "GetPublicAddress": project_rule(_VIEWER, "name"),
+        "ListPublicAddresses": project_rule(_VIEWER, "parent", scope=ParentScope.EVERY),
+        "UpdatePublicAddress": project_rule(_OPERATOR, "public_address.name"),
+        "DeletePublicAddress": project_rule(_OPERATOR, "name"),
+    },
+    # The names inside of rules are short or of the router's project: the service reads no others.
+    _MOORAGE + "RouterRuleService": {
+        "CreateRouterRule": project_rule(_OPERATOR, "parent"),
+        "BatchCreateRouterRules": project_rule(_OPERATOR, "parent", "requests.parent"),
+        "GetRouterRule": project_rule(_VIEWER, "name"),
+        "ListRouterRules": project_rule(_VIEWER, "parent"),
+        "UpdateRouterRule": project_rule(_OPERATOR, "rule.name"),
+        "DeleteRouterRule": project_rule(_OPERATOR, "name"),
+        "BatchDeleteRouterRules": project_rule(_OPERATOR, "parent", "names"),
+    },
+    # The template may be the project system's; the service sees to it.
+    _MOORAGE + "RouterService": {
+        "CreateRouter": project_rule(_OPERATOR, "parent", "router.spec.legs.network", "router.spec.outside_network"),
+        "GetRouter": project_rule(_VIEWER, "name"),
+        "ListRouters": project_rule(_VIEWER, "parent", scope=ParentScope.EVERY),
+        "UpdateRouter": project_rule(_OPERATOR, "router.name", "router.spec.legs.network"),
+        "DeleteRouter": project_rule(_OPERATOR, "name"),
+    },
     _MOORAGE + "TemplateService": {
         "CreateTemplate": project_rule(_OPERATOR, "parent", "template.source.snapshot.instance"),
         "UploadTemplate": project_rule(_OPERATOR, "create.parent", "create.template.source.snapshot.instance"),

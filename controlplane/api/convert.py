@@ -14,7 +14,9 @@ from controlplane.domain.names import host_name, zone_name
 from controlplane.domain.networks import AddressLease, Network
 from controlplane.domain.operations import AuditEvent, Event, Operation, failure_error
 from controlplane.domain.projects import Member, Project
+from controlplane.domain.routers import PublicAddress, Router, RouterRule
 from controlplane.domain.templates import Template
+from controlplane.routers.status import RouterStatus, RuleStatus
 from controlplane.services.lookup import etag_of
 from moorage import protoconv
 from moorage.v1 import (
@@ -26,6 +28,9 @@ from moorage.v1 import (
     networks_pb2,
     operations_pb2,
     projects_pb2,
+    public_addresses_pb2,
+    router_rules_pb2,
+    routers_pb2,
     templates_pb2,
     zones_pb2,
 )
@@ -83,6 +88,39 @@ def address_lease(record: AddressLease, network_name: str, owner_name: str) -> n
         create_time=timestamp(record.create_time),
         leaving=record.leaving_since > 0,
     )
+
+
+def router(record: Router, status: RouterStatus) -> routers_pb2.Router:
+    """A router."""
+    message = routers_pb2.Router(name=record.name, uid=record.uid, etag=etag_of(record), labels=record.labels)
+    message.create_time.FromDatetime(record.create_time)
+    protoconv.fill(record.spec, message.spec)
+    protoconv.fill(status, message.status)
+    return message
+
+
+def router_rule(record: RouterRule, status: RuleStatus) -> router_rules_pb2.RouterRule:
+    """A rule of a router."""
+    message = router_rules_pb2.RouterRule(name=record.name, uid=record.uid, etag=etag_of(record), labels=record.labels)
+    message.create_time.FromDatetime(record.create_time)
+    protoconv.fill(record.spec, message.spec)
+    protoconv.fill(status, message.status)
+    return message
+
+
+def public_address(
+    record: PublicAddress, router_name: str, used_by: tuple[str, ...]
+) -> public_addresses_pb2.PublicAddress:
+    """A public address, with who uses it."""
+    message = public_addresses_pb2.PublicAddress(
+        name=record.name, uid=record.uid, etag=etag_of(record), labels=record.labels
+    )
+    message.create_time.FromDatetime(record.create_time)
+    protoconv.fill(record.spec, message.spec)
+    message.status.address = record.address
+    message.status.router = router_name
+    message.status.used_by.extend(used_by)
+    return message
 
 
 def template(record: Template) -> templates_pb2.Template:

@@ -6,11 +6,11 @@ from typing import Any
 import grpc
 
 from controlplane.api import convert, masks, requests
-from controlplane.domain.kinds import INSTANCE
+from controlplane.domain.kinds import INSTANCE, PUBLIC_ADDRESS
 from controlplane.domain.names import parse_child
 from controlplane.domain.networks import Network, NetworkDns, NetworkSpec
 from controlplane.services.networks import NetworkService
-from moorage.store.base import Store
+from moorage.store.base import Store, View
 from moorage.v1 import networks_pb2, networks_pb2_grpc
 
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -82,7 +82,15 @@ class NetworkServicer(networks_pb2_grpc.NetworkServiceServicer):
         view = self._store.view()
         messages = []
         for item in page.items:
-            owners = view.find(INSTANCE, "uid", item.value.owner_uid)
-            owner = owners[0].value.name if owners else ""
+            owner = _owner_name(view, item.value.owner_uid)
             messages.append(convert.address_lease(item.value, request.parent, owner))
         return networks_pb2.ListAddressesResponse(addresses=messages, next_page_token=page.next_page_token)
+
+
+def _owner_name(view: View, uid: str) -> str:
+    """Of the instance or public address that holds an address; empty when neither does any more."""
+    instances = view.find(INSTANCE, "uid", uid)
+    if instances:
+        return instances[0].value.name
+    publics = view.find(PUBLIC_ADDRESS, "uid", uid)
+    return publics[0].value.name if publics else ""

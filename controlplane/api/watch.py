@@ -9,9 +9,25 @@ import grpc
 from controlplane.access.rules import require_fleet_admin
 from controlplane.api import convert
 from controlplane.api.caller import current_user
-from controlplane.domain.kinds import API_KEY, EVENT, HOST, INSTANCE, MEMBER, NETWORK, OPERATION, PROJECT, TEMPLATE
+from controlplane.domain.kinds import (
+    API_KEY,
+    EVENT,
+    HOST,
+    INSTANCE,
+    MEMBER,
+    NETWORK,
+    OPERATION,
+    PROJECT,
+    PUBLIC_ADDRESS,
+    ROUTER,
+    ROUTER_RULE,
+    TEMPLATE,
+)
 from controlplane.domain.names import parse_parent
 from controlplane.services.networks import NetworkService
+from controlplane.services.public_addresses import PublicAddressService
+from controlplane.services.router_rules import RouterRuleService
+from controlplane.services.routers import RouterService
 from moorage.errors import FieldViolation, InvalidSpec, Unauthenticated
 from moorage.store.base import Change as StoreChange
 from moorage.store.base import Kind, Store
@@ -26,6 +42,9 @@ _KINDS: Mapping[str, tuple[Kind[Any], str]] = {
     "operations": (OPERATION, "operation"),
     "projects": (PROJECT, "project"),
     "templates": (TEMPLATE, "template"),
+    "routers": (ROUTER, "router"),
+    "router_rules": (ROUTER_RULE, "router_rule"),
+    "public_addresses": (PUBLIC_ADDRESS, "public_address"),
     "events": (EVENT, "event"),
 }
 _FLEET_KINDS = frozenset({"hosts"})
@@ -37,9 +56,19 @@ _Admits = Callable[[Kind[Any], Any, "frozenset[str] | None"], bool]  # kind, rec
 class WatchServicer(watch_pb2_grpc.WatchServiceServicer):
     """Every change, as it is made."""
 
-    def __init__(self, store: Store, networks: NetworkService) -> None:
+    def __init__(
+        self,
+        store: Store,
+        networks: NetworkService,
+        routers: RouterService,
+        rules: RouterRuleService,
+        public_addresses: PublicAddressService,
+    ) -> None:
         self._store = store
         self._networks = networks
+        self._routers = routers
+        self._rules = rules
+        self._public_addresses = public_addresses
 
     async def Watch(self, request: watch_pb2.WatchRequest, context: _Context) -> AsyncIterator[watch_pb2.WatchResponse]:
         names, admits = self._scope(request)
@@ -120,6 +149,12 @@ class WatchServicer(watch_pb2_grpc.WatchServiceServicer):
                 message = convert.instance(record, is_stale=is_stale)
             case "network":
                 message = convert.network(record, *self._networks.hosts_and_addresses(record))
+            case "router":
+                message = convert.router(record, self._routers.status(record))
+            case "router_rule":
+                message = convert.router_rule(record, self._rules.status(record))
+            case "public_address":
+                message = convert.public_address(record, *self._public_addresses.used_by(record))
             case _:
                 message = getattr(convert, field)(record)
         getattr(change, field).CopyFrom(message)

@@ -14,7 +14,14 @@ from controlplane.domain.lineage import EpochStart
 from controlplane.domain.networks import AddressLease, Network
 from controlplane.domain.operations import AuditEvent, Event, Operation, OperationState, RequestRecord
 from controlplane.domain.projects import Member, Project
-from controlplane.domain.routers import Balancer, PublicAddress, Router, RouterRule
+from controlplane.domain.routers import (
+    Balancer,
+    PublicAddress,
+    Router,
+    RouterRule,
+    public_addresses_of,
+    public_addresses_of_balancer,
+)
 from controlplane.domain.templates import Template
 from moorage.store.base import Kind
 
@@ -78,13 +85,21 @@ ROUTER_RULE = Kind(
     "router_rule",
     RouterRule,
     key=lambda r: f"{r.project}/{r.router}/{r.id}",
-    indexes={"uid": lambda r: (r.uid,), "router": lambda r: (r.router_uid,)},
+    indexes={
+        "uid": lambda r: (r.uid,),
+        "router": lambda r: (r.router_uid,),
+        "public_address": public_addresses_of,
+    },
 )
 BALANCER = Kind(
     "balancer",
     Balancer,
     key=lambda b: f"{b.project}/{b.router}/{b.id}",
-    indexes={"uid": lambda b: (b.uid,), "router": lambda b: (b.router_uid,)},
+    indexes={
+        "uid": lambda b: (b.uid,),
+        "router": lambda b: (b.router_uid,),
+        "public_address": public_addresses_of_balancer,
+    },
 )
 PUBLIC_ADDRESS = Kind(
     "public_address",

@@ -55,6 +55,19 @@ def parse_child(name: str, collection: str, field: str = "name") -> tuple[str, s
     return parts[1], parts[3]
 
 
+def parse_grandchild(name: str, parents: str, collection: str, field: str = "name") -> tuple[str, str, str]:
+    """(project, parent, child) of projects/{project}/{parents}/{parent}/{collection}/{child}.
+
+    Raises:
+        InvalidSpec: it is not such a name.
+    """
+    parts = name.split("/")
+    if len(parts) != 6 or (parts[0], parts[2], parts[4]) != ("projects", parents, collection) or not all(parts):
+        form = f"projects/PROJECT/{parents}/NAME/{collection}/NAME"
+        raise InvalidSpec.of(field, f"must look like {form}, not {name!r}", "NAME_INVALID")
+    return parts[1], parts[3], parts[5]
+
+
 def parse_parent(parent: str, field: str = "parent") -> str:
     """The project of projects/{project}; "-" means all.
 

@@ -97,6 +97,9 @@ class Router:
     reason: str = ""  # why its members cannot be made; a word and a sentence
     message: str = ""
     observed: tuple[RouterObserved, ...] = ()  # at most one a member
+    asked_revision: int = (
+        0  # of the newest call that changed it, its rules or its balancers; in force once members run it
+    )
 
     @property
     def name(self) -> str:
@@ -210,6 +213,12 @@ class RouterRule:
     def name(self) -> str:
         """projects/{project}/routers/{router}/rules/{rule}."""
         return f"projects/{self.project}/routers/{self.router}/rules/{self.id}"
+
+
+def public_addresses_of(rule: RouterRule) -> tuple[str, ...]:
+    """Full names of the public addresses that a rule uses."""
+    parts = (rule.spec.source_nat, rule.spec.static_nat, rule.spec.port_forward)
+    return tuple(part.public_address for part in parts if part is not None and part.public_address)
 
 
 class BalancerMode(enum.Enum):
@@ -331,6 +340,11 @@ class Balancer:
     def name(self) -> str:
         """projects/{project}/routers/{router}/balancers/{balancer}."""
         return f"projects/{self.project}/routers/{self.router}/balancers/{self.id}"
+
+
+def public_addresses_of_balancer(balancer: Balancer) -> tuple[str, ...]:
+    """Full names of the public addresses that its listeners use, each once."""
+    return tuple(dict.fromkeys(x.public_address for x in balancer.spec.listeners if x.public_address))
 
 
 @dataclass(frozen=True, slots=True)

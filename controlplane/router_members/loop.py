@@ -16,9 +16,7 @@ from controlplane.domain.kinds import (
     ROUTER_RULE,
     TEMPLATE,
 )
-from controlplane.domain.names import parse_child
 from controlplane.domain.routers import Router
-from controlplane.domain.templates import Template, TemplateState
 from controlplane.history import record_event
 from controlplane.router_members.plan import (
     Action,
@@ -34,6 +32,7 @@ from controlplane.services.context import Context
 from controlplane.services.effective import effective_spec
 from controlplane.services.instance_admission import check_still_fits
 from controlplane.services.instance_claims import InstanceClaims, charge_project, release, usage_of
+from controlplane.services.router_admission import member_template
 from moorage.errors import HistoryCompacted, MoorageError, NotReady
 from moorage.store.base import Change, Kind, Transaction, View
 
@@ -124,7 +123,7 @@ class RouterMembers:
         template.
         """
         project = lookup.project(tx, router.project)
-        template = _template(tx, router.spec.template)
+        template = member_template(tx, router.spec.template)
         key = f"{router.project}/{action.id}"
         if tx.get(INSTANCE, key) is not None:
             raise NotReady(
@@ -177,19 +176,6 @@ class RouterMembers:
         else:
             tx.put(INSTANCE, replace(member, desired=DesiredState.DELETED, generation=member.generation + 1))
         record_event(tx, self._context.clock, member, "DELETING", action.why, project=member.project)
-
-
-def _template(view: View, name: str) -> Template:
-    """The template of members, which may be of another project. Raises NotReady (ROUTER_TEMPLATE_MISSING)."""
-    project_id, template_id = parse_child(name, "templates", "router.spec.template")
-    found = view.get(TEMPLATE, f"{project_id}/{template_id}")
-    if found is None or found.value.status.state is not TemplateState.READY:
-        raise NotReady(
-            f"{name} is not there yet, and routers are made from it; register it: moor router-image register",
-            reason="ROUTER_TEMPLATE_MISSING",
-            metadata={"name": name},
-        )
-    return found.value
 
 
 def _matters(change: Change) -> bool:

@@ -6,12 +6,24 @@ from typing import Any, TypeVar
 
 from controlplane.domain.hosts import Host
 from controlplane.domain.instances import Instance
-from controlplane.domain.kinds import HOST, INSTANCE, NETWORK, PROJECT, REQUEST, TEMPLATE
+from controlplane.domain.kinds import (
+    HOST,
+    INSTANCE,
+    NETWORK,
+    PROJECT,
+    PUBLIC_ADDRESS,
+    REQUEST,
+    ROUTER,
+    ROUTER_RULE,
+    TEMPLATE,
+)
+from controlplane.domain.names import child_name, parse_child
 from controlplane.domain.networks import Network
 from controlplane.domain.operations import RequestRecord
 from controlplane.domain.projects import Project
+from controlplane.domain.routers import PublicAddress, Router, RouterRule
 from controlplane.domain.templates import Template
-from moorage.errors import AlreadyExists, NotFound, VersionConflict
+from moorage.errors import AlreadyExists, InvalidSpec, NotFound, NotReady, VersionConflict
 from moorage.store.base import Kind, Transaction, View
 
 T = TypeVar("T")
@@ -54,6 +66,55 @@ def network(view: View, project_id: str, network_id: str) -> Network:
 def template(view: View, project_id: str, template_id: str) -> Template:
     """A template by name. Raises NotFound."""
     return require(view, TEMPLATE, f"{project_id}/{template_id}", f"projects/{project_id}/templates/{template_id}")
+
+
+def router(view: View, project_id: str, router_id: str) -> Router:
+    """A router by name. Raises NotFound."""
+    return require(view, ROUTER, f"{project_id}/{router_id}", f"projects/{project_id}/routers/{router_id}")
+
+
+def living_router(view: View, project_id: str, router_id: str) -> Router:
+    """A router that is not being deleted. Raises NotFound, NotReady (ROUTER_DELETING)."""
+    found = router(view, project_id, router_id)
+    if found.is_deleting:
+        raise NotReady(f"{found.name} is being deleted", reason="ROUTER_DELETING", metadata={"name": found.name})
+    return found
+
+
+def router_rule(view: View, project_id: str, router_id: str, rule_id: str) -> RouterRule:
+    """A rule by name. Raises NotFound."""
+    name = f"projects/{project_id}/routers/{router_id}/rules/{rule_id}"
+    return require(view, ROUTER_RULE, f"{project_id}/{router_id}/{rule_id}", name)
+
+
+def public_address(view: View, project_id: str, address_id: str) -> PublicAddress:
+    """A public address by name. Raises NotFound."""
+    name = f"projects/{project_id}/publicAddresses/{address_id}"
+    return require(view, PUBLIC_ADDRESS, f"{project_id}/{address_id}", name)
+
+
+def own_id(project_id: str, collection: str, name: str, field: str) -> str:
+    """The last part of a full name in this project, or the name as it is when it is only that.
+
+    Raises:
+        InvalidSpec: no name of the collection, or one of another project.
+    """
+    if "/" not in name:
+        return name
+    owner, own = parse_child(name, collection, field)
+    if owner != project_id:
+        raise InvalidSpec.of(field, f"is not in projects/{project_id}", "OTHER_PROJECT")
+    return own
+
+
+def network_of(view: View, project_id: str, name: str, field: str) -> Network:
+    """A network of the project by its full or last name. Raises NotFound, InvalidSpec."""
+    network_id = own_id(project_id, "networks", name, field)
+    found = view.get(NETWORK, f"{project_id}/{network_id}")
+    if found is None:
+        full = child_name(project_id, "networks", network_id)
+        raise NotFound(f"{full} does not exist ({field})", metadata={"name": full, "field": field})
+    return found.value
 
 
 def by_uid(view: View, kind: Kind[T], uid: str) -> T | None:

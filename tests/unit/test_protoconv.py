@@ -20,6 +20,7 @@ from controlplane.access.quota import Quota
 from controlplane.dispatch import assignments
 from controlplane.dispatch.tasks import BuildTask, SnapshotTask
 from controlplane.domain import containers, hosts, instances, networks, operations, router_bundles, routers, templates
+from controlplane.routers import status
 from controlplane.services.reports import Report
 from controlplane.services.router_reports import RouterReport
 from hostagent import domain as agent
@@ -84,6 +85,8 @@ PAIRS: list[tuple[type, type[Message], set[str], set[str]]] = [
     (router_bundles.RouterBundle, router_bundles_pb2.RouterBundle, set(), set()),
     (router_bundle.RouterBundle, router_bundles_pb2.RouterBundle, set(), set()),
     (RouterReport, router_bundles_pb2.RouterReport, set(), set()),
+    (status.RouterStatus, routers_pb2.RouterStatus, set(), set()),
+    (status.RuleStatus, router_rules_pb2.RouterRuleStatus, set(), set()),
     (router_bundle.RouterReport, router_bundles_pb2.RouterReport, set(), set()),
     (router_bundle.RuleFigure, router_bundles_pb2.RuleFigure, set(), set()),
     (router_bundle.PoolFigure, router_bundles_pb2.PoolFigure, set(), set()),

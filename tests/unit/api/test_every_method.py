@@ -50,10 +50,19 @@ def _request(path: str, project: str) -> Message:
 
 def _name(descriptor: Descriptor, field: str, path: str, project: str) -> str:
     assert descriptor.fields_by_name[field].type == FieldDescriptor.TYPE_STRING
+    is_rule = ".RouterRuleService/" in path
     if field == "parent":
-        is_below = path.endswith("/ListAddresses")
-        return f"projects/{project}/networks/x" if is_below else f"projects/{project}"
-    collection = {"Operation": "operations", "Template": "templates", "Network": "networks"}
+        below = "/networks/x" if path.endswith("/ListAddresses") else "/routers/x" if is_rule else ""
+        return f"projects/{project}{below}"
+    if is_rule:
+        return f"projects/{project}/routers/x/rules/x"
+    collection = {
+        "Operation": "operations",
+        "Template": "templates",
+        "Network": "networks",
+        "Router": "routers",
+        "PublicAddress": "publicAddresses",
+    }
     noun = next((plural for word, plural in collection.items() if f".{word}Service/" in path), "instances")
     if path.endswith("/GetProject"):
         return f"projects/{project}"

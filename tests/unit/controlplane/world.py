@@ -4,9 +4,20 @@ import itertools
 from dataclasses import replace
 from typing import Any
 
+from controlplane.access.quota import Quota
 from controlplane.domain.hosts import Host
 from controlplane.domain.instances import Instance, InstanceSpec, InstanceState, Nic, Observed
-from controlplane.domain.kinds import ADDRESS, ALL_KINDS, EVENT, HOST, INSTANCE, NETWORK, PROJECT, TEMPLATE
+from controlplane.domain.kinds import (
+    ADDRESS,
+    ALL_KINDS,
+    EVENT,
+    HOST,
+    INSTANCE,
+    NETWORK,
+    PROJECT,
+    PUBLIC_ADDRESS,
+    TEMPLATE,
+)
 from controlplane.domain.networks import Network, NetworkKind, NetworkSpec, Subnet
 from controlplane.domain.projects import Project
 from controlplane.services.access import AccessService
@@ -18,7 +29,10 @@ from controlplane.services.instances import InstanceService, NewInstance
 from controlplane.services.networks import NetworkService
 from controlplane.services.operations import EventService, OperationService
 from controlplane.services.projects import ProjectService
+from controlplane.services.public_addresses import PublicAddressService
 from controlplane.services.reports import Report, ReportService
+from controlplane.services.router_rules import RouterRuleService
+from controlplane.services.routers import RouterService
 from controlplane.services.templates import TemplateService
 from moorage.clock import ManualClock
 from moorage.errors import InvalidSpec
@@ -46,7 +60,10 @@ class World:
         self.networks = NetworkService(self.context)
         self.operations = OperationService(self.context)
         self.projects = ProjectService(self.context)
+        self.public_addresses = PublicAddressService(self.context)
         self.reports = ReportService(self.context)
+        self.routers = RouterService(self.context)
+        self.rules = RouterRuleService(self.context)
         self.templates = TemplateService(self.context)
         self.zones = ZoneService(self.context)
 
@@ -109,7 +126,7 @@ class World:
         return [e.reason for e in sorted(found, key=lambda e: e.uid)]
 
     def audit(self) -> None:
-        """What must be true whatever has happened: leases are the addresses of instances, and usage is what there is."""
+        """What must be true whatever has happened: leases are the addresses that somebody holds, and usage is what there is."""
         view = self.store.view()
         instances = [found.value for found in view.all(INSTANCE)]
         wanted = {
@@ -118,19 +135,22 @@ class World:
             for nic in instance.nics
             for address in nic.addresses
         }
+        publics = [found.value for found in view.all(PUBLIC_ADDRESS)]
+        wanted |= {(public.network_uid, public.address): (public.uid, "", "") for public in publics}
         all_leases = [found.value for found in view.all(ADDRESS)]
-        owners = {instance.uid for instance in instances}
+        owners = {owner.uid for owner in (*instances, *publics)}
         assert all(lease.owner_uid in owners for lease in all_leases)
         leases = [lease for lease in all_leases if not lease.leaving_since]
         assert {(a.network_uid, a.address): (a.owner_uid, a.interface, a.mac) for a in leases} == wanted
-        count = sum(len(nic.addresses) for instance in instances for nic in instance.nics)
+        count = sum(len(nic.addresses) for instance in instances for nic in instance.nics) + len(publics)
         assert len(leases) == count, "no address is given twice"
         macs = [(nic.network_uid, nic.mac) for instance in instances for nic in instance.nics]
         assert len(set(macs)) == len(macs)
         for found in view.all(PROJECT):
             project = found.value
+            own = sum(public.project == project.id for public in publics)
             used = replace(
-                sum((usage_of(i) for i in instances if i.project == project.id), start=type(project.usage)()),
+                sum((usage_of(i) for i in instances if i.project == project.id), start=Quota(addresses=own)),
                 templates=sum(t.value.project == project.id for t in view.all(TEMPLATE)),
                 networks=sum(n.value.project == project.id for n in view.all(NETWORK)),
             )
