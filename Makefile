@@ -12,7 +12,7 @@ THIRD_PARTY := third_party/.made
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 export BUF_CACHE_DIR := $(abspath build)/buf
 
-.PHONY: help setup python packages root check unit test demo demo-down protos protos-archive fmt lint types imports proto-lint \
+.PHONY: help setup python packages root check unit test test-leaks demo demo-down protos protos-archive fmt lint types imports proto-lint \
 	router-image bench-deploy bench-store clean
 
 help: ## Print this list
@@ -80,6 +80,9 @@ test: root setup check unit ## Install what is missing, then run every test, on 
 	@rm -rf build/test-logs
 	@MOORAGE_REQUIRE=docker,netns $(BIN)/python -m pytest tests/contract tests/integration tests/e2e --durations=20
 
+test-leaks: root setup ## 200 networks made and destroyed in random order leave every host as it was (root)
+	@MOORAGE_REQUIRE=docker,netns MOORAGE_LEAK_NETWORKS=$${MOORAGE_LEAK_NETWORKS:-200} $(BIN)/python -m pytest -s tests/e2e/test_leaks.py
+
 demo: root setup ## A control plane and three hosts on this machine, with instances that answer (root)
 	@MOOR=$(BIN)/moor scripts/demo.sh up
 
@@ -91,6 +94,9 @@ router-image: packages $(STUBS) ## Build and register the image of virtual route
 
 bench-deploy: root $(STUBS) ## Deployment against Docker Swarm and docker run (root)
 	@$(BIN)/python -m benchmarks.deploy
+
+bench-network: root $(STUBS) ## Networks against Docker's bridge and Swarm's overlay (root)
+	@$(BIN)/python -m benchmarks.network
 
 bench-store: $(STUBS) ## The store's commits and rows a second
 	@$(BIN)/python -m benchmarks.store

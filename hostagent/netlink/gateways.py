@@ -33,6 +33,7 @@ class Gateways:
         self._bindings: dict[InstanceId, tuple[Binding, ...]] = {}
         self._uplinked: set[NetworkId] = set()  # whose uplink and table this process wrote whole
         self._unfinished: set[InstanceId] = set()
+        self._mentioned: set[NetworkId] = set()  # which the host's table knows by more than their ports
 
     def start(self) -> None:
         """Read what an earlier agent left, reserve its ports again, write the host's rules."""
@@ -96,9 +97,9 @@ class Gateways:
             if rest != bindings:
                 self._replace(instance_id, rest)
         self._uplinked.discard(network_id)
-        record = self._records.pop(network_id, None)
+        self._records.pop(network_id, None)
         self._state.drop_network(network_id)
-        if record is not None and record.egress:
+        if network_id in self._mentioned:
             self._write_host_table()
 
     def _free_transit(self) -> Transit:
@@ -148,6 +149,7 @@ class Gateways:
         delta = rules.host_elements("delete", self._entries(gone)) + rules.host_elements("add", self._entries(new))
         if was_unfinished or not self._site.host_nft().accepts(delta):  # the table is not as we left it
             self._write_host_table()
+        self._mentioned |= {one.network_id for one in new}
         self._forget_udp([one for one in [*gone, *new] if one.protocol == "udp"])
         self._unfinished.discard(instance_id)
 
@@ -193,6 +195,7 @@ class Gateways:
     def _write_host_table(self) -> None:
         egress = [record.network_id for record in self._records.values() if record.egress]
         self._site.host_nft().run(rules.host_table(self._entries(self._all()), egress))
+        self._mentioned = {*egress, *(one.network_id for one in self._all())}
 
     def _all(self) -> list[Binding]:
         return [one for _instance, found in sorted(self._bindings.items()) for one in found]

@@ -1,0 +1,195 @@
+"""Networks, made and destroyed in random order with instances and what else belongs to them, leave every host as it
+was.
+
+    make test-leaks                       200 networks
+    MOORAGE_LEAK_SEED=7 make test-leaks   the same history once more
+
+`make test` does it with some.
+"""
+
+import asyncio
+import contextlib
+import os
+import random
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import pytest
+
+from cli.dev.fleet import Fleet
+from cli.dev.host import Host
+from moorage.errors import DeadlineExceeded
+from moorage.v1 import instances_pb2 as pb
+from moorage.v1 import networks_pb2
+from tests.support import snapshot
+from tests.support.plane import Plane, until
+
+NETWORKS = int(os.environ.get("MOORAGE_LEAK_NETWORKS", "20"))
+SEED = int(os.environ.get("MOORAGE_LEAK_SEED", "0")) or random.randrange(1, 10**6)
+_ALIVE = 12  # networks at a time, at most
+_AT_ONCE = 6
+_SETTLED_SECONDS = 30.0
+_SPARE_FILES = 12  # that an agent may hold more than before: connections come and go
+
+
+@dataclass(frozen=True)
+class Made:
+    """A network with the instances that were made with it."""
+
+    name: str
+    instances: tuple[str, ...]
+
+
+#: Something to do with a network that has its instances: what a user may change or add. It goes with the network.
+Furnish = Callable[[Plane, random.Random, Made], Awaitable[None]]
+
+
+async def _toggle_egress(plane: Plane, lot: random.Random, made: Made) -> None:
+    name = plane.name("networks", made.name)
+    network = networks_pb2.Network(name=name, spec=networks_pb2.NetworkSpec(egress=lot.random() < 0.5))
+    request = networks_pb2.UpdateNetworkRequest(network=network)
+    request.update_mask.paths.append("spec.egress")
+    await plane.client.networks.UpdateNetwork(request)
+
+
+async def _reboot_one(plane: Plane, lot: random.Random, made: Made) -> None:
+    await plane.client.instances.RebootInstance(
+        pb.RebootInstanceRequest(name=plane.name("instances", lot.choice(made.instances)))
+    )
+
+
+async def _stop_one(plane: Plane, lot: random.Random, made: Made) -> None:
+    await plane.client.instances.StopInstance(
+        pb.StopInstanceRequest(name=plane.name("instances", lot.choice(made.instances)))
+    )
+
+
+async def _nothing(plane: Plane, lot: random.Random, made: Made) -> None:
+    return
+
+
+FURNISH: Sequence[Furnish] = (_nothing, _toggle_egress, _reboot_one, _stop_one)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A network to make."""
+
+    made: Made
+    cidrs: tuple[str, ...]
+    egress: bool
+    is_awaited: bool  # else it may be destroyed before its instances run
+    specs: Mapping[str, pb.InstanceSpec]
+    furnish: Furnish
+    lot: random.Random
+
+
+class History:
+    """What happens, drawn from one seed; what runs side by side may still end in any order."""
+
+    def __init__(self, plane: Plane, seed: int, count: int) -> None:
+        self._plane = plane
+        self._lot = random.Random(seed)
+        self._left = count
+        self._number = 0
+        self._alive: list[Made] = []
+        self._networks: dict[str, set[str]] = {}  # of each instance
+
+    async def run(self) -> None:
+        """Until every network was made and destroyed."""
+        lot = self._lot
+        while self._left or self._alive:
+            making = min(self._left, _ALIVE - len(self._alive), lot.randint(0, _AT_ONCE))
+            going = lot.sample(self._alive, min(len(self._alive), lot.randint(0, _AT_ONCE)))
+            self._left -= making
+            self._alive = [one for one in self._alive if one not in going]
+            plans = [self._plan() for _ in range(making)]
+            await asyncio.gather(self._destroy(going), *(self._make(plan) for plan in plans))
+            self._alive += [plan.made for plan in plans]
+
+    def _plan(self) -> _Plan:
+        lot = self._lot
+        self._number += 1
+        made = Made(f"leak{self._number}", tuple(f"leak{self._number}-{n}" for n in range(lot.randint(1, 3))))
+        cidrs = lot.choice(((), (), ("10.77.0.0/24",), ("10.77.0.0/24", "fd77:7::/64"), ("fd77:7::/64",)))
+        specs = {}
+        for number, name in enumerate(made.instances):
+            networks = [made.name]
+            if self._alive and not cidrs and lot.random() < 0.3:
+                networks.append(lot.choice(self._alive).name)
+            ports = {9000 + (4 * self._number + number) % 1000: 80} if lot.random() < 0.4 else {}
+            specs[name] = self._plane.spec(host=lot.randint(1, 3), networks=networks, ports=ports)
+            self._networks[name] = set(networks)
+        return _Plan(
+            made, cidrs, lot.random() < 0.5, lot.random() < 0.8, specs, lot.choice(FURNISH), random.Random(lot.random())
+        )
+
+    async def _make(self, plan: _Plan) -> None:
+        await self._plane.network(plan.made.name, *plan.cidrs, egress=plan.egress)
+        if plan.is_awaited:
+            await self._plane.run(plan.specs)
+            await plan.furnish(self._plane, plan.lot, plan.made)
+        else:
+            await self._plane.start_all(plan.specs)
+
+    async def _destroy(self, going: Sequence[Made]) -> None:
+        """The instances of each network, and those of others that are on it too, then the networks."""
+        groups: dict[str, list[str]] = {}
+        names = {one.name for one in going}
+        for instance, networks in list(self._networks.items()):
+            if doomed := sorted(networks & names):
+                groups.setdefault(doomed[0], []).append(instance)
+                del self._networks[instance]
+        await asyncio.gather(*(self._plane.delete(some, force=True, within_seconds=60) for some in groups.values()))
+        requests = [networks_pb2.DeleteNetworkRequest(name=self._plane.name("networks", name)) for name in names]
+        await asyncio.gather(*(self._plane.client.networks.DeleteNetwork(one) for one in requests))
+
+
+async def _agents(fleet: Fleet) -> dict[str, int]:
+    found = {host.name: host.pids["agent"] for host in (await fleet.status()).hosts}
+    return {name: pid for name, pid in found.items() if pid is not None}
+
+
+@pytest.mark.slow
+async def test_networks_leave_every_host_as_it_was(plane: Plane, fleet: Fleet, hosts: list[Host]) -> None:
+    print(f"seed {SEED}, {NETWORKS} networks")
+    await plane.run({f"first{n}": plane.spec(host=n) for n in (1, 2, 3)})  # image, and what a first use leaves
+    await plane.delete([f"first{n}" for n in (1, 2, 3)], force=True)
+    agents = await _agents(fleet)
+    before = {host.name: await _settled(host) for host in hosts}
+    held = {name: snapshot.open_files(pid) for name, pid in agents.items()}
+
+    await History(plane, SEED, NETWORKS).run()
+
+    left: list[str] = []
+
+    async def is_as_it_was() -> bool:
+        found = await asyncio.gather(*(snapshot.take(host) for host in hosts))
+        left[:] = [
+            f"{host.name} {line}"
+            for host, after in zip(hosts, found, strict=True)
+            for line in snapshot.difference(before[host.name], after)
+        ]
+        return not left
+
+    with contextlib.suppress(DeadlineExceeded):  # what is left is told below
+        await until(is_as_it_was, what="hosts as they were", within_seconds=_SETTLED_SECONDS)
+    assert not left, f"seed {SEED}:\n" + "\n".join(left)
+    assert await _agents(fleet) == agents
+    now = {name: snapshot.open_files(pid) for name, pid in agents.items()}
+    grown = {name: (held[name], now[name]) for name in agents if now[name] > held[name] + _SPARE_FILES}
+    assert not grown, f"seed {SEED}: open files of agents {grown}"
+
+
+async def _settled(host: Host) -> snapshot.Snapshot:
+    """A host's snapshot once nothing changes any more."""
+    last = await snapshot.take(host)
+
+    async def is_still() -> snapshot.Snapshot | None:
+        nonlocal last
+        previous, last = last, await snapshot.take(host)
+        return last if not snapshot.difference(previous, last) else None
+
+    found = await until(is_still, what=f"rest on {host.name}")
+    assert found is not None
+    return found
