@@ -120,7 +120,7 @@ async def run(folder: Path, *, rounds: int, count: int, endpoint_mode: str, say:
     return found
 
 
-async def _run_until_signalled(work: Awaitable[dict[str, object]]) -> dict[str, object]:
+async def run_until_signalled(work: Awaitable[dict[str, object]]) -> dict[str, object]:
     """SIGTERM and SIGHUP end it as Ctrl-C does: in order, with everything removed."""
     task = asyncio.ensure_future(work)
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
@@ -146,7 +146,7 @@ def main() -> None:
         say=lambda line: print(line, flush=True),
     )
     try:
-        found = asyncio.run(_run_until_signalled(work))
+        found = asyncio.run(run_until_signalled(work))
     except MoorageError as error:
         sys.exit(f"benchmark: {error.message}")
     except asyncio.CancelledError:

@@ -132,19 +132,7 @@ class MoorageSide:
     # -- preparation --------------------------------------------------------------------------------------------------
 
     async def _register(self, image: Path) -> None:
-        template = templates_pb2.Template(source=templates_pb2.TemplateSource(tar=templates_pb2.TarSource()))
-        create = templates_pb2.CreateTemplateRequest(
-            parent=_PROJECT, template_id=IMAGE, template=template, request_id=new_id()
-        )
-        content = await asyncio.to_thread(image.read_bytes)
-
-        async def messages() -> AsyncIterator[templates_pb2.UploadTemplateRequest]:
-            yield templates_pb2.UploadTemplateRequest(create=create)
-            for start in range(0, len(content), _CHUNK_BYTES):
-                yield templates_pb2.UploadTemplateRequest(chunk=content[start : start + _CHUNK_BYTES])
-
-        operation = await self._client.templates.UploadTemplate(messages())
-        await self._client.wait_operation(operation.name, timeout_seconds=_TIMEOUT_SECONDS)
+        await register_template(self._client, image)
         network = networks_pb2.Network(
             spec=networks_pb2.NetworkSpec(subnets=[networks_pb2.Subnet(cidr="10.123.0.0/24")])
         )
@@ -224,3 +212,20 @@ class MoorageSide:
                 yield
             finally:
                 following.cancel()
+
+
+async def register_template(client: Client, image: Path) -> None:
+    """Make a root file system's tar the template `IMAGE` of the default project."""
+    template = templates_pb2.Template(source=templates_pb2.TemplateSource(tar=templates_pb2.TarSource()))
+    create = templates_pb2.CreateTemplateRequest(
+        parent=_PROJECT, template_id=IMAGE, template=template, request_id=new_id()
+    )
+    content = await asyncio.to_thread(image.read_bytes)
+
+    async def messages() -> AsyncIterator[templates_pb2.UploadTemplateRequest]:
+        yield templates_pb2.UploadTemplateRequest(create=create)
+        for start in range(0, len(content), _CHUNK_BYTES):
+            yield templates_pb2.UploadTemplateRequest(chunk=content[start : start + _CHUNK_BYTES])
+
+    operation = await client.templates.UploadTemplate(messages())
+    await client.wait_operation(operation.name, timeout_seconds=_TIMEOUT_SECONDS)

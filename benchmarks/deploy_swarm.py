@@ -103,35 +103,8 @@ class SwarmSide:
     # -- preparation --------------------------------------------------------------------------------------------------
 
     async def _form(self) -> None:
-        hosts = {host.name: host.address for host in self._fleet.hosts()}
-        first, *others = hosts
-        listen = {"ListenAddr": f"0.0.0.0:{_PORT}"}
-        await self._manager.call("POST", "/swarm/init", {**listen, "AdvertiseAddr": hosts[first]})
-        token = (await self._manager.call("GET", "/swarm"))["JoinTokens"]["Worker"]
-        for name in others:
-            body = {
-                **listen,
-                "AdvertiseAddr": hosts[name],
-                "RemoteAddrs": [f"{hosts[first]}:{_PORT}"],
-                "JoinToken": token,
-            }
-            await self._engines[name].call("POST", "/swarm/join", body)
-
-        async def ready() -> bool:
-            nodes = await self._manager.call("GET", "/nodes")
-            return [node["Status"]["State"] for node in nodes] == ["ready"] * len(hosts)
-
-        await until(ready, "nodes that are not ready", 0.1, time.perf_counter() + _TIMEOUT_SECONDS)
-        for name, engine in self._engines.items():
-            self._nodes[(await engine.call("GET", "/info"))["Swarm"]["NodeID"]] = name
-        network = {
-            "Name": _NETWORK,
-            "Driver": "overlay",
-            "Attachable": True,
-            "CheckDuplicate": True,
-            "IPAM": {"Config": [{"Subnet": "10.123.0.0/24"}]},
-        }
-        await self._manager.call("POST", "/networks/create", network)
+        self._nodes = await form_swarm(self._fleet, self._engines)
+        await make_overlay(self._manager, _NETWORK)
 
     async def _make_residents(self, stack: contextlib.AsyncExitStack) -> None:
         vantages = {}
@@ -188,6 +161,43 @@ class SwarmSide:
     async def _has_no_endpoints(self) -> bool:
         found = await gather_all(*(self._endpoints_of(host) for host in self._engines))
         return all(now <= self._endpoints[host] for host, now in zip(self._engines, found, strict=True))
+
+
+async def form_swarm(fleet: Fleet, engines: dict[str, DockerApi]) -> dict[str, str]:
+    """One manager, the other hosts its workers; host names by node id."""
+    hosts = {host.name: host.address for host in fleet.hosts()}
+    first, *others = hosts
+    manager = engines[first]
+    listen = {"ListenAddr": f"0.0.0.0:{_PORT}"}
+    await manager.call("POST", "/swarm/init", {**listen, "AdvertiseAddr": hosts[first]})
+    token = (await manager.call("GET", "/swarm"))["JoinTokens"]["Worker"]
+    for name in others:
+        body = {
+            **listen,
+            "AdvertiseAddr": hosts[name],
+            "RemoteAddrs": [f"{hosts[first]}:{_PORT}"],
+            "JoinToken": token,
+        }
+        await engines[name].call("POST", "/swarm/join", body)
+
+    async def ready() -> bool:
+        nodes = await manager.call("GET", "/nodes")
+        return [node["Status"]["State"] for node in nodes] == ["ready"] * len(hosts)
+
+    await until(ready, "nodes that are not ready", 0.1, time.perf_counter() + _TIMEOUT_SECONDS)
+    return {(await engine.call("GET", "/info"))["Swarm"]["NodeID"]: name for name, engine in engines.items()}
+
+
+async def make_overlay(manager: DockerApi, name: str) -> None:
+    """An attachable overlay network."""
+    network = {
+        "Name": name,
+        "Driver": "overlay",
+        "Attachable": True,
+        "CheckDuplicate": True,
+        "IPAM": {"Config": [{"Subnet": "10.123.0.0/24"}]},
+    }
+    await manager.call("POST", "/networks/create", network)
 
 
 def container_spec(image: str, limits: Limits) -> dict[str, Any]:
