@@ -20,6 +20,7 @@ from controlplane import config as configuration
 from controlplane import history, keys
 from controlplane.api import interceptor
 from controlplane.api.agent import AgentDeps, AgentServicer, ReleaseBrake
+from controlplane.api.dns import DnsServicer
 from controlplane.api.enrollment import EnrollmentServicer
 from controlplane.api.hosts import HostServicer, ZoneServicer
 from controlplane.api.instance_streams import InstanceStreamServicer
@@ -47,6 +48,7 @@ from controlplane.scheduler.loop import Scheduler
 from controlplane.services import lookup
 from controlplane.services.access import AccessService
 from controlplane.services.context import Context
+from controlplane.services.dns import DnsService
 from controlplane.services.enrollment import EnrollmentService
 from controlplane.services.hosts import HostService, ZoneService
 from controlplane.services.instance_changes import InstanceChanges
@@ -73,6 +75,7 @@ from moorage.tasks import TaskOwner
 from moorage.v1 import (
     access_pb2_grpc,
     agent_pb2_grpc,
+    dns_pb2_grpc,
     enrollment_pb2_grpc,
     events_pb2_grpc,
     hosts_pb2_grpc,
@@ -254,6 +257,7 @@ class ControlPlane:
                 public_addresses_pb2_grpc.add_PublicAddressServiceServicer_to_server,
                 PublicAddressServicer(public_addresses),
             ),
+            (dns_pb2_grpc.add_DnsServiceServicer_to_server, DnsServicer(DnsService(context))),
             (templates_pb2_grpc.add_TemplateServiceServicer_to_server, TemplateServicer(templates, runner)),
             (instances_pb2_grpc.add_InstanceServiceServicer_to_server, InstanceServicer(instances, changes, store)),
             (
@@ -366,6 +370,7 @@ def _reachable(listened: str, advertised: str) -> str:
 def _service_names() -> tuple[str, ...]:
     nouns = (
         "AccessService",
+        "DnsService",
         "EnrollmentService",
         "EventService",
         "HostService",

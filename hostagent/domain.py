@@ -46,6 +46,27 @@ class NetworkDns:
     no_forwarding: bool = False
 
 
+class DnsRecordType(enum.Enum):
+    """What a name stands for."""
+
+    A = "A"
+    AAAA = "AAAA"
+    CNAME = "CNAME"
+    TXT = "TXT"
+    SRV = "SRV"
+    MX = "MX"
+
+
+@dataclass(frozen=True, slots=True)
+class DnsRecord:
+    """A name besides those of the members. Mirrors the message DnsRecordSpec."""
+
+    name: str  # below the domain; @ is the domain itself, * every name that nothing else is said of
+    type: DnsRecordType
+    values: tuple[str, ...]
+    ttl_seconds: float = 0.0  # 0: the default
+
+
 @dataclass(frozen=True, slots=True)
 class NetworkAssignment:
     """A network that has at least one member on this host."""
@@ -60,10 +81,12 @@ class NetworkAssignment:
     egress: bool = False  # masquerade traffic that leaves the network
     peers: tuple[Peer, ...] = ()
     dns: NetworkDns = NetworkDns()
+    records: tuple[DnsRecord, ...] = ()
+    host_resolvers: bool = False  # ask whoever the host asks, where dns names no forwarders
 
     def plumbing(self) -> "NetworkAssignment":
         """What of it the host's links and rules depend on: neither members elsewhere nor names."""
-        return replace(self, peers=(), dns=NetworkDns())
+        return replace(self, peers=(), dns=NetworkDns(), records=(), host_resolvers=False)
 
     @property
     def domain(self) -> str:

@@ -32,6 +32,7 @@ from moorage.status import error_from_rpc, error_from_status
 if TYPE_CHECKING:
     from moorage.v1 import instances_pb2, operations_pb2, watch_pb2
     from moorage.v1.access_pb2_grpc import AccessServiceAsyncStub
+    from moorage.v1.dns_pb2_grpc import DnsServiceAsyncStub
     from moorage.v1.enrollment_pb2_grpc import EnrollmentServiceAsyncStub
     from moorage.v1.events_pb2_grpc import EventServiceAsyncStub
     from moorage.v1.hosts_pb2_grpc import HostServiceAsyncStub
@@ -57,7 +58,7 @@ class Client:
     """A connection to a control plane. Make it with `connect`; use it as an async context manager, or call `close`.
 
     The attributes `hosts`, `zones`, `projects`, `access`, `enrollment`, `templates`, `instances`, `streams`,
-    `networks`, `operations`, `events` and `watch` are the services' stubs. Their calls raise `MoorageError`s.
+    `networks`, `dns`, `operations`, `events` and `watch` are the services' stubs. Their calls raise `MoorageError`s.
     """
 
     def __init__(self, channel: grpc.aio.Channel, address: str, metadata: "_Metadata", timeout_seconds: float) -> None:
@@ -184,6 +185,13 @@ class Client:
         from moorage.v1.networks_pb2_grpc import NetworkServiceStub
 
         return NetworkServiceStub(self._channel)
+
+    @cached_property
+    def dns(self) -> "DnsServiceAsyncStub":
+        """Extra names of networks."""
+        from moorage.v1.dns_pb2_grpc import DnsServiceStub
+
+        return DnsServiceStub(self._channel)
 
     @cached_property
     def operations(self) -> "OperationServiceAsyncStub":

@@ -38,6 +38,13 @@ _SERVICES: Final[Mapping[str, Mapping[str, Rule]]] = {
         "IssueRegistryToken": AGENT,
         "FetchBuildContext": AGENT,
     },
+    _MOORAGE + "DnsService": {
+        "CreateDnsRecord": project_rule(_OPERATOR, "parent"),
+        "GetDnsRecord": project_rule(_VIEWER, "name"),
+        "ListDnsRecords": project_rule(_VIEWER, "parent"),
+        "UpdateDnsRecord": project_rule(_OPERATOR, "dns_record.name"),
+        "DeleteDnsRecord": project_rule(_OPERATOR, "name"),
+    },
     _MOORAGE + "EnrollmentService": {
         "CreateJoinToken": FLEET_ADMIN,
         "ListJoinTokens": FLEET_ADMIN,

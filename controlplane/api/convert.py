@@ -8,6 +8,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from controlplane.access.join_tokens import JoinToken
 from controlplane.access.keys import ApiKey
 from controlplane.api.errors import status_of
+from controlplane.domain.dns import DnsRecord
 from controlplane.domain.hosts import Host, HostLinkState, Zone
 from controlplane.domain.instances import Instance
 from controlplane.domain.names import host_name, zone_name
@@ -21,6 +22,7 @@ from controlplane.services.lookup import etag_of
 from moorage import protoconv
 from moorage.v1 import (
     access_pb2,
+    dns_pb2,
     enrollment_pb2,
     events_pb2,
     hosts_pb2,
@@ -120,6 +122,16 @@ def public_address(
     message.status.address = record.address
     message.status.router = router_name
     message.status.used_by.extend(used_by)
+    return message
+
+
+def dns_record(record: DnsRecord, fqdn: str) -> dns_pb2.DnsRecord:
+    """An extra name of a network."""
+    message = dns_pb2.DnsRecord(name=record.name, uid=record.uid, etag=etag_of(record), fqdn=fqdn)
+    message.create_time.FromDatetime(record.create_time)
+    protoconv.fill(record.spec, message.spec)
+    if not record.spec.ttl_seconds:
+        message.spec.ClearField("ttl")
     return message
 
 

@@ -7,12 +7,13 @@ before its process runs, so no neighbour entry is ever missing.
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from controlplane.domain.dns import DnsRecordSpec
 from controlplane.domain.hosts import Host
 from controlplane.domain.instances import DesiredState, Instance, InstanceSpec, NicRoute, NicRule
-from controlplane.domain.kinds import HOST, INSTANCE, NETWORK, ROUTER
+from controlplane.domain.kinds import DNS_RECORD, HOST, INSTANCE, NETWORK, ROUTER
 from controlplane.domain.networks import Network, NetworkDns, NetworkKind, Subnet
 from controlplane.domain.router_bundles import RouterBundle
-from controlplane.domain.routers import is_router
+from controlplane.domain.routers import DefaultAction, is_router
 from controlplane.routers.bundle import derive
 from controlplane.routers.scene import read
 from moorage.store.base import View
@@ -59,6 +60,8 @@ class NetworkAssignment:
     bridge: str = ""
     egress: bool = False
     dns: NetworkDns = NetworkDns()
+    records: tuple[DnsRecordSpec, ...] = ()
+    host_resolvers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,8 @@ def network_assignment(view: View, network: Network) -> NetworkAssignment:
         bridge=spec.bridge,
         egress=spec.egress and not is_behind,
         dns=replace(spec.dns, domain=network.dns_domain),
+        records=tuple(found.value.spec for found in view.find(DNS_RECORD, "network", network.uid)),
+        host_resolvers=_has_way_out(view, network) and not spec.dns.no_forwarding,
     )
 
 
@@ -136,6 +141,16 @@ def router_bundle(view: View, instance: Instance) -> RouterBundle | None:
     project, _, router_id = instance.owner.removeprefix("projects/").partition("/routers/")
     found = view.get(ROUTER, f"{project}/{router_id}")
     return None if found is None else derive(read(view, found.value), instance, view.revision)
+
+
+def _has_way_out(view: View, network: Network) -> bool:
+    """Whether traffic leaves a network where no rule says otherwise: a name server that is asked is a way out too."""
+    routers = view.find(ROUTER, "network", network.uid)
+    if not routers:
+        return network.spec.egress or network.spec.kind is NetworkKind.SHARED
+    router = routers[0].value
+    legs = dict(zip(router.network_uids, router.spec.legs, strict=True))
+    return legs[network.uid].egress is not DefaultAction.DENY
 
 
 def instances_of_host(view: View, host_uid: str) -> list[Instance]:

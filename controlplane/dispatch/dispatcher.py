@@ -12,7 +12,7 @@ from controlplane.dispatch.assignments import hosts_of_network
 from controlplane.dispatch.sessions import HostSession
 from controlplane.domain.hosts import Host
 from controlplane.domain.instances import DesiredState, Instance
-from controlplane.domain.kinds import BALANCER, HOST, INSTANCE, NETWORK, PUBLIC_ADDRESS, ROUTER, ROUTER_RULE
+from controlplane.domain.kinds import BALANCER, DNS_RECORD, HOST, INSTANCE, NETWORK, PUBLIC_ADDRESS, ROUTER, ROUTER_RULE
 from controlplane.domain.routers import Router
 from controlplane.routers.scene import dependents
 from moorage.clock import Clock
@@ -83,7 +83,7 @@ class Dispatcher:
     async def run(self) -> None:
         """Mark sessions until cancelled."""
         while True:
-            _, watch = self._store.view_and_watch((HOST, INSTANCE, NETWORK, *_ROUTER_KINDS))
+            _, watch = self._store.view_and_watch((HOST, INSTANCE, NETWORK, DNS_RECORD, *_ROUTER_KINDS))
             for session in self._sessions.values():
                 self._mark_everything(session)
             async with watch:
@@ -110,11 +110,15 @@ class Dispatcher:
             elif change.kind is NETWORK and after is not None:
                 for host_uid in hosts_of_network(self._store.view(), after.uid):
                     mark(host_uid, network_uid=after.uid)
+            elif change.kind is DNS_RECORD:
+                for uid in {record.network_uid for record in (before, after) if record is not None}:
+                    for host_uid in hosts_of_network(self._store.view(), uid):
+                        mark(host_uid, network_uid=uid)
             elif change.kind is HOST and _moved(before, after):
                 self._mark_neighbours(after or before, mark)
             if change.kind is HOST and after is None and before is not None:
                 self.end(before.uid, "this host was removed")
-            if change.kind is not HOST:
+            if change.kind not in (HOST, DNS_RECORD):
                 touched |= self._mark_routers(change.kind, before, after)
         for host_uid in touched:
             self._sessions[host_uid].wake()

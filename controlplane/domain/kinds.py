@@ -8,6 +8,7 @@ from typing import Any
 
 from controlplane.access.join_tokens import JoinToken
 from controlplane.access.keys import ApiKey
+from controlplane.domain.dns import DnsRecord
 from controlplane.domain.hosts import Host, Zone
 from controlplane.domain.instances import Instance
 from controlplane.domain.lineage import EpochStart
@@ -70,6 +71,12 @@ ADDRESS = Kind(
         "mac": lambda a: (f"{a.network_uid}/{a.mac}",),
     },
 )
+DNS_RECORD = Kind(
+    "dns_record",
+    DnsRecord,
+    key=lambda r: f"{r.project}/{r.network}/{r.id}",
+    indexes={"uid": lambda r: (r.uid,), "network": lambda r: (r.network_uid,)},
+)
 ROUTER = Kind(
     "router",
     Router,
@@ -130,6 +137,7 @@ ALL_KINDS: tuple[Kind[Any], ...] = (
     NETWORK,
     INSTANCE,
     ADDRESS,
+    DNS_RECORD,
     ROUTER,
     ROUTER_RULE,
     BALANCER,

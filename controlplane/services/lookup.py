@@ -4,9 +4,11 @@ import hashlib
 from datetime import timedelta
 from typing import Any, TypeVar
 
+from controlplane.domain.dns import DnsRecord
 from controlplane.domain.hosts import Host
 from controlplane.domain.instances import Instance
 from controlplane.domain.kinds import (
+    DNS_RECORD,
     HOST,
     INSTANCE,
     NETWORK,
@@ -61,6 +63,12 @@ def instance(view: View, project_id: str, instance_id: str) -> Instance:
 def network(view: View, project_id: str, network_id: str) -> Network:
     """A network by name. Raises NotFound."""
     return require(view, NETWORK, f"{project_id}/{network_id}", f"projects/{project_id}/networks/{network_id}")
+
+
+def dns_record(view: View, project_id: str, network_id: str, record_id: str) -> DnsRecord:
+    """A record by name. Raises NotFound."""
+    name = f"projects/{project_id}/networks/{network_id}/records/{record_id}"
+    return require(view, DNS_RECORD, f"{project_id}/{network_id}/{record_id}", name)
 
 
 def template(view: View, project_id: str, template_id: str) -> Template:

@@ -14,6 +14,7 @@ from controlplane.history import record_event
 from controlplane.networks.subnets import check_spec, overlaps, with_defaults
 from controlplane.services import lookup
 from controlplane.services.context import Context
+from controlplane.services.dns import forget_records
 from controlplane.services.paging import Page, PageRequest, label_field, list_page
 from moorage.errors import AlreadyExists, Exhausted, InvalidSpec, NotReady
 from moorage.store.base import Transaction, View
@@ -151,6 +152,7 @@ class NetworkService:
                 )
             project = lookup.project(tx, project_id)
             tx.put(PROJECT, replace(project, usage=project.usage - Quota(networks=1)))
+            forget_records(tx, network)
             tx.delete(NETWORK, NETWORK.key(network))
             record_event(tx, self._context.clock, network, "DELETED", "asked for", project=project_id)
 

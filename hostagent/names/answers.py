@@ -1,7 +1,7 @@
 """What is answered to a question, decided from the directories of the asker's networks. Pure.
 
 Order: `localhost`; names below a domain of the asker's networks, of which we are the only authority; addresses of those
-networks; members' names without a domain. All else is somebody else's to answer: `Elsewhere`. A single word that no
+networks; their names without a domain. All else is somebody else's to answer: `Elsewhere`. A single word that no
 member has is never passed on for its addresses: it was meant for here, and would only tell the outside what is sought.
 """
 
@@ -103,7 +103,7 @@ def _look_up(name: str, kind: str, directories: Sequence[Directory]) -> _Found |
         return _in_directories(name, own)
     if name.endswith((".in-addr.arpa", ".ip6.arpa")):
         return _backwards(name, directories)
-    nodes = [directory.bare[name] for directory in directories if name in directory.bare]
+    nodes = [node for directory in directories if (node := directory.bare(name)) is not None]
     if nodes:
         return _Found(_merged(nodes), None)
     if name and "." not in name and kind in _ADDRESS_TYPES:
@@ -115,7 +115,8 @@ def _in_directories(name: str, directories: Sequence[Directory]) -> _Found:
     soa = _soa(directories[0].domain, directories)
     nodes = [directory.nodes[name] for directory in directories if name in directory.nodes]
     if not nodes:
-        return _Found(None, soa)
+        wild = [node for directory in directories if (node := directory.wildcard(name)) is not None]
+        return _Found(_merged(wild) if wild else None, soa)
     node = _merged(nodes)
     if name == directories[0].domain:
         node = {**node, "SOA": (Value(soa.value, soa.ttl),)}

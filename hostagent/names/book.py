@@ -45,6 +45,7 @@ class NameBook:
                 network.domain,
                 [subnet.cidr for subnet in network.subnets],
                 self._members(network_id),
+                network.records,
                 self._journal.link.revision,
             )
         return found

@@ -8,7 +8,7 @@ import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from hostagent.domain import InstanceAssignment, NetworkAssignment, NetworkKind
+from hostagent.domain import InstanceAssignment, NetworkAssignment
 from moorage.ids import NetworkId
 
 LISTEN_ADDRESS = "127.0.0.11"  # of ours, in every instance: never to be asked by ourselves
@@ -41,7 +41,7 @@ def choose(assignment: InstanceAssignment, networks: Mapping[NetworkId, NetworkA
             continue
         if network.dns.forwarders:
             return Upstream(outside=network.dns.forwarders[:_MOST_SERVERS])
-        if network.egress or network.kind is NetworkKind.SHARED:
+        if network.host_resolvers:
             return Upstream(is_hosts=True)
     return Upstream()
 

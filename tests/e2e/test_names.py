@@ -11,8 +11,9 @@ import pytest
 from cli.dev.fleet import Fleet
 from cli.dev.host import Host
 from cli.dev.programs import CONTROLPLANE
+from moorage.errors import InvalidSpec
+from moorage.v1 import dns_pb2, networks_pb2
 from moorage.v1 import instances_pb2 as pb
-from moorage.v1 import networks_pb2
 from tests.support import onhost
 from tests.support.plane import Plane, until
 
@@ -227,3 +228,42 @@ async def test_the_hosts_own_servers_where_there_is_egress(plane: Plane, hosts: 
             await until(is_found, what="an answer of the host's resolver")
     finally:
         await hosts[0].run(["tee", "/etc/resolv.conf"], stdin=before.encode())
+
+
+async def test_extra_records(plane: Plane, hosts: list[Host]) -> None:
+    await plane.network("lan")
+    made = await plane.run({"db": plane.spec(host=1, networks=["lan"]), "web": plane.spec(host=2, networks=["lan"])})
+    a, cname = dns_pb2.DNS_RECORD_TYPE_A, dns_pb2.DNS_RECORD_TYPE_CNAME
+
+    async def create(name: str, kind: "dns_pb2.DnsRecordType.ValueType", *values: str) -> dns_pb2.DnsRecord:
+        spec = dns_pb2.DnsRecordSpec(name=name, type=kind, values=values)
+        parent = plane.name("networks", "lan")
+        return await plane.client.dns.CreateDnsRecord(
+            dns_pb2.CreateDnsRecordRequest(parent=parent, dns_record=dns_pb2.DnsRecord(spec=spec))
+        )
+
+    async def is_so(host: int, name: str, *wanted: str) -> None:
+        asking = made["db" if host == 0 else "web"]
+
+        async def look() -> bool:
+            return await look_up(hosts[host], asking, name) == set(wanted)
+
+        await soon(look, f"{wanted} for {name} on {host}")
+
+    record = await create("www", a, "192.0.2.10", "192.0.2.11")
+    await create("main", cname, "db")
+    await create("*.apps", a, "192.0.2.12")
+    for host in (0, 1):
+        await is_so(host, "www.lan.internal", "192.0.2.10", "192.0.2.11")
+        await is_so(host, "main", addresses(made["db"])[0])
+        await is_so(host, "any.apps.lan.internal", "192.0.2.12")
+    with pytest.raises(InvalidSpec) as caught:
+        await create("db", a, "192.0.2.13")
+    assert caught.value.violations[0].reason == "DNS_NAME_TAKEN"
+    record.spec.values[:] = ["192.0.2.14"]
+    await plane.client.dns.UpdateDnsRecord(dns_pb2.UpdateDnsRecordRequest(dns_record=record))
+    for host in (0, 1):
+        await is_so(host, "www.lan.internal", "192.0.2.14")
+    await plane.client.dns.DeleteDnsRecord(dns_pb2.DeleteDnsRecordRequest(name=record.name))
+    for host in (0, 1):
+        await is_so(host, "www.lan.internal")

@@ -52,7 +52,8 @@ def _name(descriptor: Descriptor, field: str, path: str, project: str) -> str:
     assert descriptor.fields_by_name[field].type == FieldDescriptor.TYPE_STRING
     is_rule = ".RouterRuleService/" in path
     if field == "parent":
-        below = "/networks/x" if path.endswith("/ListAddresses") else "/routers/x" if is_rule else ""
+        is_in_network = path.endswith(("/ListAddresses", "/CreateDnsRecord", "/ListDnsRecords"))
+        below = "/networks/x" if is_in_network else "/routers/x" if is_rule else ""
         return f"projects/{project}{below}"
     if is_rule:
         return f"projects/{project}/routers/x/rules/x"
@@ -64,6 +65,8 @@ def _name(descriptor: Descriptor, field: str, path: str, project: str) -> str:
         "PublicAddress": "publicAddresses",
     }
     noun = next((plural for word, plural in collection.items() if f".{word}Service/" in path), "instances")
+    if ".DnsService/" in path:
+        noun = "networks/x/records"
     if path.endswith("/GetProject"):
         return f"projects/{project}"
     return f"projects/{project}/{'members' if 'Member' in path else noun}/x"

@@ -22,6 +22,8 @@ from moorage.errors import AlreadyExists, MoorageError, NotFound, Unauthenticate
 from moorage.v1 import (
     access_pb2,
     access_pb2_grpc,
+    dns_pb2,
+    dns_pb2_grpc,
     enrollment_pb2,
     enrollment_pb2_grpc,
     events_pb2,
@@ -404,6 +406,38 @@ class Networks(networks_pb2_grpc.NetworkServiceServicer):
         return networks_pb2.ListAddressesResponse(addresses=[lease])
 
 
+class Dns(dns_pb2_grpc.DnsServiceServicer):
+    def __init__(self, plane: Plane) -> None:
+        self.plane = plane
+
+    def CreateDnsRecord(self, request: Any, context: Any) -> Any:
+        record = dns_pb2.DnsRecord()
+        record.CopyFrom(request.dns_record)
+        record.name = f"{request.parent}/records/{request.dns_record_id or record.spec.name}"
+        record.fqdn = f"{record.spec.name}.back.internal"
+        if not request.validate_only:
+            self.plane.put(record)
+        return record
+
+    def GetDnsRecord(self, request: Any, context: Any) -> Any:
+        return self.plane.get(request.name)
+
+    def ListDnsRecords(self, request: Any, context: Any) -> Any:
+        records, token = page(self.plane.listed(dns_pb2.DnsRecord, request.parent), request)
+        return dns_pb2.ListDnsRecordsResponse(dns_records=records, next_page_token=token)
+
+    def UpdateDnsRecord(self, request: Any, context: Any) -> Any:
+        record = self.plane.get(request.dns_record.name)
+        request.update_mask.MergeMessage(request.dns_record, record, True, True)
+        self.plane.put(record)
+        return record
+
+    def DeleteDnsRecord(self, request: Any, context: Any) -> Any:
+        self.plane.get(request.name)
+        self.plane.remove(request.name)
+        return dns_pb2.DeleteDnsRecordResponse()
+
+
 class Templates(templates_pb2_grpc.TemplateServiceServicer):
     def __init__(self, plane: Plane) -> None:
         self.plane = plane
@@ -755,6 +789,7 @@ def serve(plane: Plane, key_pem: bytes, certificate_pem: bytes) -> tuple[grpc.Se
     """Start it on a free port of 127.0.0.1."""
     server = grpc.server(futures.ThreadPoolExecutor(16), interceptors=[_Guard(plane)])
     access_pb2_grpc.add_AccessServiceServicer_to_server(Access(plane), server)
+    dns_pb2_grpc.add_DnsServiceServicer_to_server(Dns(plane), server)
     enrollment_pb2_grpc.add_EnrollmentServiceServicer_to_server(Enrollment(plane), server)
     events_pb2_grpc.add_EventServiceServicer_to_server(Events(plane), server)
     hosts_pb2_grpc.add_HostServiceServicer_to_server(Hosts(plane), server)

@@ -9,7 +9,7 @@ import pytest
 
 from cli.names import in_project, is_id, template_id_of
 from moorage.errors import InvalidSpec, NotReady
-from moorage.v1 import events_pb2, hosts_pb2, instances_pb2, networks_pb2, operations_pb2, projects_pb2
+from moorage.v1 import dns_pb2, events_pb2, hosts_pb2, instances_pb2, networks_pb2, operations_pb2, projects_pb2
 from tests.unit.cli.conftest import Moor, Served
 from tests.unit.cli.plane import EPOCH, Plane
 
@@ -85,6 +85,39 @@ def test_network(moor: Moor, plane: Plane) -> None:
     assert not plane.get("projects/default/networks/back").spec.egress
     moor("network", "create", "x", "--subnet", "10.0.0.0/8,what=1", code=2)
     assert moor("network", "rm", "back").output == "Deleted back.\n"
+
+
+def test_how_names_are_answered(moor: Moor, plane: Plane) -> None:
+    moor("network", "create", "back", "--dns-domain", "a.example", "--dns-forwarder", "9.9.9.9", "--no-dns-forwarding")
+    dns = plane.requests("CreateNetwork")[0].network.spec.dns
+    assert dns == networks_pb2.NetworkDns(domain="a.example", forwarders=["9.9.9.9"], no_forwarding=True)
+    moor("network", "update", "back", "--dns-forwarder", "")
+    moor("network", "update", "back", "--dns-forwarding", "--dns-domain", "")
+    one, two = plane.requests("UpdateNetwork")
+    assert (list(one.update_mask.paths), list(one.network.spec.dns.forwarders)) == (["spec.dns.forwarders"], [])
+    assert list(two.update_mask.paths) == ["spec.dns.domain", "spec.dns.no_forwarding"]
+    moor("network", "update", "back", code=2)
+
+
+def test_dns_records(moor: Moor, plane: Plane) -> None:
+    words = ("www", "a", "192.0.2.1", "192.0.2.2", "--ttl", "60", "--id", "web")
+    name = "projects/default/networks/back/records/web"
+    assert moor("dns", "record", "create", "back", *words).output == f"{name}\n"
+    moor("dns", "record", "create", "back", "@", "MX", "10 mail", "--id", "mail")
+    one, two = plane.requests("CreateDnsRecord")
+    assert (one.parent, one.dns_record.spec.type) == ("projects/default/networks/back", dns_pb2.DNS_RECORD_TYPE_A)
+    assert (list(one.dns_record.spec.values), one.dns_record.spec.ttl.seconds) == (["192.0.2.1", "192.0.2.2"], 60)
+    assert not two.dns_record.spec.HasField("ttl")
+    listed = moor("dns", "record", "ls", "back").output
+    assert re.search(r"web +www.back.internal +A +192.0.2.1,192.0.2.2 +60", listed)
+    moor("dns", "record", "update", "back", "web", "192.0.2.3")
+    assert plane.get(name).spec.values == ["192.0.2.3"]
+    moor("dns", "record", "update", "back", "web", "--ttl", "0")
+    assert list(plane.requests("UpdateDnsRecord")[1].update_mask.paths) == ["spec.ttl"]
+    moor("dns", "record", "update", "back", "web", code=2)
+    assert "192.0.2.3" in moor("dns", "record", "get", "back", "web").output
+    assert moor("dns", "record", "rm", "back", "web", "mail").output == "Deleted web.\nDeleted mail.\n"
+    moor("dns", "record", "rm", "back", "web", code=3)
 
 
 def test_plugging(moor: Moor, plane: Plane) -> None:

@@ -15,6 +15,7 @@ from controlplane.dispatch.dispatcher import Dispatcher
 from controlplane.dispatch.sessions import AssignmentSet, HostSession
 from controlplane.dispatch.streams import StreamBroker, StreamRequest
 from controlplane.dispatch.tasks import BuildTask, HostTasks, SentTask, SnapshotTask, TaskReport
+from controlplane.domain.dns import DnsRecordSpec, DnsRecordType
 from controlplane.domain.instances import InstanceState, Nic
 from controlplane.domain.kinds import HOST, INSTANCE
 from moorage.errors import Forbidden, MoorageError, NotFound, Unavailable
@@ -127,6 +128,17 @@ class Histories(RuleBasedStateMachine):
     @rule(network=st.sampled_from(["n", "m"]), egress=st.booleans())
     def change_network(self, network: str, egress: bool) -> None:
         self.run(self.world.networks.update(P, network, egress=egress))
+
+    @rule(network=st.sampled_from(["n", "m"]), name=st.sampled_from(["x", "y"]))
+    def make_record(self, network: str, name: str) -> None:
+        self.run(self.world.dns.create(P, network, "", DnsRecordSpec(name, DnsRecordType.TXT, ("x",))))
+
+    @rule(network=st.sampled_from(["n", "m"]), name=st.sampled_from(["x", "y"]), delete=st.booleans())
+    def change_record(self, network: str, name: str, delete: bool) -> None:
+        if delete:
+            self.run(self.world.dns.delete(P, network, f"{name}-txt"))
+        else:
+            self.run(self.world.dns.update(P, network, f"{name}-txt", values=("y",)))
 
     @rule(host=st.sampled_from(_HOSTS), address=st.sampled_from(["", "192.0.2.7", "192.0.2.8"]))
     def move_host(self, host: str, address: str) -> None:

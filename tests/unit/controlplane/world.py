@@ -22,6 +22,7 @@ from controlplane.domain.networks import Network, NetworkKind, NetworkSpec, Subn
 from controlplane.domain.projects import Project
 from controlplane.services.access import AccessService
 from controlplane.services.context import Context
+from controlplane.services.dns import DnsService
 from controlplane.services.hosts import HostService, ZoneService
 from controlplane.services.instance_changes import InstanceChanges
 from controlplane.services.instance_claims import InstanceClaims, usage_of
@@ -58,6 +59,7 @@ class World:
         self.instances = InstanceService(self.context, claims)
         self.changes = InstanceChanges(self.context, claims)
         self.networks = NetworkService(self.context)
+        self.dns = DnsService(self.context)
         self.operations = OperationService(self.context)
         self.projects = ProjectService(self.context)
         self.public_addresses = PublicAddressService(self.context)

@@ -4,7 +4,17 @@ import ipaddress
 
 import pytest
 
-from hostagent.names.answers import NXDOMAIN, Elsewhere, Question, Reply, answer, nobody_to_ask
+from hostagent.domain import DnsRecord, DnsRecordType
+from hostagent.names.answers import (
+    NXDOMAIN,
+    SERVFAIL,
+    Elsewhere,
+    Question,
+    Reply,
+    ResourceRecord,
+    answer,
+    nobody_to_ask,
+)
 from hostagent.names.directory import Directory, Member, build
 
 BACK = build(
@@ -16,6 +26,23 @@ BACK = build(
         Member(("web-2", "web"), ("10.1.0.7",)),
         Member(("host.example.org",), ("10.1.0.8",)),
         Member((), ("10.1.0.9",)),
+    ],
+    [
+        DnsRecord("www-2", DnsRecordType.A, ("192.0.2.1", "192.0.2.2"), 60.0),
+        DnsRecord("@", DnsRecordType.MX, ("10 db", "20 mail.example.org")),
+        DnsRecord("@", DnsRecordType.TXT, ("v=1",)),
+        DnsRecord("alias", DnsRecordType.CNAME, ("db",)),
+        DnsRecord("chain", DnsRecordType.CNAME, ("alias.back.internal",)),
+        DnsRecord("outside", DnsRecordType.CNAME, ("example.org.",), 300.0),
+        DnsRecord("broken", DnsRecordType.CNAME, ("nowhere",)),
+        DnsRecord("one", DnsRecordType.CNAME, ("two",)),
+        DnsRecord("two", DnsRecordType.CNAME, ("one",)),
+        DnsRecord("_http._tcp.web", DnsRecordType.SRV, ("0 5 80 web",)),
+        DnsRecord("db", DnsRecordType.CNAME, ("example.org",)),
+        DnsRecord("web", DnsRecordType.A, ("192.0.2.9",)),
+        DnsRecord("db", DnsRecordType.TXT, ("main",)),
+        DnsRecord("*.apps", DnsRecordType.A, ("192.0.2.3",)),
+        DnsRecord("fixed.apps", DnsRecordType.TXT, ("x",)),
     ],
     serial=7,
 )
@@ -113,6 +140,58 @@ def test_the_longer_domain_wins() -> None:
     inner = build("db.back.internal", [], [Member(("x",), ("10.9.0.1",))])
     assert [v.value for v in ask("x.db.back.internal", directories=[BACK, inner]).answer] == ["10.9.0.1"]
     assert ask("web.back.internal", directories=[BACK, inner]).answer
+
+
+def test_extra_records_stand_beside_the_members() -> None:
+    found = ask("www-2.back.internal").answer
+    assert [(v.value, v.ttl) for v in found] == [("192.0.2.1", 60), ("192.0.2.2", 60)]
+    assert values("www-2") == ["192.0.2.1", "192.0.2.2"]
+    assert values("back.internal", "MX") == ["10 db.back.internal.", "20 mail.example.org."]
+    assert values("back.internal", "TXT") == ["v=1"]
+    assert values("_http._tcp.web.back.internal", "SRV") == ["0 5 80 web.back.internal."]
+    assert ask("_tcp.web.back.internal", "SRV") == ask("_tcp.web.back.internal", "A")
+    assert ask("_tcp.web.back.internal").rcode == 0
+    assert ask("back.internal", "SOA").answer
+
+
+def test_a_member_is_no_alias_and_has_its_own_addresses_alone() -> None:
+    assert values("db.back.internal") == ["10.1.0.6"]
+    assert values("db.back.internal", "TXT") == ["main"]
+    assert values("web.back.internal") == ["10.1.0.5", "10.1.0.7"]
+
+
+def test_aliases_are_followed_here() -> None:
+    found = ask("chain.back.internal").answer
+    assert [(v.name, v.type, v.value) for v in found] == [
+        ("chain.back.internal", "CNAME", "alias.back.internal"),
+        ("alias.back.internal", "CNAME", "db.back.internal"),
+        ("db.back.internal", "A", "10.1.0.6"),
+    ]
+    assert [v.type for v in ask("alias").answer] == ["CNAME", "A"]
+    assert [v.value for v in ask("chain.back.internal", "CNAME").answer] == ["alias.back.internal"]
+    broken = ask("broken.back.internal")
+    assert (broken.rcode, len(broken.answer), len(broken.authority)) == (NXDOMAIN, 1, 1)
+    assert ask("one.back.internal").rcode == SERVFAIL, "a circle"
+
+
+def test_aliases_that_lead_outside_are_asked_there() -> None:
+    found = answer(Question("outside.back.internal", "AAAA"), BOTH)
+    assert isinstance(found, Elsewhere)
+    assert found.question == Question("example.org", "AAAA")
+    assert found.answer == (ResourceRecord("outside.back.internal", "CNAME", 300, "example.org"),)
+    nobody = nobody_to_ask(found)
+    assert (nobody.rcode, nobody.answer) == (NXDOMAIN, found.answer)
+
+
+def test_a_star_stands_for_names_of_which_nothing_else_is_said() -> None:
+    assert values("any.apps.back.internal") == ["192.0.2.3"]
+    assert values("a.b.apps.back.internal") == ["192.0.2.3"]
+    assert ask("any.apps.back.internal").answer[0].name == "any.apps.back.internal"
+    assert (ask("any.apps.back.internal", "AAAA").rcode, ask("fixed.apps.back.internal").rcode) == (0, 0)
+    assert values("fixed.apps.back.internal") == []
+    assert ask("x.fixed.apps.back.internal").rcode == NXDOMAIN, "its nearest relative has no star beside it"
+    assert ask("apps.back.internal").rcode == 0
+    assert ask("any.back.internal").rcode == NXDOMAIN
 
 
 def test_localhost_is_here() -> None:

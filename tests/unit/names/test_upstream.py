@@ -22,21 +22,18 @@ def assigned(*networks: str, servers: tuple[str, ...] = ()) -> InstanceAssignmen
     )
 
 
-def network(
-    name: str, *, shared: bool = False, egress: bool = False, dns: NetworkDns | None = None
-) -> NetworkAssignment:
-    kind = NetworkKind.SHARED if shared else NetworkKind.ISOLATED
-    return NetworkAssignment(NetworkId(name), name, kind, (), 1450, egress=egress, dns=dns or NetworkDns())
+def network(name: str, *, hosts: bool = False, dns: NetworkDns | None = None) -> NetworkAssignment:
+    kind = NetworkKind.ISOLATED
+    return NetworkAssignment(NetworkId(name), name, kind, (), 1450, dns=dns or NetworkDns(), host_resolvers=hosts)
 
 
 NETWORKS = {
     found.network_id: found
     for found in (
         network("closed"),
-        network("open", egress=True),
-        network("office", shared=True),
-        network("named", dns=NetworkDns(forwarders=("192.0.2.1",))),
-        network("silent", egress=True, dns=NetworkDns(no_forwarding=True)),
+        network("open", hosts=True),
+        network("named", hosts=True, dns=NetworkDns(forwarders=("192.0.2.1",))),
+        network("silent", hosts=True, dns=NetworkDns(no_forwarding=True)),
     )
 }
 
@@ -46,7 +43,6 @@ NETWORKS = {
     [
         (("closed",), (), Upstream()),
         (("open",), (), Upstream(is_hosts=True)),
-        (("office",), (), Upstream(is_hosts=True)),
         (("named",), (), Upstream(outside=("192.0.2.1",))),
         (("silent",), (), Upstream()),
         (("closed", "silent", "named", "open"), (), Upstream(outside=("192.0.2.1",))),
