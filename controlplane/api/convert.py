@@ -67,8 +67,8 @@ def instance(record: Instance, *, is_stale: bool = False) -> instances_pb2.Insta
     return message
 
 
-def network(record: Network, hosts: tuple[str, ...], addresses_used: int) -> networks_pb2.Network:
-    """A network, with what is counted over its members."""
+def network(record: Network, hosts: tuple[str, ...], addresses_used: int, router_name: str) -> networks_pb2.Network:
+    """A network, with what is counted over its members, and the router that it is behind."""
     message = networks_pb2.Network(name=record.name, uid=record.uid, etag=etag_of(record), labels=record.labels)
     message.create_time.FromDatetime(record.create_time)
     protoconv.fill(record.spec, message.spec)
@@ -76,6 +76,7 @@ def network(record: Network, hosts: tuple[str, ...], addresses_used: int) -> net
     message.status.dns_domain = record.dns_domain
     message.status.addresses_used = addresses_used
     message.status.hosts.extend(hosts)
+    message.status.router = router_name
     return message
 
 

@@ -25,7 +25,9 @@ class NetworkServicer(networks_pb2_grpc.NetworkServiceServicer):
         self._store = store
 
     def _message(self, record: Network) -> networks_pb2.Network:
-        return convert.network(record, *self._networks.hosts_and_addresses(record))
+        return convert.network(
+            record, *self._networks.hosts_and_addresses(record), self._networks.router_before(record)
+        )
 
     async def CreateNetwork(
         self, request: networks_pb2.CreateNetworkRequest, context: _Context

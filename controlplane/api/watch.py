@@ -148,7 +148,9 @@ class WatchServicer(watch_pb2_grpc.WatchServiceServicer):
                 is_stale = bool(record.host_uid) and convert.is_away(host.value if host is not None else None)
                 message = convert.instance(record, is_stale=is_stale)
             case "network":
-                message = convert.network(record, *self._networks.hosts_and_addresses(record))
+                message = convert.network(
+                    record, *self._networks.hosts_and_addresses(record), self._networks.router_before(record)
+                )
             case "router":
                 message = convert.router(record, self._routers.status(record))
             case "router_rule":

@@ -1,11 +1,11 @@
 """Whether an instance may be what it asks to be: its template, its project's policy, and room on the host that it has."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from controlplane.access import policy as access_policy
 from controlplane.access.policy import Asked, HostAccess
 from controlplane.domain.instances import DesiredState, Instance, InstanceSpec
-from controlplane.domain.kinds import HOST, INSTANCE
+from controlplane.domain.kinds import HOST, INSTANCE, ROUTER
 from controlplane.domain.names import parse_child
 from controlplane.domain.networks import Network, NetworkKind
 from controlplane.domain.projects import Project
@@ -21,6 +21,31 @@ def refuse_deleted(instance: Instance) -> None:
     """Raises NotReady (INSTANCE_DELETING)."""
     if instance.desired is DesiredState.DELETED:
         raise NotReady(f"{instance.name} is being deleted", reason="INSTANCE_DELETING")
+
+
+def refuse_owned(instance: Instance) -> None:
+    """For what only an instance's owner may do with it. Raises NotReady (INSTANCE_OWNED)."""
+    if instance.owner:
+        raise NotReady(
+            f"{instance.name} belongs to {instance.owner}, which looks after it: change or delete that; users may read, enter, reboot "
+            "and replace it",
+            reason="INSTANCE_OWNED",
+            metadata={"name": instance.name, "owner": instance.owner},
+        )
+
+
+def check_publishable(view: View, spec: InstanceSpec, network_uids: Iterable[str], where: str) -> None:
+    """Raises InvalidSpec (PORT_NOT_PUBLISHABLE): ports of hosts do not lead into networks behind a router."""
+    for uid in network_uids if spec.published_ports else ():
+        found = view.find(ROUTER, "network", uid)
+        if found:
+            name = found[0].value.name
+            raise InvalidSpec.of(
+                f"{where}.published_ports",
+                f"hosts have no way into a network behind {name}; make a port forward there (moor router rule add), and "
+                "ingress ports of the router for ports of hosts",
+                "PORT_NOT_PUBLISHABLE",
+            )
 
 
 def ready_template(view: View, project_id: str, name: str, field_name: str) -> Template:

@@ -16,12 +16,15 @@ from controlplane.services.effective import effective_spec
 from controlplane.services.instance_admission import (
     check_networks,
     check_policy,
+    check_publishable,
     check_still_fits,
     ready_template,
     refuse_deleted,
+    refuse_owned,
 )
 from controlplane.services.instance_claims import InstanceClaims, recharge_project
 from controlplane.services.instance_rules import check_spec
+from controlplane.services.router_admission import member_template
 from moorage.errors import InvalidSpec, NotReady
 from moorage.store.base import Transaction
 
@@ -53,8 +56,8 @@ class InstanceChanges:
             labels: all labels anew; None leaves them.
             spec_fields: name of a field of the spec to its new value.
         Raises:
-            NotReady: NEEDS_REPLACE, metadata `fields` names those that need a new container. NotFound, InvalidSpec, QuotaExceeded,
-            Exhausted (ADDRESSES_EXHAUSTED).
+            NotReady: NEEDS_REPLACE, metadata `fields` names those that need a new container; INSTANCE_OWNED.
+            NotFound, InvalidSpec, QuotaExceeded, Exhausted (ADDRESSES_EXHAUSTED).
         """
         changes = dict(spec_fields or {})
         refused = sorted(set(changes) - IN_PLACE)
@@ -63,6 +66,7 @@ class InstanceChanges:
             instance = before = lookup.instance(tx, project_id, instance_id)
             lookup.check_etag(instance, etag, instance.name)
             refuse_deleted(instance)
+            refuse_owned(instance)
             if refused:
                 raise NotReady(
                     f"{', '.join(refused)} cannot be changed while the container lives; use `moor instance replace`",
@@ -86,6 +90,8 @@ class InstanceChanges:
             changed = replace(
                 instance, spec=spec, effective=effective, labels=new_labels, generation=instance.generation + 1
             )
+            if {"published_ports", "nics"} & names:
+                check_publishable(tx, spec, (nic.network_uid for nic in changed.nics), "instance.spec")
             check_still_fits(tx, instance, changed)
             recharge_project(tx, before, changed)
             tx.put(INSTANCE, changed)
@@ -127,14 +133,21 @@ class InstanceChanges:
             instance = lookup.instance(tx, project_id, instance_id)
             lookup.check_etag(instance, etag, instance.name)
             refuse_deleted(instance)
+            if spec is not None:
+                refuse_owned(instance)
             project = lookup.project(tx, project_id)
             wanted = instance.spec if spec is None else spec
-            violations = check_spec(wanted, "spec")
+            violations = [] if instance.owner else check_spec(wanted, "spec")
             if violations:
                 raise InvalidSpec(violations)
-            template = ready_template(tx, project_id, wanted.template, "spec.template")
             networks, nics = self._claims.networks(tx, project, wanted, "spec")
-            check_policy(wanted, project, networks, "spec")
+            if instance.owner:
+                # What its owner may, the project's policy need not allow.
+                template = member_template(tx, wanted.template)
+            else:
+                template = ready_template(tx, project_id, wanted.template, "spec.template")
+                check_policy(wanted, project, networks, "spec")
+                check_publishable(tx, wanted, (network.uid for network in networks.values()), "spec")
             leased = self._claims.change(tx, instance, nics, networks, "spec.nics")
             changed = replace(
                 instance,

@@ -16,7 +16,13 @@ from controlplane.services import lookup
 from controlplane.services.context import Context
 from controlplane.services.dry_run import commit
 from controlplane.services.effective import effective_spec
-from controlplane.services.instance_admission import check_policy, ready_template, refuse_deleted
+from controlplane.services.instance_admission import (
+    check_policy,
+    check_publishable,
+    ready_template,
+    refuse_deleted,
+    refuse_owned,
+)
 from controlplane.services.instance_claims import InstanceClaims, charge_project, release, usage_of
 from controlplane.services.instance_rules import check_spec
 from controlplane.services.paging import Page, PageRequest, label_field, list_page
@@ -101,6 +107,7 @@ class InstanceService:
         spec = replace(item.spec, template=template.name)
         networks, nics = self._claims.networks(tx, project, spec, f"{item.field}.spec")
         check_policy(spec, project, networks, f"{item.field}.spec")
+        check_publishable(tx, spec, (network.uid for network in networks.values()), f"{item.field}.spec")
         leased = self._claims.lease(tx, uid, nics, networks, f"{item.field}.spec.nics")
         effective = effective_spec(replace(spec, nics=nics), template.defaults, instance_id)
         instance = Instance(
@@ -148,7 +155,7 @@ class InstanceService:
         """Ask for the removal of all or none. Addresses are free once the host says that the container is gone.
 
         Raises:
-            NotFound, VersionConflict, InvalidSpec (more than LARGEST_BATCH).
+            NotFound, VersionConflict, InvalidSpec (more than LARGEST_BATCH), NotReady (INSTANCE_OWNED).
         """
         if len(instance_ids) > LARGEST_BATCH:
             raise InvalidSpec.of("names", f"at most {LARGEST_BATCH} at a time", "OUT_OF_RANGE")
@@ -157,6 +164,7 @@ class InstanceService:
             for instance_id in dict.fromkeys(instance_ids):
                 instance = lookup.instance(tx, project_id, instance_id)
                 lookup.check_etag(instance, etag, instance.name)
+                refuse_owned(instance)
                 if not instance.host_uid:
                     release(tx, instance)
                     record_event(
@@ -186,9 +194,12 @@ class InstanceService:
 
     async def stop(self, project_id: str, instance_id: str, etag: str = "") -> Instance:
         """Stop the process and keep the container. Raises NotFound, NotReady, VersionConflict."""
-        return await self._change(
-            project_id, instance_id, etag, "STOP", lambda i: replace(i, desired=DesiredState.STOPPED)
-        )
+
+        def change(instance: Instance) -> Instance:
+            refuse_owned(instance)
+            return replace(instance, desired=DesiredState.STOPPED)
+
+        return await self._change(project_id, instance_id, etag, "STOP", change)
 
     async def reboot(self, project_id: str, instance_id: str, etag: str = "") -> Instance:
         """Stop and start: same container, files and addresses. Raises NotFound, NotReady, VersionConflict."""
@@ -204,6 +215,7 @@ class InstanceService:
         """Freeze the processes. Raises NotReady unless it runs; NotFound, VersionConflict."""
 
         def change(instance: Instance) -> Instance:
+            refuse_owned(instance)
             if instance.desired is DesiredState.PAUSED:
                 return instance
             if instance.observed.state is not InstanceState.RUNNING:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from controlplane.access import policy as access_policy
 from controlplane.access.policy import Asked, HostAccess
 from controlplane.access.quota import Quota, charge
-from controlplane.domain.kinds import ADDRESS, INSTANCE, NETWORK, PROJECT
+from controlplane.domain.kinds import ADDRESS, INSTANCE, NETWORK, PROJECT, PUBLIC_ADDRESS, ROUTER
 from controlplane.domain.names import check_id, check_labels
 from controlplane.domain.networks import AddressLease, Network, NetworkKind, NetworkSpec
 from controlplane.history import record_event
@@ -110,7 +110,7 @@ class NetworkService:
         """Change labels, egress or dns (name of a field to its new value).
 
         Raises:
-            NotFound, InvalidSpec (DOMAIN_INVALID and others), VersionConflict.
+            NotFound, InvalidSpec (DOMAIN_INVALID and others), VersionConflict, NotReady (NETWORK_IN_USE).
         """
 
         def change(tx: Transaction) -> Network:
@@ -122,6 +122,8 @@ class NetworkService:
             violations = check_labels(new_labels, "network.labels") + check_spec(spec, "network.spec")
             if violations:
                 raise InvalidSpec(violations)
+            if network.spec.egress and not spec.egress:
+                _check_no_outside(tx, network)
             changed = replace(network, spec=spec, labels=new_labels, generation=network.generation + 1)
             if not validate_only:
                 tx.put(NETWORK, changed)
@@ -135,6 +137,7 @@ class NetworkService:
         def remove(tx: Transaction) -> None:
             network = lookup.network(tx, project_id, network_id)
             lookup.check_etag(network, etag, network.name)
+            _check_unused(tx, network)
             members = tx.find(INSTANCE, "network", network.uid)
             if members:
                 raise NotReady(
@@ -168,6 +171,11 @@ class NetworkService:
             scope=f"addresses of {network.uid}",
             prefix=f"{network.uid}/",
         )
+
+    def router_before(self, network: Network) -> str:
+        """Name of the router that the network is behind; empty: none."""
+        found = self._context.store.view().find(ROUTER, "network", network.uid)
+        return found[0].value.name if found else ""
 
     def hosts_and_addresses(self, network: Network) -> tuple[tuple[str, ...], int]:
         """(names of the hosts that have a member, number of addresses given out)."""
@@ -212,6 +220,39 @@ def _check_bridge_overlap(view: View, spec: NetworkSpec) -> None:
                     f"{cidr} overlaps a subnet of {other.name} on the same bridge; split it by ranges in one network",
                     "SUBNET_OVERLAPS",
                 )
+
+
+def _check_unused(view: View, network: Network) -> None:
+    """Raises NotReady (NETWORK_IN_USE): a router stands on it, or a public address is of it."""
+    for index, words in (("network", "is behind"), ("outside", "is the outside of")):
+        routers = view.find(ROUTER, index, network.uid)
+        if routers:
+            name = routers[0].value.name
+            raise NotReady(
+                f"{network.name} {words} {name}; delete that, or take the network from it",
+                reason="NETWORK_IN_USE",
+                metadata={"router": name},
+            )
+    publics = view.find(PUBLIC_ADDRESS, "network", network.uid)
+    if publics:
+        name = publics[0].value.name
+        raise NotReady(
+            f"{network.name} has {len(publics)} public addresses, such as {name}; release them first",
+            reason="NETWORK_IN_USE",
+            metadata={"public_address": name},
+        )
+
+
+def _check_no_outside(view: View, network: Network) -> None:
+    """Raises NotReady (NETWORK_IN_USE): a router leaves by this network."""
+    routers = view.find(ROUTER, "outside", network.uid)
+    if routers:
+        name = routers[0].value.name
+        raise NotReady(
+            f"{network.name} is the outside of {name}, which leaves by its egress",
+            reason="NETWORK_IN_USE",
+            metadata={"router": name},
+        )
 
 
 def _describe(spec: NetworkSpec) -> str:

@@ -10,7 +10,7 @@ from controlplane.domain.kinds import INSTANCE, NETWORK, ROUTER, TEMPLATE
 from controlplane.domain.names import child_name, parse_child
 from controlplane.domain.networks import Network, NetworkKind, NetworkSpec
 from controlplane.domain.projects import Project
-from controlplane.domain.routers import Router, RouterSpec
+from controlplane.domain.routers import RouterSpec
 from controlplane.domain.templates import Template, TemplateState
 from controlplane.networks.subnets import with_defaults
 from controlplane.services import lookup
@@ -109,12 +109,6 @@ def check_quota(view: View, project_id: str, place: Place, template: Template) -
             addresses=count * sum(len(network.spec.subnets) for network in (*place.legs, place.outside)),
         ),
     )
-
-
-def router_before(view: View, network_uid: str) -> Router | None:
-    """The router that a network is behind."""
-    found = view.find(ROUTER, "network", network_uid)
-    return found[0].value if found else None
 
 
 def _outside(tx: Transaction, context: Context, project: Project, name: str, field: str) -> Network:

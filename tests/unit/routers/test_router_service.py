@@ -9,17 +9,19 @@ from controlplane.access.policy import ProjectPolicy
 from controlplane.access.quota import Quota
 from controlplane.domain.containers import PublishedPort, Resources
 from controlplane.domain.instances import Nic, Placement
-from controlplane.domain.kinds import NETWORK, ROUTER, TEMPLATE
+from controlplane.domain.kinds import INSTANCE, NETWORK, ROUTER, TEMPLATE
 from controlplane.domain.networks import NetworkKind
 from controlplane.domain.routers import (
     DefaultAction,
     EdgeHosts,
     PortForward,
+    PublicAddressSpec,
     Router,
     RouterLeg,
     RouterRuleSpec,
     RouterSpec,
 )
+from controlplane.router_members.loop import RouterMembers
 from controlplane.services.lookup import etag_of
 from controlplane.services.paging import PageRequest
 from controlplane.services.router_rules import NewRule
@@ -267,3 +269,77 @@ async def test_observations_do_not_change_what_was_asked(world: World) -> None:
     made = await make(world)
     await world.store.update(lambda tx: tx.put(ROUTER, replace(made, reason="X", message="y")))
     assert world.routers.get(P, "edge").asked_revision == made.asked_revision
+
+
+async def test_ports_of_hosts_do_not_lead_behind_a_router(world: World) -> None:
+    await world.create("old", Nic("front"), published_ports=(PublishedPort(80, 80),))
+    await make(world)
+    ports = {"published_ports": (PublishedPort(8080, 80),)}
+    with pytest.raises(InvalidSpec) as caught:
+        await world.create("web", Nic("back"), **ports)
+    assert problems(caught.value) == [("instance.spec.published_ports", "PORT_NOT_PUBLISHABLE")]
+    assert f"projects/{P}/routers/edge" in caught.value.message
+    web = await world.create("web", Nic("back"))
+    for fields in (ports, {**ports, "nics": (Nic("back"), Nic("front"))}):
+        with pytest.raises(InvalidSpec) as caught:
+            await world.changes.update(P, "web", spec_fields=fields)
+        assert problems(caught.value) == [("instance.spec.published_ports", "PORT_NOT_PUBLISHABLE")]
+    with pytest.raises(InvalidSpec) as caught:
+        await world.changes.update(P, "old", spec_fields={"nics": (Nic("front"), Nic("back"))})
+    assert problems(caught.value) == [("instance.spec.published_ports", "PORT_NOT_PUBLISHABLE")]
+    with pytest.raises(InvalidSpec) as caught:
+        await world.changes.replace(P, "web", spec=replace(web.spec, **ports))  # type: ignore[arg-type]
+    assert problems(caught.value) == [("spec.published_ports", "PORT_NOT_PUBLISHABLE")]
+
+
+async def test_networks_of_routers_stay(world: World) -> None:
+    await make(world)
+    for name, words in (("back", "is behind"), ("outside", "is the outside of")):
+        with pytest.raises(NotReady) as caught:
+            await world.networks.delete(P, name)
+        assert caught.value.reason == "NETWORK_IN_USE"
+        assert f"{words} projects/{P}/routers/edge" in caught.value.message
+    with pytest.raises(NotReady) as caught:
+        await world.networks.update(P, "outside", egress=False)
+    assert caught.value.reason == "NETWORK_IN_USE"
+    await world.networks.update(P, "outside", egress=True)
+    assert world.networks.router_before(world.networks.get(P, "back")) == f"projects/{P}/routers/edge"
+    assert world.networks.router_before(world.networks.get(P, "front")) == ""
+
+
+async def test_a_network_with_public_addresses_stays(world: World, members: RouterMembers) -> None:
+    await make(world)
+    await world.public_addresses.create(P, "one", {}, PublicAddressSpec("outside"))
+    await world.routers.delete(P, "edge")
+    await members.reconcile_once()
+    with pytest.raises(NotReady) as caught:
+        await world.networks.delete(P, "outside")
+    assert (caught.value.reason, "publicAddresses/one" in caught.value.message) == ("NETWORK_IN_USE", True)
+    await world.public_addresses.delete(P, "one")
+    await world.networks.delete(P, "outside")
+
+
+async def test_containers_of_a_router_are_its_own_affair(world: World, members: RouterMembers) -> None:
+    await make(world)
+    await members.reconcile_once()
+    (found,) = world.store.view().find(INSTANCE, "owner", f"projects/{P}/routers/edge")
+    before = found.value
+    name = before.id
+    for call in (
+        world.changes.update(P, name, labels={"a": "b"}),
+        world.changes.replace(P, name, spec=before.spec),
+        world.instances.stop(P, name),
+        world.instances.pause(P, name),
+        world.instances.delete(P, [name]),
+        world.instances.delete(P, [name], force=True),
+    ):
+        with pytest.raises(NotReady) as caught:
+            await call
+        assert (caught.value.reason, caught.value.metadata["owner"]) == ("INSTANCE_OWNED", before.owner)
+    assert world.get(name) == before
+    rebooted = await world.instances.reboot(P, name)
+    replaced = await world.changes.replace(P, name)
+    assert replaced.container_generation == rebooted.container_generation + 1
+    assert (replaced.nics, replaced.owner) == (before.nics, before.owner)
+    assert replaced.effective.capabilities_add == before.effective.capabilities_add
+    world.audit()
