@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from hostagent.domain import AgentHeartbeat, HostCondition, HostFacts, InstanceAssignment
+from hostagent.domain import AgentHeartbeat, HostCondition, HostFacts, InstanceAssignment, Resources
 from hostagent.executor.executor import Executor
 from hostagent.executor.host_state import HostState
 from hostagent.executor.image_tasks import Door as ImageDoor
@@ -23,6 +23,7 @@ from hostagent.journal.journal import AssignmentChange, Journal
 from hostagent.names.book import NameBook
 from hostagent.names.ports import NamesFabric
 from hostagent.names.service import InstanceNames
+from hostagent.router.balancers import BalancersApplier
 from hostagent.router.keeper import RouterKeeper
 from hostagent.router.ports import RouterFabric
 from hostagent.router.rules import RulesApplier
@@ -143,10 +144,13 @@ class Agent:
             clock=world.clock,
             wake=self.reconciler.wake,
         )
+        self.balancers = BalancersApplier(
+            folder_of=self._files.router_folder, resources_of=self._resources_of, tasks=self._steps
+        )
         self.routers = RouterKeeper(
             journal=journal,
             state=self.state,
-            appliers=(RulesApplier(world.fabric),),
+            appliers=(RulesApplier(world.fabric), self.balancers),
             clock=world.clock,
             tasks=self._steps,
             publish=self.outbox.put_router,
@@ -313,6 +317,10 @@ class Agent:
         return namespace.path, [a.partition("/")[0] for nic in assignment.nics for a in nic.addresses]
 
     # What the parts tell each other.
+
+    def _resources_of(self, instance_id: InstanceId) -> Resources:
+        assignment = self.journal.assignments.get(instance_id)
+        return Resources() if assignment is None else assignment.container.resources
 
     async def _read_facts(self) -> None:
         try:

@@ -86,6 +86,20 @@ class Folder:
                 raise NotOurs(errno.EINVAL, "not a plain file", name)
             return file.read(limit).decode("utf-8", "replace")
 
+    def write_to_pipe(self, name: str, line: str) -> None:
+        """Writes a line to a pipe that somebody reads.
+
+        Raises:
+            OSError: FileNotFoundError if it is not there, ENXIO if nobody reads.
+        """
+        descriptor = os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self._descriptor)
+        try:
+            if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+                raise NotOurs(errno.EINVAL, "not a pipe", name)
+            os.write(descriptor, line.encode())
+        finally:
+            os.close(descriptor)
+
     def remove(self, name: str) -> None:
         """Removes a file if it is there."""
         with contextlib.suppress(FileNotFoundError):

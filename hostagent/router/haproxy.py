@@ -35,6 +35,7 @@ from hostagent.router.haproxy_plan import LiveConfiguration, RuntimeChanges, pla
 from hostagent.router_bundle import BalancerBundle, PoolFigure
 from moorage.errors import Unavailable
 
+_PROGRAM = "haproxy"  # its folder, too
 _CANDIDATE = "candidate"
 _ANSWER_SECONDS = 5.0
 _LARGEST_ANSWER = 64 * 1024 * 1024
@@ -53,53 +54,55 @@ class HaproxyUnreachable(Unavailable):
     """HAProxy does not answer where it should: its container is about to start or to end, or it is overwhelmed. To be tried again."""
 
 
-class RouterProgram(Protocol):
-    """HAProxy as the router's entrypoint runs it (hostagent/router_image/README.md)."""
+class RouterPrograms(Protocol):
+    """The first process of the router's container."""
 
-    async def check(self, file: str) -> str:
-        """What HAProxy says against a file of its folder; empty: nothing."""
+    async def check(self, program: str, file: str) -> str:
+        """What a program says against a file of its folder; empty: nothing."""
 
     async def sync(self) -> None:
-        """HAProxy is started if its configuration is there, and stopped if not."""
+        """Programs with a configuration are started, those without are stopped."""
 
-    async def last_words(self) -> str:
-        """The end of what it wrote to standard error."""
+    async def last_words(self, program: str) -> str:
+        """The end of what a program wrote to standard error."""
 
 
 class Haproxy:
     """HAProxy of one router. Calls may come at once; changes are made one after the other."""
 
     def __init__(
-        self, folder: Path, program: RouterProgram, *, limits: HaproxyLimits = DEFAULT_LIMITS, inside: str = FOLDER
+        self, folder: Path, programs: RouterPrograms, *, limits: HaproxyLimits = DEFAULT_LIMITS, inside: str = FOLDER
     ) -> None:
         """Args:
-        folder: HAProxy's folder on the host; exists.
-        program: the process.
+        folder: the folder that the container shares with the agent.
+        programs: who starts and checks.
         limits: what it may take.
-        inside: the folder as HAProxy sees it.
+        inside: HAProxy's folder in it, as HAProxy sees it.
         """
         self._path = folder
-        self._program = program
+        self._programs = programs
         self._limits = limits
         self._inside = inside
         self._changes = asyncio.Lock()
         self._samples = asyncio.Lock()
         self._history = haproxy_figures.History()
 
-    async def apply(self, balancers: Sequence[BalancerBundle], *, drain_time_seconds: float) -> None:
+    async def apply(self, balancers: Sequence[BalancerBundle], *, drain_time_seconds: float) -> bool:
         """Makes these balancers the ones that serve; returns when they do. None: HAProxy is stopped.
 
+        Returns: whether an old process may have been left to finish what it has.
         Raises:
             HaproxyRefused: it does not take them; what it had goes on.
             HaproxyUnreachable: try again.
         """
         async with self._changes:
-            with Folder.at(self._path) as folder:
+            with Folder.at(self._path) as shared, shared.sub(_PROGRAM) as folder:
                 if not balancers:
-                    folder.remove(CONFIGURATION_FILE)
-                    self._clean(folder, {})
-                    await self._program.sync()
-                    return
+                    if self._ours(folder):
+                        folder.remove(CONFIGURATION_FILE)
+                        await self._programs.sync()
+                        self._clean(folder, {})
+                    return False
                 try:
                     wanted = configuration(
                         balancers, drain_time_seconds=drain_time_seconds, limits=self._limits, folder=self._inside
@@ -112,7 +115,7 @@ class Haproxy:
                     )
                 except NotRenderable as error:
                     raise HaproxyRefused(str(error)) from error
-                await self._apply(folder, wanted, candidate)
+                return await self._apply(folder, wanted, candidate)
 
     async def figures(self, balancers: Sequence[BalancerBundle]) -> tuple[PoolFigure, ...]:
         """Figures of each pool now, old processes included.
@@ -120,33 +123,32 @@ class Haproxy:
         Raises:
             HaproxyUnreachable: it does not answer.
         """
-        with Folder.at(self._path) as folder:
+        with Folder.at(self._path) as shared, shared.sub(_PROGRAM) as folder:
             await self._sample(folder)
         return haproxy_figures.pool_figures(balancers, self._history)
 
     async def watch_old_processes(self) -> None:
         """Samples old processes until there are none, so that what they count is not lost with them. To be run after each change."""
         while True:
-            with Folder.at(self._path) as folder:
+            with Folder.at(self._path) as shared, shared.sub(_PROGRAM) as folder:
                 if not (await self._sample(folder)).old:
                     return
             await asyncio.sleep(_SAMPLE_SECONDS)
 
-    async def _apply(self, folder: Folder, wanted: HaproxyConfiguration, candidate: HaproxyConfiguration) -> None:
+    async def _apply(self, folder: Folder, wanted: HaproxyConfiguration, candidate: HaproxyConfiguration) -> bool:
         live = await self._live(folder, wanted)
         changes = plan(live, wanted, self._inside) if live else None
-        if (
-            isinstance(changes, RuntimeChanges)
-            and not changes.commands
-            and folder.read(CONFIGURATION_FILE) == wanted.text
-        ):
-            return
+        if isinstance(changes, RuntimeChanges) and changes.is_settled and self._is_written(folder, wanted):
+            await self._change_at_run_time(folder, changes, wanted)  # what waited for its end may have come to it
+            return False
         await self._check(folder, candidate)
         if isinstance(changes, RuntimeChanges) and await self._change_at_run_time(folder, changes, wanted):
             self._write(folder, wanted)
-        else:
-            await self._load(folder, wanted, live)
+            self._clean(folder, wanted.files())
+            return False
+        await self._load(folder, wanted, live)
         self._clean(folder, wanted.files())
+        return live is not None
 
     async def _check(self, folder: Folder, candidate: HaproxyConfiguration) -> None:
         with folder.sub(_CANDIDATE, mode=0o700) as place:
@@ -154,12 +156,12 @@ class Haproxy:
             try:
                 for name, content in files.items():
                     place.write(name, content)
-                words = await self._program.check(f"{_CANDIDATE}/{CONFIGURATION_FILE}")
+                words = await self._programs.check(_PROGRAM, f"{_CANDIDATE}/{CONFIGURATION_FILE}")
             finally:
                 for name in files:
                     place.remove(name)
         if words:
-            raise HaproxyRefused(words.replace(f"/{_CANDIDATE}/", "/"))
+            raise HaproxyRefused(_alerts(words).replace(f"/{_CANDIDATE}/", "/"))
 
     async def _change_at_run_time(self, folder: Folder, changes: RuntimeChanges, wanted: HaproxyConfiguration) -> bool:
         """Carries the commands out; False if one of them was refused or did not do what it should."""
@@ -192,24 +194,24 @@ class Haproxy:
             if live:
                 await self._reload(folder, live.shape)
             else:
-                await self._program.sync()
+                await self._programs.sync()
             raise HaproxyRefused(failure)
         finally:
             folder.write(SERVER_STATE_FILE, _NO_STATE)  # what it says is soon wrong: it is for this process only
 
     async def _start(self, folder: Folder, shape: str) -> str | None:
         """None when it serves, else why it does not."""
-        await self._program.sync()
+        await self._programs.sync()
         if await self._until(lambda: self._is_new(folder, shape, 0)):
             return None
-        return await self._program.last_words() or "HAProxy does not start, and does not say why"
+        return _last_alerts(await self._programs.last_words(_PROGRAM)) or "HAProxy does not start, and does not say why"
 
     async def _reload(self, folder: Folder, shape: str) -> str | None:
         """None when a new process serves, else why none does."""
         before = await self._workers_when_back(folder)
         answer = await self._ask(folder, MASTER_SOCKET, "reload", is_reload=True)
         if "Success=0" in answer:  # 2.7 and later answer when it is done
-            return answer.partition("--")[2].strip() or answer
+            return _alerts(answer.partition("--")[2].strip()) or answer
 
         async def is_decided() -> bool:
             return await self._is_new(folder, shape, before.current) or await self._has_failed(folder, before)
@@ -217,7 +219,9 @@ class Haproxy:
         await self._until(is_decided)
         if await self._is_new(folder, shape, before.current):
             return None
-        return await self._program.last_words() or "HAProxy does not reload, and does not say why"
+        return (
+            _last_alerts(await self._programs.last_words(_PROGRAM)) or "HAProxy does not reload, and does not say why"
+        )
 
     async def _is_new(self, folder: Folder, shape: str, old_pid: int) -> bool:
         """Whether another process than the old one serves, with this shape, and its master answers again."""
@@ -310,6 +314,10 @@ class Haproxy:
     def _ours(self, folder: Folder) -> set[str]:
         return {name for name in folder.names() if name == CONFIGURATION_FILE or name.startswith(_FILE_PREFIXES)}
 
+    def _is_written(self, folder: Folder, wanted: HaproxyConfiguration) -> bool:
+        files = {**wanted.files(), CONFIGURATION_FILE: wanted.text}
+        return all(folder.read(name) == content for name, content in files.items())
+
     def _write(self, folder: Folder, wanted: HaproxyConfiguration) -> None:
         for name, content in wanted.files().items():
             if folder.read(name) != content:
@@ -340,3 +348,17 @@ async def _all_of(reader: asyncio.StreamReader) -> bytes:
             raise NotOurs(errno.EMSGSIZE, "an endless answer")
         parts.append(part)
     return b"".join(parts)
+
+
+def _alerts(words: str) -> str:
+    """What HAProxy says against a configuration, without what it says besides."""
+    lines = words.splitlines()
+    return "\n".join([line for line in lines if "[ALERT]" in line] or lines)
+
+
+def _last_alerts(words: str) -> str:
+    """The same of a log, in which older ones may be."""
+    lines = words.splitlines()
+    marks = [number for number, line in enumerate(lines) if "[ALERT]" in line]
+    first = next((number for number in reversed(marks) if number - 1 not in marks), None)
+    return words.strip() if first is None else "\n".join(lines[first : marks[-1] + 1])

@@ -1,13 +1,11 @@
-"""A router's namespace with this machine's HAProxy in it, run as the router's entrypoint runs it; instances and clients beside it.
+"""A router's namespace with the router image's entrypoint and this machine's HAProxy in it; instances and clients beside it.
 
 Servers and clients are sockets of this process that were made inside the namespaces.
 """
 
 import asyncio
-import contextlib
 import os
 import shutil
-import signal
 import socket
 import ssl
 from collections.abc import AsyncIterator, Sequence
@@ -16,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from cli.router_image.recipe import context_folder
 from hostagent.router import haproxy_answers
+from hostagent.router.entrypoint import Entrypoint
 from hostagent.router.folder import Folder
 from hostagent.router.haproxy import Haproxy
 from hostagent.router_bundle import (
@@ -37,63 +37,54 @@ QUICK_CHECK = BackendHealthCheck(interval_seconds=0.1, rise=1, fall=1)
 def require_haproxy() -> None:
     """Skip without HAProxy or namespaces; a failure instead when MOORAGE_REQUIRE contains `netns`."""
     require_namespaces()
-    if shutil.which("haproxy") is None:
+    if lacks := [name for name in ("haproxy", "dnsmasq", "unshare") if shutil.which(name) is None]:
+        message = f"tests of balancers need: {', '.join(lacks)}"
         if "netns" in os.environ.get("MOORAGE_REQUIRE", "").split(","):
-            pytest.fail("tests of balancers need haproxy")
-        pytest.skip("tests of balancers need haproxy")
+            pytest.fail(message)
+        pytest.skip(message)
 
 
-class LocalProgram:
-    """HAProxy of this machine in a router's namespace, with what the router image's contract says of `check` and `sync`."""
+class CountingEntrypoint(Entrypoint):
+    """Counts checks."""
+
+    checks = 0
+
+    async def check(self, program: str, file: str) -> str:
+        """As it is."""
+        self.checks += 1
+        return await super().check(program, file)
+
+
+class Container:
+    """The router image's entrypoint, in the router's network namespace and a namespace of processes of its own."""
 
     def __init__(self, space: Path, folder: Path) -> None:
         self._space = space
         self._folder = folder
         self._process: asyncio.subprocess.Process | None = None
-        self.checks = 0
 
-    async def check(self, file: str) -> str:
-        self.checks += 1
-        process = await asyncio.create_subprocess_exec(
-            "haproxy",
-            "-c",
-            "-f",
-            file,
-            cwd=self._folder,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        _, words = await process.communicate()
-        return words.decode() if process.returncode else ""
+    async def start(self) -> None:
+        """As the engine would; returns when it takes requests."""
+        with (self._folder.parent / "log").open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *("nsenter", f"--net={self._space}", "unshare", "--pid", "--fork", "--mount-proc", "--kill-child"),
+                *("sh", str(context_folder() / "entrypoint")),
+                env={**os.environ, "MOORAGE_ROUTER_DIR": str(self._folder), "MOORAGE_ROUTER_STOP_SECONDS": "2"},
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
+        while not (self._folder / "control").exists():
+            assert asyncio.get_running_loop().time() < deadline, "the entrypoint reads no requests"
+            await asyncio.sleep(0.02)
 
-    async def sync(self) -> None:
-        is_wanted = (self._folder / "haproxy.cfg").exists()
-        if is_wanted and (self._process is None or self._process.returncode is not None):
-            with (self._folder.parent / "stderr").open("ab") as words:
-                self._process = await asyncio.create_subprocess_exec(
-                    *("nsenter", f"--net={self._space}", "haproxy", "-W", "-db"),
-                    *("-S", f"{self._folder}/master.sock,mode,600", "-f", str(self._folder / "haproxy.cfg")),
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=words,
-                    stderr=words,
-                )
-        elif not is_wanted and self._process is not None:
-            await self._stop(signal.SIGUSR1)
-
-    async def last_words(self) -> str:
-        with contextlib.suppress(FileNotFoundError):
-            return "\n".join((self._folder.parent / "stderr").read_text().splitlines()[-20:])
-        return ""
-
-    async def _stop(self, how: signal.Signals) -> None:
+    async def kill(self) -> None:
+        """SIGKILL; the kernel ends all that it started."""
         if self._process is not None and self._process.returncode is None:
-            self._process.send_signal(how)
+            self._process.kill()
             await self._process.wait()
-        self._process = None
-
-    async def close(self) -> None:
-        """Ends it, whatever it does."""
-        await self._stop(signal.SIGTERM)
+        (self._folder / "control").unlink(missing_ok=True)
 
 
 @dataclass
@@ -162,16 +153,18 @@ class RouterBed:
         self.bed = bed
         self.router = bed.add_leg("router", 1)
         self.instances_space = bed.add_leg("instances", 10)
-        self.folder = bed.folder / "files" / "haproxy"
-        self.folder.mkdir(parents=True)
-        self.program = LocalProgram(self.router.path, self.folder)
+        self.shared = bed.folder / "files" / "router"
+        self.shared.mkdir(parents=True)
+        self.folder = self.shared / "haproxy"
+        self.entrypoint = CountingEntrypoint(self.shared)
+        self.container = Container(self.router.path, self.shared)
         self.haproxy = self.new_agent()
         self._servers: list[asyncio.Server] = []
         self._clients: list[asyncio.StreamWriter] = []
 
     def new_agent(self) -> Haproxy:
         """As after a restart of the agent."""
-        return Haproxy(self.folder, self.program, inside=str(self.folder))
+        return Haproxy(self.shared, self.entrypoint, inside=str(self.folder))
 
     async def instance(self, number: int, *, expects_proxy: bool = False) -> Instance:
         """A serving instance."""
@@ -259,7 +252,7 @@ class RouterBed:
 
     async def close(self) -> None:
         """Ends everything."""
-        await self.program.close()
+        await self.container.kill()
         for writer in self._clients:
             writer.close()
         for server in self._servers:
@@ -309,6 +302,7 @@ async def router() -> AsyncIterator[RouterBed]:
     bed = Bed()
     made = RouterBed(bed)
     try:
+        await made.container.start()
         yield made
     finally:
         await made.close()

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from hostagent.router_bundle import BackendBundle, BalancerBundle, HttpRoute, ListenerBundle, Stickiness
+from moorage.errors import Unavailable
 from tests.integration.router.haproxy_bed import (
     PATIENCE_SECONDS,
     ROUTER,
@@ -139,6 +140,19 @@ async def test_another_agent_finds_all_as_it_is_and_changes_nothing(router: Rout
     a = await router.instance(10)
     wanted = balancer(pool(a.bundle()))
     await router.apply(wanted)
-    pid, checks = await router.pid(), router.program.checks
+    pid, checks = await router.pid(), router.entrypoint.checks
     await router.new_agent().apply([wanted], drain_time_seconds=60.0)
-    assert (await router.pid(), router.program.checks) == (pid, checks)
+    assert (await router.pid(), router.entrypoint.checks) == (pid, checks)
+
+
+async def test_a_container_that_starts_anew_serves_what_it_served(router: RouterBed) -> None:
+    a = await router.instance(10)
+    wanted = balancer(pool(a.bundle()))
+    await router.apply(wanted)
+    await router.container.kill()
+    with pytest.raises(Unavailable):
+        await router.apply(balancer())
+    await router.container.start()
+    await until_served(router)
+    await router.apply(wanted)
+    assert (await router.get()).body == "i10"
