@@ -17,7 +17,7 @@ Completer = Callable[[click.Context, click.Parameter, str], list[str]]
 
 
 def complete_names(collection: str) -> Completer:
-    """Completes names of `instances`, `templates`, `networks` or `hosts`; nothing without an answer."""
+    """Completes names of `instances`, `templates`, `networks`, `security_groups` or `hosts`; nothing without an answer."""
 
     def complete(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
         session = ctx.find_object(Session) or Session()
@@ -50,6 +50,11 @@ async def _list(client: "Client", collection: str, session: Session) -> Any:
 
         networks = networks_pb2.ListNetworksRequest(parent=session.project, page_size=1000)
         return await client.networks.ListNetworks(networks, timeout=_TIMEOUT_SECONDS)
+    if collection == "security_groups":
+        from moorage.v1 import security_groups_pb2
+
+        groups = security_groups_pb2.ListSecurityGroupsRequest(parent=session.project, page_size=1000)
+        return await client.security_groups.ListSecurityGroups(groups, timeout=_TIMEOUT_SECONDS)
     from moorage.v1 import hosts_pb2
 
     return await client.hosts.ListHosts(hosts_pb2.ListHostsRequest(page_size=1000), timeout=_TIMEOUT_SECONDS)

@@ -34,6 +34,9 @@ COMMANDS: dict[str, LazyCommand] = {
     "template": LazyCommand("cli.template:template", "Templates: images with defaults.", _THINGS),
     "network": LazyCommand("cli.network:network", "Networks and their addresses.", _THINGS),
     "dns": LazyCommand("cli.dns:dns", "Extra names of networks.", _THINGS),
+    "security-group": LazyCommand(
+        "cli.security_group:security_group", "Security groups: who may reach interfaces.", _THINGS
+    ),
     "host": LazyCommand("cli.host:host", "Hosts: machines with an agent.", _THINGS),
     "zone": LazyCommand("cli.zone:zone", "Zones: failure domains of hosts.", _THINGS),
     "project": LazyCommand("cli.project:project", "Projects: tenants, members, quota and policy.", _THINGS),

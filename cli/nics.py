@@ -11,7 +11,7 @@ from moorage.v1 import instances_pb2
 _RATE = re.compile(r"(\d+(?:\.\d+)?)(k|m|g|)bit")
 _FACTOR = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 _EXAMPLE = (
-    "write NETWORK[:ADDRESS,...] or name=NETWORK,address=A,interface=N,mac=M,mtu=N,rate-in=10mbit,route=CIDR@GATEWAY"
+    "write NETWORK[:ADDRESS,...] or name=NETWORK,address=A,interface=N,mac=M,mtu=N,route=CIDR@GATEWAY,security-group=G"
 )
 _RULE_EXAMPLE = "write such as 'from 10.1.0.5 table 100 via 10.1.0.1', with from, to, fwmark, table, priority, via, route CIDR@GATEWAY"
 
@@ -38,6 +38,8 @@ def nic(project: str, word: str) -> instances_pb2.Nic:
                 setattr(made, key, value)
             case "mtu" if value.isdecimal():
                 made.mtu = int(value)
+            case "security-group":
+                made.security_groups.append(in_project(project, "securityGroups", value))
             case "route":
                 made.routes.append(route(value))
             case "rule":

@@ -106,7 +106,7 @@ def tuned(instance: instances_pb2.Instance, network: str, options: Mapping[str, 
     return [*nics[:index], changed, *nics[index + 1 :]]
 
 
-def _update(session: Session, name: str, change: _Change, *, no_wait: bool, timeout: str) -> None:
+def update_nics(session: Session, name: str, change: _Change, *, no_wait: bool, timeout: str) -> None:
     """Change the interfaces, wait until the host has them, and show them."""
     full_name = session.name_in_project("instances", name)
     seconds = parse_duration(timeout, field="timeout")
@@ -122,7 +122,8 @@ def _update(session: Session, name: str, change: _Change, *, no_wait: bool, time
         return updated if no_wait else await client.wait_nics(updated.name, seconds)
 
     for nic in session.run(work).status.nics:
-        click.echo(f"{nic.interface}  {short(nic.network)}  {', '.join(nic.addresses)}")
+        groups = f"  [{', '.join(map(short, nic.security_groups))}]" if nic.security_groups else ""
+        click.echo(f"{nic.interface}  {short(nic.network)}  {', '.join(nic.addresses)}{groups}")
 
 
 @click.command("attach")
@@ -132,6 +133,7 @@ def _update(session: Session, name: str, change: _Change, *, no_wait: bool, time
 @click.option("--interface", default="", metavar="NAME", help="Its name inside; default the first free ethN.")
 @click.option("--mac-address", default="", metavar="MAC", help="Its MAC; default made from its address.")
 @add_options(_OPTIONS)
+@click.option("--security-group", "groups", multiple=True, metavar="GROUP", help="Filter it by this security group.")
 @no_wait_option
 @timeout_option
 @project_option
@@ -144,16 +146,21 @@ def attach(
     address: tuple[str, ...],
     interface: str,
     mac_address: str,
+    groups: tuple[str, ...],
     no_wait: bool,
     timeout: str,
     **options: Any,
 ) -> None:
     """Give an instance an interface on a network, also while it runs."""
     wanted = instances_pb2.Nic(
-        network=session.name_in_project("networks", network), interface=interface, addresses=address, mac=mac_address
+        network=session.name_in_project("networks", network),
+        interface=interface,
+        addresses=address,
+        mac=mac_address,
+        security_groups=[session.name_in_project("securityGroups", group) for group in groups],
     )
     apply_options(wanted, options)
-    _update(session, instance, lambda found: attached(found, wanted), no_wait=no_wait, timeout=timeout)
+    update_nics(session, instance, lambda found: attached(found, wanted), no_wait=no_wait, timeout=timeout)
 
 
 @click.command("tune")
@@ -171,7 +178,7 @@ def tune(session: Session, /, network: str, instance: str, no_wait: bool, timeou
     """
     if not any(value not in (None, ()) for value in options.values()):
         raise click.UsageError("nothing to change: give an option")
-    _update(session, instance, lambda i: tuned(i, network, options), no_wait=no_wait, timeout=timeout)
+    update_nics(session, instance, lambda i: tuned(i, network, options), no_wait=no_wait, timeout=timeout)
 
 
 @click.command("detach")
@@ -183,7 +190,7 @@ def tune(session: Session, /, network: str, instance: str, no_wait: bool, timeou
 @pass_session
 def detach(session: Session, network: str, instance: str, no_wait: bool, timeout: str) -> None:
     """Take an instance off a network, also while it runs; its addresses there are free once its host has done so."""
-    _update(session, instance, lambda found: detached(found, network), no_wait=no_wait, timeout=timeout)
+    update_nics(session, instance, lambda found: detached(found, network), no_wait=no_wait, timeout=timeout)
 
 
 @click.command("add-address")
@@ -198,7 +205,9 @@ def add_address(
     session: Session, network: str, instance: str, addresses: tuple[str, ...], no_wait: bool, timeout: str
 ) -> None:
     """Give an instance more addresses on a network that it is on."""
-    _update(session, instance, lambda i: with_addresses(i, network, more=addresses), no_wait=no_wait, timeout=timeout)
+    update_nics(
+        session, instance, lambda i: with_addresses(i, network, more=addresses), no_wait=no_wait, timeout=timeout
+    )
 
 
 @click.command("remove-address")
@@ -213,4 +222,6 @@ def remove_address(
     session: Session, network: str, instance: str, addresses: tuple[str, ...], no_wait: bool, timeout: str
 ) -> None:
     """Take addresses off an instance. Of a subnet of which none is left, it keeps one."""
-    _update(session, instance, lambda i: with_addresses(i, network, less=addresses), no_wait=no_wait, timeout=timeout)
+    update_nics(
+        session, instance, lambda i: with_addresses(i, network, less=addresses), no_wait=no_wait, timeout=timeout
+    )

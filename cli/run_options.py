@@ -83,6 +83,7 @@ _NETWORK: tuple[Decorator, ...] = (
         metavar="NETWORK[:ADDRESS] | name=...",
         text="Network to be on (name=N,address=A,mtu=...), or none.",
     ),
+    many("--security-group", metavar="GROUP", text="Filter its interfaces that name no group of their own."),
     one("--mac-address", metavar="MAC", text="MAC of its only interface."),
     many("--dns", metavar="ADDRESS", text="Name server."),
     many("--dns-search", metavar="DOMAIN", text="Search domain."),

@@ -10,7 +10,7 @@ from typing import Any
 
 from google.protobuf import duration_pb2
 
-from cli.names import in_fleet
+from cli.names import in_fleet, in_project
 from cli.nics import nic
 from moorage.errors import InvalidSpec
 from moorage.units import parse_bytes, parse_cpu, parse_duration
@@ -279,6 +279,17 @@ def _apply_network(spec: instances_pb2.InstanceSpec, options: Mapping[str, Any],
         spec.ClearField("nics")
         spec.no_network = False
         spec.nics.extend(nic(project, word) for word in networks)
+    groups = [in_project(project, "securityGroups", name) for name in options.get("security_group") or ()]
+    if groups:
+        if spec.no_network:
+            raise InvalidSpec.of("security-group", "without a network there is nothing to filter")
+        if not spec.nics:
+            spec.nics.append(nic(project, "default"))
+        for own in spec.nics:
+            if not networks:
+                own.ClearField("security_groups")
+            if not own.security_groups:
+                own.security_groups.extend(groups)
     if options.get("mac_address"):
         if len(spec.nics) > 1:
             raise InvalidSpec.of("mac-address", "with several networks it is not clear whose MAC this is")

@@ -31,6 +31,7 @@ from controlplane.api.projects import AccessServicer, ProjectServicer
 from controlplane.api.public_addresses import PublicAddressServicer
 from controlplane.api.router_rules import RouterRuleServicer
 from controlplane.api.routers import RouterServicer
+from controlplane.api.security_groups import SecurityGroupServicer
 from controlplane.api.server import Port, start
 from controlplane.api.templates import TemplateServicer
 from controlplane.api.watch import WatchServicer
@@ -62,6 +63,7 @@ from controlplane.services.reports import ReportService
 from controlplane.services.router_reports import RouterReports
 from controlplane.services.router_rules import RouterRuleService
 from controlplane.services.routers import RouterService
+from controlplane.services.security_groups import SecurityGroupService
 from controlplane.services.templates import TemplateService
 from controlplane.templates.builds import Builder
 from controlplane.templates.importer import Importer, OutboundRules, Registry
@@ -87,6 +89,7 @@ from moorage.v1 import (
     public_addresses_pb2_grpc,
     router_rules_pb2_grpc,
     routers_pb2_grpc,
+    security_groups_pb2_grpc,
     templates_pb2_grpc,
     watch_pb2_grpc,
     zones_pb2_grpc,
@@ -223,6 +226,7 @@ class ControlPlane:
         routers = RouterService(context)
         router_rules = RouterRuleService(context)
         public_addresses = PublicAddressService(context)
+        groups = SecurityGroupService(context)
         hosts = HostService(context)
         templates = TemplateService(context)
         operations = OperationService(context)
@@ -258,6 +262,7 @@ class ControlPlane:
                 PublicAddressServicer(public_addresses),
             ),
             (dns_pb2_grpc.add_DnsServiceServicer_to_server, DnsServicer(DnsService(context))),
+            (security_groups_pb2_grpc.add_SecurityGroupServiceServicer_to_server, SecurityGroupServicer(groups)),
             (templates_pb2_grpc.add_TemplateServiceServicer_to_server, TemplateServicer(templates, runner)),
             (instances_pb2_grpc.add_InstanceServiceServicer_to_server, InstanceServicer(instances, changes, store)),
             (
@@ -271,7 +276,7 @@ class ControlPlane:
             (events_pb2_grpc.add_EventServiceServicer_to_server, EventServicer(EventService(context))),
             (
                 watch_pb2_grpc.add_WatchServiceServicer_to_server,
-                WatchServicer(store, networks, routers, router_rules, public_addresses),
+                WatchServicer(store, networks, routers, router_rules, public_addresses, groups),
             ),
         ]
         agent = AgentServicer(
@@ -382,6 +387,7 @@ def _service_names() -> tuple[str, ...]:
         "PublicAddressService",
         "RouterRuleService",
         "RouterService",
+        "SecurityGroupService",
         "TemplateService",
         "WatchService",
         "ZoneService",

@@ -129,6 +129,66 @@ class NicAssignment:
     rules: tuple[NicRule, ...] = ()
     rate_in_bits: int = 0  # a second, to the instance; 0: no limit
     rate_out_bits: int = 0  # a second, from the instance
+    security_groups: tuple[str, ...] = ()  # ids; none: not filtered
+
+
+class SecurityDirection(enum.Enum):
+    """Which way the first packet of a connection goes."""
+
+    IN = "in"
+    OUT = "out"
+
+
+class RuleProtocol(enum.Enum):
+    """What a rule of a security group speaks of."""
+
+    ANY = "any"
+    TCP = "tcp"
+    UDP = "udp"
+    ICMP = "icmp"
+    ICMPV6 = "icmpv6"
+
+
+@dataclass(frozen=True, slots=True)
+class SecurityRule:
+    """Something that is allowed. Without cidrs and group: from, or to, everybody."""
+
+    direction: SecurityDirection
+    protocol: RuleProtocol = RuleProtocol.ANY
+    ports: tuple[str, ...] = ()  # "80", "8000-8010"
+    icmp_type: int | None = None
+    cidrs: tuple[str, ...] = ()
+    group: str = ""  # an id
+
+
+@dataclass(frozen=True, slots=True)
+class SecurityGroup:
+    """A set of rules that interfaces of this host carry."""
+
+    group_id: str
+    name: str
+    rules: tuple[SecurityRule, ...] = ()
+    deny_out: bool = False  # nothing leaves that no OUT rule allows
+
+
+@dataclass(frozen=True, slots=True)
+class GroupMembers:
+    """What a rule on an interface of the network means by the group."""
+
+    group_id: str
+    network_id: NetworkId
+    addresses: tuple[str, ...] = ()  # without prefix length, sorted
+
+
+@dataclass(frozen=True, slots=True)
+class NicFilter:
+    """What may pass one interface: its groups, and the members of those that their rules name."""
+
+    interface: str
+    network_id: NetworkId
+    addresses: tuple[str, ...]  # the interface's own, without prefix length
+    groups: tuple[SecurityGroup, ...]
+    members: tuple[GroupMembers, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from moorage.v1.networks_pb2_grpc import NetworkServiceAsyncStub
     from moorage.v1.operations_pb2_grpc import OperationServiceAsyncStub
     from moorage.v1.projects_pb2_grpc import ProjectServiceAsyncStub
+    from moorage.v1.security_groups_pb2_grpc import SecurityGroupServiceAsyncStub
     from moorage.v1.templates_pb2_grpc import TemplateServiceAsyncStub
     from moorage.v1.watch_pb2_grpc import WatchServiceAsyncStub
     from moorage.v1.zones_pb2_grpc import ZoneServiceAsyncStub
@@ -58,7 +59,7 @@ class Client:
     """A connection to a control plane. Make it with `connect`; use it as an async context manager, or call `close`.
 
     The attributes `hosts`, `zones`, `projects`, `access`, `enrollment`, `templates`, `instances`, `streams`,
-    `networks`, `dns`, `operations`, `events` and `watch` are the services' stubs. Their calls raise `MoorageError`s.
+    `networks`, `dns`, `security_groups`, `operations`, `events` and `watch` are the services' stubs. Their calls raise `MoorageError`s.
     """
 
     def __init__(self, channel: grpc.aio.Channel, address: str, metadata: "_Metadata", timeout_seconds: float) -> None:
@@ -192,6 +193,13 @@ class Client:
         from moorage.v1.dns_pb2_grpc import DnsServiceStub
 
         return DnsServiceStub(self._channel)
+
+    @cached_property
+    def security_groups(self) -> "SecurityGroupServiceAsyncStub":
+        """Security groups."""
+        from moorage.v1.security_groups_pb2_grpc import SecurityGroupServiceStub
+
+        return SecurityGroupServiceStub(self._channel)
 
     @cached_property
     def operations(self) -> "OperationServiceAsyncStub":

@@ -66,25 +66,38 @@ _SERVICES: Final[Mapping[str, Mapping[str, Rule]]] = {
         "ReleaseSweepBrake": FLEET_ADMIN,
     },
     _MOORAGE + "InstanceService": {
-        "CreateInstance": project_rule(_OPERATOR, "parent", "instance.spec.template", "instance.spec.nics.network"),
+        "CreateInstance": project_rule(
+            _OPERATOR,
+            "parent",
+            "instance.spec.template",
+            "instance.spec.nics.network",
+            "instance.spec.nics.security_groups",
+        ),
         "BatchCreateInstances": project_rule(
             _OPERATOR,
             "parent",
             "requests.parent",
             "requests.instance.spec.template",
             "requests.instance.spec.nics.network",
+            "requests.instance.spec.nics.security_groups",
         ),
         "GetInstance": project_rule(_VIEWER, "name"),
         "ListInstances": project_rule(_VIEWER, "parent", scope=ParentScope.EVERY),
         "UpdateInstance": project_rule(
-            _OPERATOR, "instance.name", "instance.spec.template", "instance.spec.nics.network"
+            _OPERATOR,
+            "instance.name",
+            "instance.spec.template",
+            "instance.spec.nics.network",
+            "instance.spec.nics.security_groups",
         ),
         "DeleteInstance": project_rule(_OPERATOR, "name"),
         "BatchDeleteInstances": project_rule(_OPERATOR, "parent", "names"),
         "StartInstance": project_rule(_OPERATOR, "name"),
         "StopInstance": project_rule(_OPERATOR, "name"),
         "RebootInstance": project_rule(_OPERATOR, "name"),
-        "ReplaceInstance": project_rule(_OPERATOR, "name", "spec.template", "spec.nics.network"),
+        "ReplaceInstance": project_rule(
+            _OPERATOR, "name", "spec.template", "spec.nics.network", "spec.nics.security_groups"
+        ),
         "PauseInstance": project_rule(_OPERATOR, "name"),
         "UnpauseInstance": project_rule(_OPERATOR, "name"),
     },
@@ -144,6 +157,13 @@ _SERVICES: Final[Mapping[str, Mapping[str, Rule]]] = {
         "ListRouters": project_rule(_VIEWER, "parent", scope=ParentScope.EVERY),
         "UpdateRouter": project_rule(_OPERATOR, "router.name", "router.spec.legs.network"),
         "DeleteRouter": project_rule(_OPERATOR, "name"),
+    },
+    _MOORAGE + "SecurityGroupService": {
+        "CreateSecurityGroup": project_rule(_OPERATOR, "parent", "security_group.spec.rules.group"),
+        "GetSecurityGroup": project_rule(_VIEWER, "name"),
+        "ListSecurityGroups": project_rule(_VIEWER, "parent", scope=ParentScope.EVERY),
+        "UpdateSecurityGroup": project_rule(_OPERATOR, "security_group.name", "security_group.spec.rules.group"),
+        "DeleteSecurityGroup": project_rule(_OPERATOR, "name"),
     },
     _MOORAGE + "TemplateService": {
         "CreateTemplate": project_rule(_OPERATOR, "parent", "template.source.snapshot.instance"),

@@ -341,4 +341,7 @@ def _assignments(found: AssignmentSet) -> agent_pb2.Assignments:
         update = message.peer_updates.add(network_id=change.network_id, removed=change.removed)
         _fill_all(change.upserted, update.upserted)
     _fill_all(found.routers, message.routers)
+    _fill_all(found.security.groups, message.security_groups)
+    message.removed_security_groups.extend(found.security.removed_groups)
+    _fill_all(found.security.members, message.group_members)
     return message

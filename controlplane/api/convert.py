@@ -16,6 +16,7 @@ from controlplane.domain.networks import AddressLease, Network
 from controlplane.domain.operations import AuditEvent, Event, Operation, failure_error
 from controlplane.domain.projects import Member, Project
 from controlplane.domain.routers import PublicAddress, Router, RouterRule
+from controlplane.domain.security_groups import SecurityGroup
 from controlplane.domain.templates import Template
 from controlplane.routers.status import RouterStatus, RuleStatus
 from controlplane.services.lookup import etag_of
@@ -33,6 +34,7 @@ from moorage.v1 import (
     public_addresses_pb2,
     router_rules_pb2,
     routers_pb2,
+    security_groups_pb2,
     templates_pb2,
     zones_pb2,
 )
@@ -60,7 +62,13 @@ def instance(record: Instance, *, is_stale: bool = False) -> instances_pb2.Insta
     status.stale = is_stale
     status.owner = record.owner
     for nic in record.nics:
-        status.nics.add(network=nic.network, interface=nic.interface, mac=nic.mac, addresses=nic.addresses)
+        status.nics.add(
+            network=nic.network,
+            interface=nic.interface,
+            mac=nic.mac,
+            addresses=nic.addresses,
+            security_groups=nic.security_groups,
+        )
     status.nics_ready = record.observed.network_generation >= record.nics_generation
     if record.placement is not None:
         protoconv.fill(record.placement, status.placement)
@@ -77,6 +85,17 @@ def network(record: Network, hosts: tuple[str, ...], addresses_used: int, router
     message.status.addresses_used = addresses_used
     message.status.hosts.extend(hosts)
     message.status.router = router_name
+    return message
+
+
+def security_group(record: SecurityGroup, members: int) -> security_groups_pb2.SecurityGroup:
+    """A security group, with the number of interfaces that carry it."""
+    message = security_groups_pb2.SecurityGroup(
+        name=record.name, uid=record.uid, etag=etag_of(record), labels=record.labels
+    )
+    message.create_time.FromDatetime(record.create_time)
+    protoconv.fill(record.spec, message.spec)
+    message.status.members = members
     return message
 
 

@@ -21,6 +21,7 @@ from controlplane.domain.kinds import (
     PUBLIC_ADDRESS,
     ROUTER,
     ROUTER_RULE,
+    SECURITY_GROUP,
     TEMPLATE,
 )
 from controlplane.domain.names import parse_parent
@@ -28,6 +29,7 @@ from controlplane.services.networks import NetworkService
 from controlplane.services.public_addresses import PublicAddressService
 from controlplane.services.router_rules import RouterRuleService
 from controlplane.services.routers import RouterService
+from controlplane.services.security_groups import SecurityGroupService
 from moorage.errors import FieldViolation, InvalidSpec, Unauthenticated
 from moorage.store.base import Change as StoreChange
 from moorage.store.base import Kind, Store
@@ -45,6 +47,7 @@ _KINDS: Mapping[str, tuple[Kind[Any], str]] = {
     "routers": (ROUTER, "router"),
     "router_rules": (ROUTER_RULE, "router_rule"),
     "public_addresses": (PUBLIC_ADDRESS, "public_address"),
+    "security_groups": (SECURITY_GROUP, "security_group"),
     "events": (EVENT, "event"),
 }
 _FLEET_KINDS = frozenset({"hosts"})
@@ -63,12 +66,14 @@ class WatchServicer(watch_pb2_grpc.WatchServiceServicer):
         routers: RouterService,
         rules: RouterRuleService,
         public_addresses: PublicAddressService,
+        groups: SecurityGroupService,
     ) -> None:
         self._store = store
         self._networks = networks
         self._routers = routers
         self._rules = rules
         self._public_addresses = public_addresses
+        self._groups = groups
 
     async def Watch(self, request: watch_pb2.WatchRequest, context: _Context) -> AsyncIterator[watch_pb2.WatchResponse]:
         names, admits = self._scope(request)
@@ -157,6 +162,8 @@ class WatchServicer(watch_pb2_grpc.WatchServiceServicer):
                 message = convert.router_rule(record, self._rules.status(record))
             case "public_address":
                 message = convert.public_address(record, *self._public_addresses.used_by(record))
+            case "security_group":
+                message = convert.security_group(record, self._groups.members(record))
             case _:
                 message = getattr(convert, field)(record)
         getattr(change, field).CopyFrom(message)

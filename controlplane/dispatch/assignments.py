@@ -45,6 +45,7 @@ class NicAssignment:
     rules: tuple[NicRule, ...] = ()
     rate_in_bits: int = 0
     rate_out_bits: int = 0
+    security_groups: tuple[str, ...] = ()  # uids
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,7 @@ def instance_assignment(instance: Instance) -> InstanceAssignment:
                 nic.rules,
                 nic.rate_in_bits,
                 nic.rate_out_bits,
+                nic.security_group_uids,
             )
             for nic in instance.nics
         ),

@@ -1,7 +1,8 @@
 """Turns the store's changes into marks on the sessions that they concern, and keeps the set of sessions.
 
 Which host cares about what: an instance's host about the instance; every host with a member of an isolated network about the
-members elsewhere and about the network; the host of a router's container about all that its configuration depends on; nobody else.
+members elsewhere and about the network; the host of an interface about its security groups, and about the members of those that their
+rules name, wherever they are; the host of a router's container about all that its configuration depends on; nobody else.
 """
 
 import logging
@@ -12,7 +13,17 @@ from controlplane.dispatch.assignments import hosts_of_network
 from controlplane.dispatch.sessions import HostSession
 from controlplane.domain.hosts import Host
 from controlplane.domain.instances import DesiredState, Instance
-from controlplane.domain.kinds import BALANCER, DNS_RECORD, HOST, INSTANCE, NETWORK, PUBLIC_ADDRESS, ROUTER, ROUTER_RULE
+from controlplane.domain.kinds import (
+    BALANCER,
+    DNS_RECORD,
+    HOST,
+    INSTANCE,
+    NETWORK,
+    PUBLIC_ADDRESS,
+    ROUTER,
+    ROUTER_RULE,
+    SECURITY_GROUP,
+)
 from controlplane.domain.routers import Router
 from controlplane.routers.scene import dependents
 from moorage.clock import Clock
@@ -83,7 +94,7 @@ class Dispatcher:
     async def run(self) -> None:
         """Mark sessions until cancelled."""
         while True:
-            _, watch = self._store.view_and_watch((HOST, INSTANCE, NETWORK, DNS_RECORD, *_ROUTER_KINDS))
+            _, watch = self._store.view_and_watch((HOST, INSTANCE, NETWORK, DNS_RECORD, SECURITY_GROUP, *_ROUTER_KINDS))
             for session in self._sessions.values():
                 self._mark_everything(session)
             async with watch:
@@ -118,10 +129,30 @@ class Dispatcher:
                 self._mark_neighbours(after or before, mark)
             if change.kind is HOST and after is None and before is not None:
                 self.end(before.uid, "this host was removed")
-            if change.kind not in (HOST, DNS_RECORD):
+            touched |= self._mark_groups(change.kind, before, after)
+            if change.kind not in (HOST, DNS_RECORD, SECURITY_GROUP):
                 touched |= self._mark_routers(change.kind, before, after)
         for host_uid in touched:
             self._sessions[host_uid].wake()
+
+    def _mark_groups(self, kind: Kind[Any], before: Any, after: Any) -> set[str]:
+        """Security groups that changed, or whose members did. Returns the hosts that it concerns."""
+        records = [record for record in (before, after) if record is not None]
+        groups: set[str] = set()
+        networks: set[str] = set()
+        if kind is SECURITY_GROUP:
+            groups = {record.uid for record in records}
+        elif kind is INSTANCE and (before is None or after is None or before.nics != after.nics):
+            groups = {uid for record in records for nic in record.nics for uid in nic.security_group_uids}
+        elif kind is ROUTER:
+            networks = {uid for record in records for uid in record.network_uids}
+        if not (groups or networks):
+            return set()
+        return {
+            host_uid
+            for host_uid, session in self._sessions.items()
+            if session.mark_groups(groups | session.known_groups(networks))
+        }
 
     def _mark_routers(self, kind: Kind[Any], before: Any, after: Any) -> set[str]:
         """Routers whose configuration depends on a record that changed. Returns their hosts."""
@@ -186,6 +217,7 @@ class Dispatcher:
                 session.mark(network_uid=nic.network_uid)
         for uid in session.known_instances():
             session.mark(instance_uid=uid)
+        session.mark_groups(found.value.uid for found in view.all(SECURITY_GROUP))
         session.wake()
 
 

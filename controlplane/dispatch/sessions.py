@@ -6,11 +6,13 @@ one set of ids, and never falls behind by more than one message.
 
 import asyncio
 from collections import deque
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, field, replace
 
 from controlplane.dispatch.assignments import (
     InstanceAssignment,
     NetworkAssignment,
+    NicAssignment,
     Peer,
     instance_assignment,
     instances_of_host,
@@ -19,6 +21,7 @@ from controlplane.dispatch.assignments import (
     peers_of,
     router_bundle,
 )
+from controlplane.dispatch.security import SecurityChange, SentSecurity
 from controlplane.domain.instances import Instance
 from controlplane.domain.kinds import INSTANCE, NETWORK
 from controlplane.domain.router_bundles import RouterBundle
@@ -48,6 +51,7 @@ class AssignmentSet:
     removed_networks: tuple[str, ...] = ()
     peer_changes: tuple[PeerChange, ...] = ()
     routers: tuple[RouterBundle, ...] = ()
+    security: SecurityChange = SecurityChange()
 
     @property
     def is_empty(self) -> bool:
@@ -60,6 +64,7 @@ class AssignmentSet:
             or self.removed_networks
             or self.peer_changes
             or self.routers
+            or self.security
         )
 
 
@@ -71,6 +76,7 @@ class Sent:
     networks: dict[str, NetworkAssignment] = field(default_factory=dict)
     peers: dict[str, dict[str, Peer]] = field(default_factory=dict)
     routers: dict[str, RouterBundle] = field(default_factory=dict)
+    security: SentSecurity = field(default_factory=SentSecurity)
 
 
 class HostSession:
@@ -82,6 +88,7 @@ class HostSession:
         self.last_heard = 0.0  # monotonic seconds
         self.dirty_instances: set[str] = set()
         self.dirty_networks: set[str] = set()
+        self.dirty_groups: set[str] = set()
         self.dirty_routers: dict[str, bool] = {}  # by uid of the instance: whether it is told even of nothing new
         self.requests: deque[object] = deque()  # stream requests, tasks, brake releases: sent in order, each once
         self.is_closed = False
@@ -96,6 +103,12 @@ class HostSession:
             self.dirty_instances.add(instance_uid)
         if network_uid:
             self.dirty_networks.add(network_uid)
+
+    def mark_groups(self, group_uids: Iterable[str]) -> bool:
+        """Security groups that may have changed, or their members. Returns whether one of them concerns the host."""
+        known = {uid for uid in group_uids if self._sent.security.knows(uid)}
+        self.dirty_groups |= known
+        return bool(known)
 
     def mark_router(self, instance_uid: str, *, is_asked_for: bool) -> None:
         """The configuration of a router here may have changed.
@@ -128,6 +141,10 @@ class HostSession:
         """Uids of what the agent was told of."""
         return tuple(self._sent.instances)
 
+    def known_groups(self, network_uids: Set[str]) -> set[str]:
+        """Uids of the security groups whose members on these networks the agent was told."""
+        return self._sent.security.groups_on(network_uids)
+
     def complete(self, view: View) -> AssignmentSet:
         """Everything that the host shall carry."""
         instances = instances_of_host(view, self.host_uid)
@@ -138,9 +155,11 @@ class HostSession:
             {uid: peers_of(view, uid, self.host_uid) for uid in networks},
             {i.uid: bundle for i in instances if (bundle := router_bundle(view, i)) is not None},
         )
+        security = self._sent.security.update(view, self._nics(), set())
         self._sequence += 1
         self.dirty_instances.clear()
         self.dirty_networks.clear()
+        self.dirty_groups.clear()
         self.dirty_routers.clear()
         return AssignmentSet(
             True,
@@ -150,6 +169,7 @@ class HostSession:
             tuple(self._sent.instances.values()),
             tuple((n, tuple(self._sent.peers[uid].values())) for uid, n in self._sent.networks.items()),
             routers=tuple(self._sent.routers.values()),
+            security=security,
         )
 
     def incremental(self, view: View) -> AssignmentSet:
@@ -171,8 +191,12 @@ class HostSession:
                 changed.append(assignment)
         added, removed, peer_changes = self._network_changes(view, bool(changed or forgotten))
         routers = self._router_changes(view)
+        security = SecurityChange()
+        if changed or forgotten or self.dirty_groups:
+            security = self._sent.security.update(view, self._nics(), self.dirty_groups)
         self.dirty_instances.clear()
         self.dirty_networks.clear()
+        self.dirty_groups.clear()
         self.dirty_routers.clear()
         result = AssignmentSet(
             False,
@@ -185,10 +209,14 @@ class HostSession:
             tuple(removed),
             tuple(peer_changes),
             tuple(routers),
+            security,
         )
         if not result.is_empty:
             self._sequence += 1
         return result
+
+    def _nics(self) -> list[NicAssignment]:
+        return [nic for assignment in self._sent.instances.values() for nic in assignment.nics]
 
     def _router_changes(self, view: View) -> list[RouterBundle]:
         found: list[RouterBundle] = []

@@ -84,6 +84,7 @@ class Nic:
     rules: tuple[NicRule, ...] = ()
     rate_in_bits: int = 0
     rate_out_bits: int = 0
+    security_groups: tuple[str, ...] = ()  # projects/{project}/securityGroups/{group}
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +194,8 @@ class InstanceNic:
     rules: tuple[NicRule, ...] = ()
     rate_in_bits: int = 0
     rate_out_bits: int = 0
+    security_groups: tuple[str, ...] = ()  # projects/{project}/securityGroups/{group}, in order of name
+    security_group_uids: tuple[str, ...] = ()  # of the same
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from controlplane.domain.routers import (
     public_addresses_of,
     public_addresses_of_balancer,
 )
+from controlplane.domain.security_groups import SecurityGroup
 from controlplane.domain.templates import Template
 from moorage.store.base import Kind
 
@@ -58,6 +59,7 @@ INSTANCE = Kind(
         "network": lambda i: tuple({nic.network_uid for nic in i.nics}),
         "template": lambda i: (i.template_uid,),
         "owner": lambda i: (i.owner,) if i.owner else (),
+        "security_group": lambda i: tuple({uid for nic in i.nics for uid in nic.security_group_uids}),
     },
 )
 # Owner and network find the leases of an instance and the members of a network; the key makes an address unique in its network.
@@ -114,6 +116,15 @@ PUBLIC_ADDRESS = Kind(
     key=lambda a: f"{a.project}/{a.id}",
     indexes={"uid": lambda a: (a.uid,), "network": lambda a: (a.network_uid,)},
 )
+SECURITY_GROUP = Kind(
+    "security_group",
+    SecurityGroup,
+    key=lambda g: f"{g.project}/{g.id}",
+    indexes={
+        "uid": lambda g: (g.uid,),
+        "named": lambda g: tuple(g.group_uids.values()),  # by its rules
+    },
+)
 OPERATION = Kind(
     "operation",
     Operation,
@@ -142,6 +153,7 @@ ALL_KINDS: tuple[Kind[Any], ...] = (
     ROUTER_RULE,
     BALANCER,
     PUBLIC_ADDRESS,
+    SECURITY_GROUP,
     OPERATION,
     EVENT,
     AUDIT_EVENT,

@@ -19,6 +19,7 @@ from controlplane.networks.subnets import with_defaults
 from controlplane.services import lookup
 from controlplane.services.context import Context
 from controlplane.services.networks import cidrs_of_project, free_vni
+from controlplane.services.security_groups import grouped, with_full_names
 from moorage.errors import InvalidSpec, NotFound
 from moorage.store.base import Transaction
 
@@ -57,7 +58,8 @@ class InstanceClaims:
                 name = f"projects/{project.id}/networks/{network_id}"
                 raise NotFound(f"{name} does not exist ({field_name})", metadata={"name": name, "field": field_name})
             networks[network.name] = network
-            full.append(replace(nic, network=network.name))
+            named = with_full_names(tx, project.id, nic, f"{where}.nics[{index}]")
+            full.append(replace(named, network=network.name))
         return networks, tuple(full)
 
     def _make_default_network(self, tx: Transaction, project: Project) -> Network:
@@ -80,6 +82,7 @@ class InstanceClaims:
     ) -> tuple[InstanceNic, ...]:
         """Choose the addresses of a new instance and write their leases. `behind`: uids of the networks that it is the router of."""
         leased = assign_nics(nics, networks, _taken(tx, owner_uid), self._cursors, where, {}, behind)
+        leased = grouped(tx, nics, leased)
         self._write(tx, owner_uid, leased)
         return leased
 
@@ -90,6 +93,7 @@ class InstanceClaims:
         keep = {nic.interface: nic for nic in before.nics}
         behind = frozenset(nic.network_uid for nic in before.nics if nic.forwards)
         leased = assign_nics(nics, networks, _taken(tx, before.uid), self._cursors, where, keep, behind)
+        leased = grouped(tx, nics, leased)
         lent = {nic.network_uid: nic.lent_addresses for nic in before.nics}
         leased = tuple(replace(nic, lent_addresses=lent.get(nic.network_uid, ())) for nic in leased)
         wanted = {(nic.network_uid, address.split("/")[0]) for nic in leased for address in nic.addresses}

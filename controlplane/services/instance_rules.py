@@ -9,6 +9,7 @@ from controlplane.domain.instances import Affinity, InstanceSpec
 from controlplane.domain.names import check_labels
 from controlplane.networks import nic_options
 from controlplane.networks.subnets import parse_address
+from controlplane.services.security_group_rules import check_groups_of_nics, check_powers
 from moorage.errors import FieldViolation
 
 _HOSTNAME = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?$")
@@ -192,4 +193,12 @@ def _placement(spec: InstanceSpec, field: str) -> Iterator[FieldViolation]:
             yield from check_labels(dict(term.labels), f"{where}.{name}[{index}].labels")
 
 
-_CHECKS: tuple[_Check, ...] = (_process, _amounts, _files_and_powers, _network, _placement)
+_CHECKS: tuple[_Check, ...] = (
+    _process,
+    _amounts,
+    _files_and_powers,
+    check_powers,
+    _network,
+    check_groups_of_nics,
+    _placement,
+)

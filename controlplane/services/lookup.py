@@ -17,6 +17,7 @@ from controlplane.domain.kinds import (
     REQUEST,
     ROUTER,
     ROUTER_RULE,
+    SECURITY_GROUP,
     TEMPLATE,
 )
 from controlplane.domain.names import child_name, parse_child
@@ -24,6 +25,7 @@ from controlplane.domain.networks import Network
 from controlplane.domain.operations import RequestRecord
 from controlplane.domain.projects import Project
 from controlplane.domain.routers import PublicAddress, Router, RouterRule
+from controlplane.domain.security_groups import SecurityGroup
 from controlplane.domain.templates import Template
 from moorage.errors import AlreadyExists, InvalidSpec, NotFound, NotReady, VersionConflict
 from moorage.store.base import Kind, Transaction, View
@@ -123,6 +125,12 @@ def network_of(view: View, project_id: str, name: str, field: str) -> Network:
         full = child_name(project_id, "networks", network_id)
         raise NotFound(f"{full} does not exist ({field})", metadata={"name": full, "field": field})
     return found.value
+
+
+def security_group(view: View, project_id: str, group_id: str) -> SecurityGroup:
+    """A security group by name. Raises NotFound."""
+    name = f"projects/{project_id}/securityGroups/{group_id}"
+    return require(view, SECURITY_GROUP, f"{project_id}/{group_id}", name)
 
 
 def by_uid(view: View, kind: Kind[T], uid: str) -> T | None:

@@ -6,7 +6,7 @@ from typing import Any
 from controlplane.access.policy import ProjectPolicy
 from controlplane.access.quota import Quota
 from controlplane.access.roles import Role
-from controlplane.domain.kinds import EVENT, INSTANCE, MEMBER, NETWORK, OPERATION, PROJECT, TEMPLATE
+from controlplane.domain.kinds import EVENT, INSTANCE, MEMBER, NETWORK, OPERATION, PROJECT, SECURITY_GROUP, TEMPLATE
 from controlplane.domain.names import check_id
 from controlplane.domain.operations import OperationState
 from controlplane.domain.projects import Member, Project
@@ -122,6 +122,7 @@ class ProjectService:
                 (INSTANCE, "instances"),
                 (TEMPLATE, "templates"),
                 (NETWORK, "networks"),
+                (SECURITY_GROUP, "security groups"),
             )
             left = [word for kind, word in kinds if tx.range(kind, "", 1, prefix)]
             running = (o.value for o in tx.find(OPERATION, "state", OperationState.RUNNING.name))

@@ -9,8 +9,9 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from hostagent.domain import ContainerObservation, ContainerPhase, ContainerSpec, InstanceAssignment
+from hostagent.domain import ContainerObservation, ContainerPhase, ContainerSpec, InstanceAssignment, NicFilter
 from hostagent.executor.bind_mounts import check_sources
+from hostagent.executor.filters import filters_of
 from hostagent.executor.host_state import GENERATION_LABEL, INSTANCE_LABEL, NONCE_LABEL, HostState, NamespaceState
 from hostagent.executor.leftovers import kill_leftovers
 from hostagent.executor.ports import Engine, Fabric, Names, RuntimeKeys
@@ -221,15 +222,32 @@ class Executor:
         """Make or repair the namespace and all that is plugged into it."""
         instance_id = assignment.instance_id
         before = self._state.namespaces.get(instance_id)
-        path = await self._fabric.ensure_instance(instance_id, assignment.nics, self._state.networks)
+        filters = self._filters(assignment)
+        path = await self._fabric.ensure_instance(instance_id, assignment.nics, self._state.networks, filters)
         await self._names.open(instance_id, path)
-        self._state.namespaces[instance_id] = NamespaceState(path, assignment.nics)
+        self._state.namespaces[instance_id] = NamespaceState(path, assignment.nics, filters)
         self._state.lost_namespaces.discard(instance_id)
         if before is None:
             self._state.ports[instance_id] = ()  # else an earlier agent may have published some
         elif before.nics != assignment.nics:
             self._state.ports.pop(instance_id, None)  # they may have to lead to another address
         self._on_prepared(instance_id)
+
+    async def apply_filters(self, assignment: InstanceAssignment) -> None:
+        """Make the interfaces let pass what their security groups allow now."""
+        filters = self._filters(assignment)
+        await self._fabric.filter_instance(assignment.instance_id, filters)
+        known = self._state.namespaces.get(assignment.instance_id)
+        if known is not None:
+            self._state.namespaces[assignment.instance_id] = replace(known, filters=filters)
+
+    def _filters(self, assignment: InstanceAssignment) -> tuple[NicFilter, ...]:
+        filters = filters_of(assignment, self._journal.security_groups, self._journal.group_members)
+        if filters is None:
+            raise NotFound(
+                f"a security group of {assignment.name} is not known to this host", reason="SECURITY_GROUP_NOT_ASSIGNED"
+            )
+        return filters
 
     async def create_container(self, assignment: InstanceAssignment) -> None:
         """Write the files and create the container. An interrupted create is found by its name."""

@@ -9,7 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from hostagent.domain import ContainerObservation, ContainerPhase, NetworkAssignment, NicAssignment, PublishedPort
+from hostagent.domain import (
+    ContainerObservation,
+    ContainerPhase,
+    NetworkAssignment,
+    NicAssignment,
+    NicFilter,
+    PublishedPort,
+)
 from hostagent.engine.values import EngineEvent
 from moorage.ids import ContainerId, InstanceId, NetworkId
 
@@ -26,6 +33,7 @@ class NamespaceState:
 
     path: Path | None = None
     nics: tuple[NicAssignment, ...] | None = None
+    filters: tuple[NicFilter, ...] | None = None
 
 
 @dataclass(slots=True)

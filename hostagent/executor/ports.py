@@ -8,7 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from hostagent.domain import ContainerObservation, ContainerSpec, NetworkAssignment, NicAssignment, Peer, PublishedPort
+from hostagent.domain import (
+    ContainerObservation,
+    ContainerSpec,
+    NetworkAssignment,
+    NicAssignment,
+    NicFilter,
+    Peer,
+    PublishedPort,
+)
 from hostagent.domain import Resources as Limits
 from hostagent.engine.values import EngineEvent, EngineInfo, ImageObservation, PullProgress
 from moorage.ids import ContainerId, InstanceId, NetworkId
@@ -65,7 +73,9 @@ class Fabric(Protocol):
         instance_id: InstanceId,
         nics: Sequence[NicAssignment],
         networks: Mapping[NetworkId, NetworkAssignment],
+        filters: Sequence[NicFilter] = (),
     ) -> Path: ...
+    async def filter_instance(self, instance_id: InstanceId, filters: Sequence[NicFilter]) -> None: ...
     async def remove_instance(self, instance_id: InstanceId) -> None: ...
     async def publish_ports(
         self, instance_id: InstanceId, ports: Sequence[PublishedPort], nics: Sequence[NicAssignment]

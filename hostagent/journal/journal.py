@@ -19,7 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
-from hostagent.domain import InstanceAssignment, NetworkAssignment, Peer
+from hostagent.domain import GroupMembers, InstanceAssignment, NetworkAssignment, Peer, SecurityGroup
 from hostagent.journal import codec
 from hostagent.journal.state import LinkState, LocalState, PulledImage
 from hostagent.journal.writer import GroupWriter, open_database
@@ -51,6 +51,17 @@ class UnreadableRouter:
 
 
 @dataclass(frozen=True, slots=True)
+class MembersChange:
+    """Members of a security group, as one network reaches them, that came or went; `dropped`: nobody here asks."""
+
+    group_id: str
+    network_id: NetworkId
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    dropped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class AssignmentChange:
     """Some news from the control plane; with `is_complete`, what is not named is not assigned any more."""
 
@@ -64,6 +75,14 @@ class AssignmentChange:
     peer_changes: tuple[PeerChange, ...] = ()
     routers: tuple[RouterBundle, ...] = ()
     unreadable_routers: tuple[UnreadableRouter, ...] = ()
+    security_groups: tuple[SecurityGroup, ...] = ()
+    removed_security_groups: tuple[str, ...] = ()
+    members_changes: tuple[MembersChange, ...] = ()  # COMPLETE: all members
+
+    @property
+    def touches_security(self) -> bool:
+        """Whether interfaces may have to be filtered in another way."""
+        return bool(self.security_groups or self.removed_security_groups or self.members_changes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +104,8 @@ class Journal:
         self._orphans: dict[InstanceId, _Orphan] = {}
         self._networks: dict[NetworkId, NetworkAssignment] = {}
         self._peers: dict[NetworkId, dict[str, Peer]] = {}
+        self._groups: dict[str, SecurityGroup] = {}
+        self._members: dict[tuple[str, NetworkId], GroupMembers] = {}
         self._images: dict[str, PulledImage] = {}
         self._routers: dict[InstanceId, RouterBundle] = {}
         self._good_routers: dict[InstanceId, RouterBundle] = {}
@@ -136,6 +157,16 @@ class Journal:
     def networks(self) -> Mapping[NetworkId, NetworkAssignment]:
         """Networks, without their peers."""
         return MappingProxyType(self._networks)
+
+    @property
+    def security_groups(self) -> Mapping[str, SecurityGroup]:
+        """Security groups that interfaces here carry, by id."""
+        return MappingProxyType(self._groups)
+
+    @property
+    def group_members(self) -> Mapping[tuple[str, NetworkId], GroupMembers]:
+        """Members of groups that rules here name, by group and network."""
+        return MappingProxyType(self._members)
 
     @property
     def images(self) -> Mapping[str, PulledImage]:
@@ -202,6 +233,7 @@ class Journal:
             self._orphan(instance_id, now)
         self._take_routers(change)
         networks |= self._drop_networks(change.removed_networks)
+        self._apply_security(change)
         self.set_link(replace(self._link, revision=change.revision, sequence=change.sequence))
         return touched, networks
 
@@ -298,6 +330,31 @@ class Journal:
             self.writer.put("network", network_id, None)
         return dropped
 
+    def _apply_security(self, change: AssignmentChange) -> None:
+        gone_groups, gone_members = (
+            set(change.removed_security_groups),
+            {(one.group_id, one.network_id) for one in change.members_changes if one.dropped},
+        )
+        if change.is_complete:
+            gone_groups = self._groups.keys() - {group.group_id for group in change.security_groups}
+            gone_members = set(self._members)
+        for group_id in gone_groups:
+            if self._groups.pop(group_id, None) is not None:
+                self.writer.put("security_group", group_id, None)
+        for pair in gone_members:
+            if self._members.pop(pair, None) is not None:
+                self.writer.put("group_members", "/".join(pair), None)
+        for group in change.security_groups:
+            self._groups[group.group_id] = group
+            self.writer.put("security_group", group.group_id, _later(group))
+        for one in change.members_changes:
+            pair = (one.group_id, one.network_id)
+            if not one.dropped:
+                known = self._members.get(pair)
+                addresses = (set(known.addresses if known is not None else ()) - set(one.removed)) | set(one.added)
+                members = self._members[pair] = GroupMembers(*pair, tuple(sorted(addresses)))
+                self.writer.put("group_members", "/".join(pair), _later(members))
+
     def _load(self, kind: str, key: str, value: str) -> None:
         try:
             match kind:
@@ -320,6 +377,11 @@ class Journal:
                     self._routers[InstanceId(key)] = codec.loads(RouterBundle, value)
                 case "good_router":
                     self._good_routers[InstanceId(key)] = codec.loads(RouterBundle, value)
+                case "security_group":
+                    self._groups[key] = codec.loads(SecurityGroup, value)
+                case "group_members":
+                    members = codec.loads(GroupMembers, value)
+                    self._members[members.group_id, members.network_id] = members
                 case "image":
                     self._images[key] = codec.loads(PulledImage, value)
                 case _:
@@ -329,8 +391,8 @@ class Journal:
             log.error("a row of the journal cannot be read", extra={"kind": kind, "key": key, "problem": str(exc)})
 
 
-def _later(peer: Peer) -> Callable[[], str]:
-    return lambda: codec.dumps(peer)
+def _later(value: Peer | SecurityGroup | GroupMembers) -> Callable[[], str]:
+    return lambda: codec.dumps(value)
 
 
 def _bundle_text(bundle: RouterBundle) -> Callable[[], str]:

@@ -19,8 +19,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hostagent.domain import NetworkAssignment, NetworkKind, NicAssignment, Peer, PublishedPort
-from hostagent.netlink import guard, instance, name_sockets, names, namespaces, network, removal, router, survey
+from hostagent.domain import NetworkAssignment, NetworkKind, NicAssignment, NicFilter, Peer, PublishedPort
+from hostagent.netlink import (
+    filtering,
+    guard,
+    instance,
+    name_sockets,
+    names,
+    namespaces,
+    network,
+    removal,
+    router,
+    survey,
+)
 from hostagent.netlink.gateways import Gateways
 from hostagent.netlink.name_sockets import NameSockets
 from hostagent.netlink.nft import NftContexts
@@ -87,6 +98,7 @@ class LinuxFabric:
         self._locks = _Locks()
         self._peers: dict[NetworkId, dict[str, Peer]] = {}
         self._plugged: dict[InstanceId, frozenset[NetworkId]] = {}
+        self._filters: dict[InstanceId, tuple[NicFilter, ...]] = {}
         self._doomed: dict[InstanceId, frozenset[NetworkId] | None] = {}
         self._routers: dict[InstanceId, RouterBundle] = {}
         self._pool: ThreadPoolExecutor | None = None
@@ -147,6 +159,17 @@ class LinuxFabric:
             await self._run(self._gateways.reassert)
         async with self._locks.hold("segments"):
             await self._run(self._segments.reassert)
+        for instance_id in sorted(self._filters):
+            await self._repair_filters(instance_id)
+
+    async def _repair_filters(self, instance_id: InstanceId) -> None:
+        async with self._locks.hold(f"i-{instance_id}"):
+            filters = self._filters.get(instance_id)
+            if filters:
+                try:
+                    await self._run(filtering.repair, self._site, instance_id, filters)
+                except NotFound:
+                    self._filters.pop(instance_id, None)  # its namespace is gone, which the sweep sees for itself
 
     # Networks -------------------------------------------------------------------------------------------------------
 
@@ -218,9 +241,10 @@ class LinuxFabric:
         instance_id: InstanceId,
         nics: Sequence[NicAssignment],
         networks: Mapping[NetworkId, NetworkAssignment],
+        filters: Sequence[NicFilter] = (),
     ) -> Path:
         """Make the instance's namespace, interfaces, addresses and routes what the assignment says; the namespace's
-        path.
+        path. `filters`: for each interface that carries security groups what may pass it; the others are not filtered.
 
         Raises: InvalidSpec; NotFound: a network of it is not on this host.
         """
@@ -229,7 +253,20 @@ class LinuxFabric:
             used = {nic.network_id for nic in nics} & isolated
             before = self._plugged.get(instance_id)
             self._plugged[instance_id] = (before or frozenset()) | used
-            return await self._run(instance.ensure, self._site, instance_id, nics, networks, before)
+            known = self._filters.pop(instance_id, None)  # until it is done, neither the old nor the new is sure
+            path = await self._run(instance.ensure, self._site, instance_id, nics, networks, before, filters, known)
+            self._filters[instance_id] = tuple(filters)
+            return path
+
+    async def filter_instance(self, instance_id: InstanceId, filters: Sequence[NicFilter]) -> None:
+        """Change what filters an instance's interfaces; connections that are open are judged anew.
+
+        Raises: NotFound: the instance has no namespace.
+        """
+        async with self._locks.hold(f"i-{instance_id}"):
+            known = self._filters.pop(instance_id, None)
+            await self._run(filtering.change, self._site, instance_id, known, filters)
+            self._filters[instance_id] = tuple(filters)
 
     async def remove_instance(self, instance_id: InstanceId) -> None:
         """Take the instance's ports, interfaces and namespace away. Idempotent."""
@@ -252,6 +289,7 @@ class LinuxFabric:
                     raise
         self._plugged.pop(instance_id, None)
         self._routers.pop(instance_id, None)
+        self._filters.pop(instance_id, None)
 
     async def counters(self, instance_id: InstanceId) -> Mapping[str, InterfaceCounters]:
         """Totals by interface name, read in the instance's namespace. Raises NotFound."""

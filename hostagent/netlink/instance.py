@@ -12,8 +12,8 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
-from hostagent.domain import NetworkAssignment, NetworkKind, NicAssignment
-from hostagent.netlink import announce, guard, links, names, namespaces, removal, routing_rules, shaping
+from hostagent.domain import NetworkAssignment, NetworkKind, NicAssignment, NicFilter
+from hostagent.netlink import announce, filtering, guard, links, names, namespaces, removal, routing_rules, shaping
 from hostagent.netlink.links import Route
 from hostagent.netlink.namespaces import Namespace
 from hostagent.netlink.nft import Nft
@@ -82,10 +82,13 @@ def ensure(
     nics: Sequence[NicAssignment],
     networks: Mapping[NetworkId, NetworkAssignment],
     plugged: Collection[NetworkId] | None,
+    filters: Sequence[NicFilter] = (),
+    known_filters: Sequence[NicFilter] | None = None,
 ) -> Path:
     """Make the instance's namespace what the assignment says; its path.
 
-    `plugged` are the isolated networks that it may be on now; None: any.
+    `plugged` are the isolated networks that it may be on now; None: any. What filters an interface is in force before the
+    interface is up, and until it is gone. `known_filters`: what filters the namespace now; None: that is not known.
 
     Raises: InvalidSpec; NotFound: a network is not on this host, or a shared network's bridge does not exist.
     """
@@ -99,6 +102,9 @@ def ensure(
     settings = _SYSCTLS | _ROUTER_SYSCTLS if any(nic.forwards for nic in nics) else _SYSCTLS
     opened = namespaces.create(site.host, path, settings) if fresh else Namespace.open(site.host, path)
     with opened as space:
+        known_filters = () if fresh else known_filters
+        leaving = filtering.of_interfaces_not_in(known_filters, {nic.name for nic in nics})
+        filtering.ensure(site, space, known_filters, (*filters, *leaving))
         have = {} if fresh else links.list_links(space.rtnl)
         stale = _remove_extra(space, instance_id, have, nics)
         for number, nic in enumerate(nics):
@@ -112,6 +118,8 @@ def ensure(
         for nic in nics:
             _await_ready(site, space, names.member(instance_id, nic.name), nic, networks[nic.network_id])
             announce.announce(space, nic.name, nic.mac, added[nic.name])
+        if leaving:
+            filtering.ensure(site, space, None, filters)
     return path
 
 

@@ -44,6 +44,10 @@ class Site:
         """Packet rules of the host's namespace."""
         return self.contexts.of("host", contextlib.nullcontext)
 
+    def instance_nft(self, space: Namespace) -> Nft:
+        """Packet rules of an instance's namespace."""
+        return self.contexts.of(space.path.name, space.entered)
+
     def network_nft(self, space: Namespace) -> Nft:
         """Packet rules of an isolated network's namespace."""
         return self.contexts.of(space.path.name, space.entered)

@@ -13,8 +13,9 @@ from hostagent.domain import (
     Peer,
     PublishedPort,
     RestartPolicy,
+    SecurityGroup,
 )
-from hostagent.journal.journal import AssignmentChange, PeerChange, UnreadableRouter
+from hostagent.journal.journal import AssignmentChange, MembersChange, PeerChange, UnreadableRouter
 from hostagent.router_bundle import RouterBundle, RouterReport
 from moorage.errors import InvalidSpec
 from moorage.ids import InstanceId, NetworkId
@@ -65,6 +66,10 @@ def change_from_message(
     except (ValueError, TypeError) as exc:
         raise InvalidSpec.of("networks", str(exc), "ASSIGNMENT_INVALID") from exc
     routers, unreadable = _routers(message)
+    try:
+        groups = tuple(from_proto(SecurityGroup, item) for item in message.security_groups)
+    except (ValueError, TypeError) as exc:
+        raise InvalidSpec.of("security_groups", str(exc), "ASSIGNMENT_INVALID") from exc
     change = AssignmentChange(
         is_complete=is_complete,
         sequence=message.results_in,
@@ -76,6 +81,9 @@ def change_from_message(
         peer_changes=peer_changes,
         routers=routers,
         unreadable_routers=unreadable,
+        security_groups=groups,
+        removed_security_groups=tuple(message.removed_security_groups),
+        members_changes=tuple(from_proto(MembersChange, item) for item in message.group_members),
     )
     return change, problems
 

@@ -60,6 +60,11 @@ class PrepareNamespace(Action):
 
 
 @dataclass(frozen=True, slots=True)
+class ApplyFilters(Action):
+    """Make plugged interfaces let pass what their security groups allow now."""
+
+
+@dataclass(frozen=True, slots=True)
 class CreateContainer(Action):
     """Write the instance's files and create the container that mounts them."""
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from hostagent.domain import DesiredState, InstanceAssignment
+from hostagent.executor.filters import is_filtered
 from hostagent.journal.journal import AssignmentChange, Journal
 from hostagent.router.keeper import RouterKeeper
 from hostagent.worker.loop import Reconciler
@@ -44,7 +45,8 @@ class Intake:
             networks | self._member_networks(changed, before) | self._networks_with(orphans ^ self._journal.orphans)
         )
         self._networks.mark(marked, changed)
-        self._reconciler.wake(*touched, *self._members(networks), is_assignment=True)
+        waiting = self._filtered() if change.touches_security else []
+        self._reconciler.wake(*touched, *self._members(networks), *waiting, is_assignment=True)
         self._routers.mark(bundle.instance_id for bundle in change.routers)
         for unreadable in change.unreadable_routers:
             self._routers.refuse(unreadable)
@@ -65,6 +67,10 @@ class Intake:
     def _networks_with(self, instance_ids: Iterable[InstanceId]) -> set[NetworkId]:
         found = (self._journal.assignments.get(instance_id) for instance_id in instance_ids)
         return {network_id for assignment in found if assignment is not None for network_id in networks_of(assignment)}
+
+    def _filtered(self) -> list[InstanceId]:
+        """Instances that security groups may concern; the plan of each says whether they do."""
+        return [i for i, assignment in self._journal.assignments.items() if is_filtered(assignment)]
 
     def _members(self, networks: set[NetworkId]) -> list[InstanceId]:
         """Instances that may have waited for these networks."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from hostagent.domain import DesiredState, InstanceAssignment, InstanceReport, NicAssignment
 from hostagent.executor.executor import Executor
+from hostagent.executor.filters import filters_of
 from hostagent.executor.host_state import HostState
 from hostagent.journal.journal import Journal
 from hostagent.journal.state import RunStage
@@ -40,6 +41,7 @@ _BRINGING_UP = (
     do.CreateContainer,
     do.EnsureNetwork,
     do.PrepareNamespace,
+    do.ApplyFilters,
     do.PublishRuntimeKey,
     do.PublishPorts,
     do.Start,
@@ -151,6 +153,8 @@ class Reconciler:
             has_namespace=namespace is not None,
             is_namespace_lost=instance_id in state.lost_namespaces,
             nics=namespace.nics if namespace else None,
+            filters=namespace.filters if namespace else None,
+            wanted_filters=filters_of(assignment, self._journal.security_groups, self._journal.group_members),
             has_key=container is not None and container.container_id in state.keys,
             ports=state.ports.get(instance_id),
             has_files=instance_id in state.folders,
@@ -288,6 +292,8 @@ class Reconciler:
             case do.PrepareNamespace():
                 await executor.prepare_namespace(assignment)
                 self._tell_left(assignment, view.nics)
+            case do.ApplyFilters():
+                await executor.apply_filters(assignment)
             case do.CreateContainer():
                 await executor.create_container(assignment)
             case do.PublishRuntimeKey():

@@ -21,6 +21,7 @@ from hostagent.domain import (
     DesiredState,
     InstanceAssignment,
     NicAssignment,
+    NicFilter,
     PublishedPort,
     RestartMode,
 )
@@ -28,6 +29,7 @@ from hostagent.journal.state import LocalState, RunStage
 from hostagent.worker.actions import (
     AbandonRun,
     Action,
+    ApplyFilters,
     BeginRun,
     CreateContainer,
     EnsureNetwork,
@@ -68,6 +70,8 @@ class InstanceView:
     has_namespace: bool = False
     is_namespace_lost: bool = False  # the process runs in a namespace that the host does not have any more
     nics: tuple[NicAssignment, ...] | None = None  # plugged, as far as we know
+    filters: tuple[NicFilter, ...] | None = ()  # in force, as far as we know
+    wanted_filters: tuple[NicFilter, ...] | None = ()  # None: a security group that a NIC names is not known
     has_key: bool = False  # of the container, at the runtime wrapper
     ports: tuple[PublishedPort, ...] | None = None  # None: not looked at yet
     has_files: bool = False
@@ -224,10 +228,12 @@ def _keep_running(view: InstanceView) -> list[Action]:
 def _network_steps(view: InstanceView) -> list[Action]:
     if view.missing_networks:
         return [EnsureNetwork("an instance needs it", network_id) for network_id in view.missing_networks]
-    if view.unknown_networks:
-        return []  # its assignment is on the way: a change of the network wakes the instance
+    if view.unknown_networks or view.wanted_filters is None:
+        return []  # its assignment is on the way: a change of the network or group wakes the instance
     if not view.has_namespace or view.nics != view.assignment.nics:
         return [PrepareNamespace("the network comes before the process")]
+    if view.filters != view.wanted_filters:
+        return [ApplyFilters("its security groups allow something else")]
     return []
 
 
@@ -258,7 +264,7 @@ def _bring_up(view: InstanceView) -> list[Action]:
         limits = view.assignment.container.resources
         steps.append(UpdateLimits("the limits were changed", container.container_id, limits))
     steps += _network_steps(view)
-    if steps or container is None or view.unknown_networks:
+    if steps or container is None or view.unknown_networks or view.wanted_filters is None:
         return steps
     if not view.has_key:
         steps.append(PublishRuntimeKey("the runtime must find the namespace", container.container_id))

@@ -11,8 +11,8 @@ from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hostagent.domain import NetworkAssignment, NetworkKind, NicAssignment, Peer, PublishedPort
-from hostagent.netlink import instance, names, router_rules
+from hostagent.domain import NetworkAssignment, NetworkKind, NicAssignment, NicFilter, Peer, PublishedPort
+from hostagent.netlink import instance, names, router_rules, security
 from hostagent.netlink import network as plumbing
 from hostagent.netlink import ports as publishing
 from hostagent.netlink.fabric import FabricInventory, InterfaceCounters, NameSockets
@@ -52,6 +52,7 @@ class FakeFabric:
         self.networks: dict[NetworkId, NetworkAssignment] = {}
         self.peers: dict[NetworkId, dict[str, Peer]] = {}
         self.instances: dict[InstanceId, tuple[NicAssignment, ...]] = {}
+        self.filters: dict[InstanceId, tuple[NicFilter, ...]] = {}
         self.bindings: dict[InstanceId, tuple[Binding, ...]] = {}
         self.routers: dict[InstanceId, RouterBundle] = {}
         self.strays: list[str] = []
@@ -123,6 +124,7 @@ class FakeFabric:
         instance_id: InstanceId,
         nics: Sequence[NicAssignment],
         networks: Mapping[NetworkId, NetworkAssignment],
+        filters: Sequence[NicFilter] = (),
     ) -> Path:
         """As LinuxFabric.ensure_instance."""
         self._enter("ensure_instance")
@@ -134,14 +136,26 @@ class FakeFabric:
                 self._require_bridge(wanted)
             elif nic.network_id not in self.networks:
                 raise NotFound(f"network {wanted.name} is not on this host yet", reason="NETWORK_NOT_READY")
+        security.replacement(filters)
         self.instances[instance_id] = tuple(nics)
+        self.filters[instance_id] = tuple(filters)
         return names.instance_namespace(self._run_dir, instance_id)
+
+    async def filter_instance(self, instance_id: InstanceId, filters: Sequence[NicFilter]) -> None:
+        """As LinuxFabric.filter_instance."""
+        self._enter("filter_instance")
+        names.check_id("instance_id", instance_id)
+        if instance_id not in self.instances:
+            raise NotFound(f"there is no network namespace of instance {instance_id}")
+        security.replacement(filters)
+        self.filters[instance_id] = tuple(filters)
 
     async def remove_instance(self, instance_id: InstanceId) -> None:
         """As LinuxFabric.remove_instance."""
         self._enter("remove_instance")
         names.check_id("instance_id", instance_id)
         self.instances.pop(instance_id, None)
+        self.filters.pop(instance_id, None)
         self.bindings.pop(instance_id, None)
         self.routers.pop(instance_id, None)
 
@@ -203,7 +217,7 @@ class FakeFabric:
     async def destroy_all(self) -> None:
         """As LinuxFabric.destroy_all."""
         self._enter("destroy_all")
-        for kept in (self.networks, self.peers, self.instances, self.bindings, self.routers):
+        for kept in (self.networks, self.peers, self.instances, self.filters, self.bindings, self.routers):
             kept.clear()
         self.strays.clear()
 

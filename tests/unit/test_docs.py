@@ -33,7 +33,7 @@ _WORD = re.compile(r"[A-Z][A-Z0-9]+(_[A-Z0-9]+)*")
 #: Upper-case constants of the programs that look like reasons and are none.
 NOT_REASONS = {
     # capabilities (controlplane/access/policy.py, hostagent/engine/spec.py)
-    *("AUDIT_WRITE", "DAC_OVERRIDE", "NET_ADMIN", "NET_BIND_SERVICE", "NET_RAW", "SYS_CHROOT"),
+    *("AUDIT_WRITE", "DAC_OVERRIDE", "NET_ADMIN", "NET_BIND_SERVICE", "NET_RAW", "SYS_ADMIN", "SYS_CHROOT"),
     "MOORAGE_ROUTER_STOP_SECONDS",  # environment of a router's container
     # error codes of the registry protocol, which the loopback proxy says to the engine
     *("MANIFEST_INVALID", "MANIFEST_UNKNOWN", "NAME_UNKNOWN"),

@@ -17,14 +17,25 @@ from hypothesis import strategies as st
 
 from controlplane.access.policy import ProjectPolicy
 from controlplane.access.quota import Quota
-from controlplane.dispatch import assignments
+from controlplane.dispatch import assignments, security
 from controlplane.dispatch.tasks import BuildTask, SnapshotTask
-from controlplane.domain import containers, hosts, instances, networks, operations, router_bundles, routers, templates
+from controlplane.domain import (
+    containers,
+    hosts,
+    instances,
+    networks,
+    operations,
+    router_bundles,
+    routers,
+    security_groups,
+    templates,
+)
 from controlplane.routers import status
 from controlplane.services.reports import Report
 from controlplane.services.router_reports import RouterReport
 from hostagent import domain as agent
 from hostagent import router_bundle
+from hostagent.journal.journal import MembersChange
 from moorage import protoconv
 from moorage.v1 import (
     agent_pb2,
@@ -40,6 +51,7 @@ from moorage.v1 import (
     router_bundles_pb2,
     router_rules_pb2,
     routers_pb2,
+    security_groups_pb2,
     templates_pb2,
 )
 
@@ -74,6 +86,11 @@ PAIRS: list[tuple[type, type[Message], set[str], set[str]]] = [
     (assignments.Peer, agent_pb2.Peer, set(), set()),
     (assignments.NetworkAssignment, agent_pb2.NetworkAssignment, set(), {"peers"}),
     (assignments.InstanceAssignment, agent_pb2.InstanceAssignment, set(), set()),
+    (security_groups.SecurityGroupSpec, security_groups_pb2.SecurityGroupSpec, set(), set()),
+    (security.SecurityGroupAssignment, agent_pb2.SecurityGroupAssignment, set(), set()),
+    (security.GroupMembersUpdate, agent_pb2.GroupMembersUpdate, set(), set()),
+    (agent.SecurityGroup, agent_pb2.SecurityGroupAssignment, set(), set()),
+    (MembersChange, agent_pb2.GroupMembersUpdate, set(), set()),
     (BuildTask, agent_pb2.BuildTask, set(), set()),
     (SnapshotTask, agent_pb2.SnapshotTask, set(), set()),
     (Report, agent_pb2.InstanceReport, set(), set()),

@@ -8,13 +8,19 @@ from typing import Any
 import pytest
 
 from hostagent.domain import (
+    GroupMembers,
     NetworkAssignment,
     NetworkKind,
     NicAssignment,
+    NicFilter,
     NicRoute,
     NicRule,
     Peer,
     PublishedPort,
+    RuleProtocol,
+    SecurityDirection,
+    SecurityGroup,
+    SecurityRule,
     Subnet,
 )
 from hostagent.executor.ports import Fabric as ExecutorsFabric
@@ -147,6 +153,35 @@ async def test_bad_networks(fabric: Fabric) -> None:
     subnets = (Subnet("10.1.0.0/24", "10.2.0.1"),)
     with pytest.raises(InvalidSpec, match="not inside"):
         await fabric.ensure_network(dataclasses.replace(net(OTHER, vni=43), subnets=subnets))
+
+
+async def test_filters(fabric: Fabric) -> None:
+    """What may pass interfaces is taken with the instance, changed in place, and forgotten with it."""
+    rules = (
+        SecurityRule(SecurityDirection.IN, RuleProtocol.TCP, ("80", "8000-8010"), cidrs=("10.0.0.0/8", "10.1.0.0/16")),
+        SecurityRule(SecurityDirection.IN, RuleProtocol.UDP, cidrs=("0.0.0.0/0", "::/0")),
+        SecurityRule(SecurityDirection.OUT, RuleProtocol.ICMP, icmp_type=8, group="gaaaaaaaaa"),
+        SecurityRule(SecurityDirection.OUT, RuleProtocol.ICMPV6, cidrs=("fd00::/8",)),
+    )
+    group = SecurityGroup("gbbbbbbbbb", "web", rules)
+    members = GroupMembers("gaaaaaaaaa", NET, ("10.1.0.6", "fd00:1::6"))
+    filters = [NicFilter("eth0", NET, ("10.1.0.5",), (group,), (members,))]
+    with pytest.raises(NotFound):
+        await fabric.filter_instance(ONE, filters)
+    await fabric.ensure_network(net())
+    for _ in range(2):
+        await fabric.ensure_instance(ONE, [nic(5)], {NET: net()}, filters)
+    for addresses in ((), ("10.1.0.7",), ("10.1.0.7", "fd00:1::7")):
+        changed = dataclasses.replace(filters[0], members=(dataclasses.replace(members, addresses=addresses),))
+        await fabric.filter_instance(ONE, [changed])
+    await fabric.filter_instance(ONE, [dataclasses.replace(filters[0], groups=(), members=())])
+    await fabric.reassert()
+    await fabric.filter_instance(ONE, [])
+    await fabric.filter_instance(ONE, filters)
+    await fabric.remove_instance(ONE)
+    with pytest.raises(NotFound):
+        await fabric.filter_instance(ONE, filters)
+    await fabric.reassert()
 
 
 async def test_shared_networks(fabric: Fabric) -> None:

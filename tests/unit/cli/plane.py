@@ -39,6 +39,8 @@ from moorage.v1 import (
     operations_pb2_grpc,
     projects_pb2,
     projects_pb2_grpc,
+    security_groups_pb2,
+    security_groups_pb2_grpc,
     templates_pb2,
     templates_pb2_grpc,
     watch_pb2,
@@ -362,6 +364,38 @@ class Enrollment(enrollment_pb2_grpc.EnrollmentServiceServicer):
         found.revoked = True
         self.plane.put(found)
         return found
+
+
+class SecurityGroups(security_groups_pb2_grpc.SecurityGroupServiceServicer):
+    def __init__(self, plane: Plane) -> None:
+        self.plane = plane
+
+    def CreateSecurityGroup(self, request: Any, context: Any) -> Any:
+        group = security_groups_pb2.SecurityGroup(etag="e1")
+        group.MergeFrom(request.security_group)
+        group.name = f"{request.parent}/securityGroups/{request.security_group_id}"
+        self.plane.put(group)
+        return group
+
+    def GetSecurityGroup(self, request: Any, context: Any) -> Any:
+        return self.plane.get(request.name)
+
+    def ListSecurityGroups(self, request: Any, context: Any) -> Any:
+        groups, token = page(self.plane.listed(security_groups_pb2.SecurityGroup, request.parent), request)
+        return security_groups_pb2.ListSecurityGroupsResponse(security_groups=groups, next_page_token=token)
+
+    def UpdateSecurityGroup(self, request: Any, context: Any) -> Any:
+        group = self.plane.get(request.security_group.name)
+        if "spec.rules" in request.update_mask.paths:
+            del group.spec.rules[:]
+            group.spec.rules.extend(request.security_group.spec.rules)
+        self.plane.put(group)
+        return group
+
+    def DeleteSecurityGroup(self, request: Any, context: Any) -> Any:
+        self.plane.get(request.name)
+        self.plane.remove(request.name)
+        return security_groups_pb2.DeleteSecurityGroupResponse()
 
 
 class Networks(networks_pb2_grpc.NetworkServiceServicer):
@@ -796,6 +830,7 @@ def serve(plane: Plane, key_pem: bytes, certificate_pem: bytes) -> tuple[grpc.Se
     instance_streams_pb2_grpc.add_InstanceStreamServiceServicer_to_server(Streams(plane), server)
     instances_pb2_grpc.add_InstanceServiceServicer_to_server(Instances(plane), server)
     networks_pb2_grpc.add_NetworkServiceServicer_to_server(Networks(plane), server)
+    security_groups_pb2_grpc.add_SecurityGroupServiceServicer_to_server(SecurityGroups(plane), server)
     operations_pb2_grpc.add_OperationServiceServicer_to_server(Operations(plane), server)
     projects_pb2_grpc.add_ProjectServiceServicer_to_server(Projects(plane), server)
     templates_pb2_grpc.add_TemplateServiceServicer_to_server(Templates(plane), server)

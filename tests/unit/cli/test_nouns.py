@@ -8,6 +8,9 @@ import sys
 import pytest
 
 from cli.names import in_project, is_id, template_id_of
+from cli.nics import nic
+from cli.security_group import rule_text
+from cli.spec import apply_options
 from moorage.errors import InvalidSpec, NotReady
 from moorage.v1 import dns_pb2, events_pb2, hosts_pb2, instances_pb2, networks_pb2, operations_pb2, projects_pb2
 from tests.unit.cli.conftest import Moor, Served
@@ -277,3 +280,72 @@ def test_full_names() -> None:
     assert in_project("projects/p", "instances", "projects/q/instances/web") == "projects/q/instances/web"
     with pytest.raises(InvalidSpec):
         in_project("p", "instances", "projects/q/networks/web")
+
+
+def test_security_groups(moor: Moor, plane: Plane) -> None:
+    words = [
+        "in,tcp,port=80,port=8000-8010,cidr=10.0.0.0/8,cidr=fd00::/8",
+        "out,udp,port=53,group=dns",
+        "in,icmp,type=8",
+        "in",
+    ]
+    options = [option for word in words for option in ("--rule", word)]
+    moor("security-group", "create", "web", *options, "--deny-out", "-l", "app=shop")
+    request = plane.requests("CreateSecurityGroup")[0]
+    group = request.security_group
+    assert (request.security_group_id, dict(group.labels), group.spec.deny_out) == ("web", {"app": "shop"}, True)
+    first, second, third, _ = group.spec.rules
+    assert (list(first.ports), list(first.cidrs)) == (["80", "8000-8010"], ["10.0.0.0/8", "fd00::/8"])
+    assert second.group == "projects/default/securityGroups/dns"
+    assert (third.icmp_type, third.HasField("icmp_type"), first.HasField("icmp_type")) == (8, True, False)
+    assert [rule_text(rule) for rule in group.spec.rules] == words, "listed as they are written"
+    for bad in ("tcp", "in,http", "in,port=", "in,type=x", "in,tcp;drop"):
+        assert "write in,tcp" in moor("security-group", "create", "x", "--rule", bad, code=2).stderr
+    moor("security-group", "rule", "add", "web", "in,udp")
+    moor("security-group", "rule", "rm", "web", "in,icmp,type=8", "in")
+    update = plane.requests("UpdateSecurityGroup")[-1]
+    assert [rule_text(rule) for rule in update.security_group.spec.rules] == [*words[:2], "in,udp"]
+    assert (list(update.update_mask.paths), bool(update.security_group.etag)) == (["spec.rules"], True)
+    assert "no rule in,icmp" in moor("security-group", "rule", "rm", "web", "in,icmp", code=3).stderr
+    moor("security-group", "update", "web", "--allow-out", "--description", "shops")
+    update = plane.requests("UpdateSecurityGroup")[-1]
+    assert list(update.update_mask.paths) == ["spec.deny_out", "spec.description"]
+    moor("security-group", "update", "web", code=2)
+    assert "web" in moor("security-group", "ls").output
+    assert moor("security-group", "rm", "web").output == "Deleted web.\n"
+
+
+def test_groups_of_interfaces(moor: Moor, plane: Plane) -> None:
+    web, admin = (f"projects/default/securityGroups/{name}" for name in ("web", "admin"))
+    nics = [instances_pb2.Nic(network="back", security_groups=["web"]), instances_pb2.Nic(network="front")]
+    instance = instances_pb2.Instance(name="projects/default/instances/shop", etag="e1")
+    instance.spec.nics.extend(nics)
+    plane.put(instance)
+
+    def asked() -> list[list[str]]:
+        return [list(nic.security_groups) for nic in plane.requests("UpdateInstance")[-1].instance.spec.nics]
+
+    moor("security-group", "attach", "admin", "shop", "--no-wait")
+    assert asked() == [[admin, web], [admin]]
+    moor("security-group", "detach", "web", "shop", "--network", "back", "--no-wait")
+    assert asked()[0] == [admin]
+    moor("security-group", "attach", "admin", "shop", "--network", "office", code=3)
+
+
+def test_groups_of_new_interfaces() -> None:
+    full = [f"projects/p/securityGroups/{name}" for name in ("web", "admin")]
+    found = nic("projects/p", "name=back,address=10.1.0.5,security-group=web,security-group=admin")
+    assert (list(found.addresses), list(found.security_groups)) == (["10.1.0.5"], full)
+    spec = instances_pb2.InstanceSpec()
+    words = ["name=back,security-group=web", "front"]
+    apply_options(spec, {"network": words, "security_group": ["admin"]}, "projects/p", {})
+    assert [list(own.security_groups) for own in spec.nics] == [full[:1], full[1:]]
+    apply_options(spec, {"security_group": ["admin"]}, "projects/p", {})
+    assert [list(own.security_groups) for own in spec.nics] == [full[1:], full[1:]], "replaced, not added to"
+    spec = instances_pb2.InstanceSpec()
+    apply_options(spec, {"security_group": ["web"]}, "projects/p", {})
+    assert [(own.network, list(own.security_groups)) for own in spec.nics] == [
+        ("projects/p/networks/default", full[:1])
+    ]
+    with pytest.raises(InvalidSpec):
+        apply_options(spec, {"network": ["none"], "security_group": ["web"]}, "projects/p", {})

@@ -12,12 +12,14 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from controlplane.dispatch.assignments import InstanceAssignment, NetworkAssignment, Peer
 from controlplane.dispatch.dispatcher import Dispatcher
+from controlplane.dispatch.security import SecurityGroupAssignment
 from controlplane.dispatch.sessions import AssignmentSet, HostSession
 from controlplane.dispatch.streams import StreamBroker, StreamRequest
 from controlplane.dispatch.tasks import BuildTask, HostTasks, SentTask, SnapshotTask, TaskReport
 from controlplane.domain.dns import DnsRecordSpec, DnsRecordType
 from controlplane.domain.instances import InstanceState, Nic
 from controlplane.domain.kinds import HOST, INSTANCE
+from controlplane.domain.security_groups import SecurityDirection, SecurityRule
 from moorage.errors import Forbidden, MoorageError, NotFound, Unavailable
 from tests.unit.controlplane.world import P, World
 
@@ -30,6 +32,8 @@ class Agent:
         self.instances: dict[str, InstanceAssignment] = {}
         self.networks: dict[str, NetworkAssignment] = {}
         self.peers: dict[str, dict[str, Peer]] = {}
+        self.groups: dict[str, SecurityGroupAssignment] = {}
+        self.members: dict[tuple[str, str], set[str]] = {}
 
     def apply(self, sent: AssignmentSet) -> None:
         if sent.is_empty:
@@ -54,13 +58,30 @@ class Agent:
             for mac in change.removed:
                 del self.peers[change.network_id][mac]
 
+        self.groups.update({group.group_id: group for group in sent.security.groups})
+        for uid in sent.security.removed_groups:
+            del self.groups[uid]
+        for update in sent.security.members:
+            pair = (update.group_id, update.network_id)
+            if update.dropped:
+                del self.members[pair]
+                continue
+            known = self.members.setdefault(pair, set())
+            assert known.isdisjoint(update.added)
+            assert known.issuperset(update.removed)
+            known.difference_update(update.removed)
+            known.update(update.added)
+
     def knows(self) -> tuple[Any, ...]:
-        return self.instances, self.networks, self.peers
+        return self.instances, self.networks, self.peers, self.groups, self.members
 
 
 _NAMES = ("a", "b", "c", "d")
 _HOSTS = ("h1", "h2", "h3")
 _NICS = st.lists(st.sampled_from(["n", "m", "o"]), max_size=2, unique=True)
+_GROUPS = st.lists(st.sampled_from(["g", "k"]), max_size=2, unique=True)
+_TO_G = SecurityRule(SecurityDirection.IN, group="g")
+_TO_K = SecurityRule(SecurityDirection.OUT, group="k")
 
 
 class Histories(RuleBasedStateMachine):
@@ -78,6 +99,8 @@ class Histories(RuleBasedStateMachine):
         await self.world.begin()
         for number, name in enumerate(("n", "m", "o"), 1):
             await self.world.network(name, f"10.{number}.0.0/28")
+        await self.world.group("g")
+        await self.world.group("k", _TO_G)
         for name in _HOSTS:
             await self.world.host(name)
         self.running = asyncio.create_task(self.dispatcher.run())
@@ -92,9 +115,10 @@ class Histories(RuleBasedStateMachine):
 
         self.runner.run(guarded())
 
-    @rule(name=st.sampled_from(_NAMES), nics=_NICS, host=st.sampled_from(("", *_HOSTS)))
-    def create(self, name: str, nics: list[str], host: str) -> None:
-        self.run(self.world.create(name, *map(Nic, nics), no_network=not nics))
+    @rule(name=st.sampled_from(_NAMES), nics=_NICS, groups=_GROUPS, host=st.sampled_from(("", *_HOSTS)))
+    def create(self, name: str, nics: list[str], groups: list[str], host: str) -> None:
+        wanted = [Nic(network, security_groups=tuple(groups)) for network in nics]
+        self.run(self.world.create(name, *wanted, no_network=not nics))
         if host:
             self.place(name, host)
 
@@ -124,6 +148,17 @@ class Histories(RuleBasedStateMachine):
         found = self.world.store.view().get(INSTANCE, f"{P}/{name}")
         if found is not None and found.value.host_uid:
             self.run(self.world.report(found.value, state, sequence=found.value.observed.sequence + 1))
+
+    @rule(name=st.sampled_from(_NAMES), groups=_GROUPS)
+    def change_groups(self, name: str, groups: list[str]) -> None:
+        found = self.world.store.view().get(INSTANCE, f"{P}/{name}")
+        if found is not None:
+            nics = tuple(replace(nic, security_groups=tuple(groups)) for nic in found.value.spec.nics)
+            self.run(self.world.changes.update(P, name, spec_fields={"nics": nics}))
+
+    @rule(group=st.sampled_from(["g", "k"]), rules=st.lists(st.sampled_from([_TO_G, _TO_K]), max_size=2, unique=True))
+    def change_rules(self, group: str, rules: list[SecurityRule]) -> None:
+        self.run(self.world.groups.update(P, group, spec_fields={"rules": tuple(rules)}))
 
     @rule(network=st.sampled_from(["n", "m"]), egress=st.booleans())
     def change_network(self, network: str, egress: bool) -> None:
@@ -186,6 +221,9 @@ class Histories(RuleBasedStateMachine):
             assert session.incremental(view).is_empty
             wanted = {nic.network_id for a in agent.instances.values() for nic in a.nics}
             assert set(agent.networks) == set(agent.peers) == wanted, "networks with a member here, and no others"
+            assert set(agent.groups) == {
+                uid for a in agent.instances.values() for nic in a.nics for uid in nic.security_groups
+            }
             own = {nic.mac for a in agent.instances.values() for nic in a.nics}
             assert not own & {mac for peers in agent.peers.values() for mac in peers}
 

@@ -20,6 +20,7 @@ from controlplane.domain.kinds import (
 )
 from controlplane.domain.networks import Network, NetworkKind, NetworkSpec, Subnet
 from controlplane.domain.projects import Project
+from controlplane.domain.security_groups import SecurityGroup, SecurityGroupSpec, SecurityRule
 from controlplane.services.access import AccessService
 from controlplane.services.context import Context
 from controlplane.services.dns import DnsService
@@ -34,6 +35,7 @@ from controlplane.services.public_addresses import PublicAddressService
 from controlplane.services.reports import Report, ReportService
 from controlplane.services.router_rules import RouterRuleService
 from controlplane.services.routers import RouterService
+from controlplane.services.security_groups import SecurityGroupService
 from controlplane.services.templates import TemplateService
 from moorage.clock import ManualClock
 from moorage.errors import InvalidSpec
@@ -67,6 +69,7 @@ class World:
         self.routers = RouterService(self.context)
         self.rules = RouterRuleService(self.context)
         self.templates = TemplateService(self.context)
+        self.groups = SecurityGroupService(self.context)
         self.zones = ZoneService(self.context)
 
     async def begin(self) -> "World":
@@ -91,6 +94,9 @@ class World:
     async def network(self, network_id: str, *cidrs: str, **fields: Any) -> Network:
         spec = NetworkSpec(subnets=tuple(map(Subnet, cidrs)), **fields)
         return await self.networks.create(P, network_id, {}, spec)
+
+    async def group(self, group_id: str, *rules: SecurityRule, **fields: Any) -> SecurityGroup:
+        return await self.groups.create(P, group_id, {}, SecurityGroupSpec(rules=rules, **fields))
 
     async def shared(self, network_id: str, bridge: str, *cidrs: str) -> Network:
         return await self.network(network_id, *cidrs, kind=NetworkKind.SHARED, bridge=bridge)

@@ -13,7 +13,7 @@ from typing import Any
 
 import grpc
 
-from hostagent.domain import NetworkAssignment, NicAssignment, Peer, PublishedPort
+from hostagent.domain import NetworkAssignment, NicAssignment, NicFilter, Peer, PublishedPort
 from hostagent.netlink.fabric import InterfaceCounters, NameSockets
 from hostagent.router_bundle import RouterBundle, RuleFigure
 from moorage.errors import MoorageError, NotFound
@@ -38,6 +38,7 @@ class FakeFabric:
     networks: dict[NetworkId, NetworkAssignment] = field(default_factory=dict)
     peers: dict[NetworkId, dict[str, Peer]] = field(default_factory=dict)
     instances: dict[InstanceId, tuple[NicAssignment, ...]] = field(default_factory=dict)
+    filters: dict[InstanceId, tuple[NicFilter, ...]] = field(default_factory=dict)
     ports: dict[InstanceId, tuple[PublishedPort, ...]] = field(default_factory=dict)
     faults: dict[str, list[MoorageError]] = field(default_factory=dict)
     strays: tuple[str, ...] = ()
@@ -70,12 +71,14 @@ class FakeFabric:
         instance_id: InstanceId,
         nics: Sequence[NicAssignment],
         networks: Mapping[NetworkId, NetworkAssignment],
+        filters: Sequence[NicFilter] = (),
     ) -> Path:
         self._enter("ensure_instance")
         for nic in nics:
             assert nic.network_id in self.networks
             assert nic.network_id in networks
         self.instances[instance_id] = tuple(nics)
+        self.filters[instance_id] = tuple(filters)
         return Path(f"/run/fake/netns/i-{instance_id}")
 
     async def open_name_sockets(self, instance_id: InstanceId) -> NameSockets:
@@ -87,9 +90,15 @@ class FakeFabric:
         assert instance_id in self.instances
         return socket.socket(family, kind | socket.SOCK_NONBLOCK)
 
+    async def filter_instance(self, instance_id: InstanceId, filters: Sequence[NicFilter]) -> None:
+        self._enter("filter_instance")
+        assert instance_id in self.instances
+        self.filters[instance_id] = tuple(filters)
+
     async def remove_instance(self, instance_id: InstanceId) -> None:
         self._enter("remove_instance")
         self.instances.pop(instance_id, None)
+        self.filters.pop(instance_id, None)
         self.ports.pop(instance_id, None)
 
     async def publish_ports(

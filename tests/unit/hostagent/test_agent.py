@@ -5,9 +5,9 @@ import asyncio
 import pytest
 
 from hostagent.domain import ContainerSpec
-from moorage.errors import InvalidSpec, Unavailable
+from moorage.errors import Internal, InvalidSpec, Unavailable
 from moorage.ids import InstanceId, NetworkId
-from moorage.v1 import agent_pb2
+from moorage.v1 import agent_pb2, security_groups_pb2
 from moorage.v1 import instances_pb2 as pb
 from tests.fakes.engine import FakeEngine
 from tests.unit.hostagent.conftest import PULLED_IMAGE, Host, instance, network
@@ -290,6 +290,69 @@ async def test_peers_stand_in_the_hosts_file_in_place(host: Host) -> None:
     await host.control_plane.until(lambda: "db" not in path.read_text() and "web-i2" not in path.read_text())
     assert path.stat().st_ino == inode
     assert not host.fabric.peers["n1"]
+
+
+def filtered(instance_id: str = "i1", number: int = 5, **fields: object) -> agent_pb2.InstanceAssignment:
+    """An instance whose interface carries the group g1."""
+    message = instance(instance_id, number, **fields)
+    message.nics[0].security_groups.append("g1")
+    return message
+
+
+def security_group(*rules: security_groups_pb2.SecurityRule) -> agent_pb2.SecurityGroupAssignment:
+    return agent_pb2.SecurityGroupAssignment(group_id="g1", name="web", rules=rules)
+
+
+async def test_security_groups_filter_before_the_process_runs_and_follow_every_change(host: Host) -> None:
+    rule = security_groups_pb2.SecurityRule(direction=security_groups_pb2.SECURITY_DIRECTION_IN, group="g2")
+    complete = host.control_plane.set_complete([filtered()], [network()])
+    complete.security_groups.append(security_group(rule))
+    complete.group_members.add(group_id="g2", network_id="n1", added=["10.1.0.6"])
+    await host.start_agent()
+    await host.control_plane.until_state("i1", pb.INSTANCE_STATE_RUNNING)
+
+    def members() -> tuple[str, ...]:
+        (one,) = host.fabric.filters[InstanceId("i1")]
+        return one.members[0].addresses if one.members else ()
+
+    assert members() == ("10.1.0.6",)
+    update = agent_pb2.GroupMembersUpdate(group_id="g2", network_id="n1", added=["10.1.0.7"], removed=["10.1.0.6"])
+    host.control_plane.change(group_members=[update])
+    await host.control_plane.until(lambda: members() == ("10.1.0.7",))
+    await host.stop_agent()
+    await host.control_plane.stop()
+    host.fabric.filters.clear()
+    await host.start_agent()
+    await host.control_plane.until(lambda: InstanceId("i1") in host.fabric.filters)
+    assert members() == ("10.1.0.7",), "of the journal, without a control plane"
+    await host.control_plane.start()
+    await host.control_plane.until(lambda: members() == ("10.1.0.6",))
+    host.control_plane.change(security_groups=[security_group()])
+    await host.control_plane.until(lambda: host.fabric.filters[InstanceId("i1")][0].groups[0].rules == ())
+    host.control_plane.change(instance(generation=2), removed_security_groups=["g1"])
+    await host.control_plane.until(lambda: host.fabric.filters[InstanceId("i1")] == ())
+
+
+async def test_an_instance_whose_group_is_not_known_does_not_run_unfiltered(host: Host) -> None:
+    host.control_plane.set_complete([filtered()], [network()])
+    await host.start_agent()
+    await host.control_plane.until_state("i1", pb.INSTANCE_STATE_PREPARING)
+    assert host.fabric.instances == {}
+    host.control_plane.change(security_groups=[security_group()])
+    await host.control_plane.until_state("i1", pb.INSTANCE_STATE_RUNNING)
+    assert [one.interface for one in host.fabric.filters[InstanceId("i1")]] == ["eth0"]
+
+
+async def test_a_change_that_the_kernel_refuses_is_tried_again(host: Host) -> None:
+    complete = host.control_plane.set_complete([filtered()], [network()])
+    complete.security_groups.append(security_group())
+    await host.start_agent()
+    await host.control_plane.until_state("i1", pb.INSTANCE_STATE_RUNNING)
+    host.fabric.faults["filter_instance"] = [Internal("nftables refused a batch", reason="NFT_REFUSED")]
+    rule = security_groups_pb2.SecurityRule(direction=security_groups_pb2.SECURITY_DIRECTION_IN)
+    host.control_plane.change(security_groups=[security_group(rule)])
+    await host.control_plane.until(lambda: len(host.fabric.filters[InstanceId("i1")][0].groups[0].rules) == 1)
+    assert host.control_plane.reports["i1"].state == pb.INSTANCE_STATE_RUNNING
 
 
 class UnstoppableEngine(FakeEngine):

@@ -25,11 +25,15 @@ from hostagent.domain import (
     Resources,
     RestartMode,
     RestartPolicy,
+    RuleProtocol,
+    SecurityDirection,
+    SecurityGroup,
+    SecurityRule,
     Subnet,
     Ulimit,
 )
 from hostagent.journal import codec
-from hostagent.journal.journal import AssignmentChange, Journal, PeerChange, UnreadableRouter
+from hostagent.journal.journal import AssignmentChange, Journal, MembersChange, PeerChange, UnreadableRouter
 from hostagent.journal.state import LocalState, RunStage
 from hostagent.router_bundle import (
     BalancerBundle,
@@ -75,12 +79,16 @@ FULL = InstanceAssignment(
 NETWORK = NetworkAssignment(NetworkId("n1"), "default", NetworkKind.ISOLATED, (Subnet("10.1.0.0/24"),), 1450, vni=7)
 PEER = Peer("02:00:00:00:00:02", ("10.1.0.6",), "192.0.2.2", names=("db",))
 
+GROUP = SecurityGroup(
+    "g1", "web", (SecurityRule(SecurityDirection.IN, RuleProtocol.TCP, ("80",), group="g2"),), deny_out=True
+)
+
 
 def complete(*instances: InstanceAssignment, revision: int = 5) -> AssignmentChange:
     return AssignmentChange(True, sequence=1, revision=revision, instances=instances, networks=(NETWORK,))
 
 
-@pytest.mark.parametrize("value", [FULL, NETWORK, PEER, LocalState(limits=Resources()), LocalState(exit_code=0)])
+@pytest.mark.parametrize("value", [FULL, NETWORK, PEER, GROUP, LocalState(limits=Resources()), LocalState(exit_code=0)])
 def test_values_come_back_as_they_were(value: object) -> None:
     assert codec.loads(type(value), codec.dumps(value)) == value
 
@@ -236,3 +244,33 @@ async def test_a_full_disk_is_told_and_nothing_is_lost_when_there_is_room_again(
     again = Journal.open(tmp_path, now=0)
     assert again.local(InstanceId("i199")).message
     again.close()
+
+
+async def test_security_groups_and_members_come_back(tmp_path: Path) -> None:
+    """An agent that starts while the control plane is away must filter as before."""
+    network_id = NetworkId("n1")
+    journal = Journal.open(tmp_path, now=1000.0)
+    first = MembersChange("g2", network_id, ("10.1.0.9", "10.1.0.6"))
+    journal.apply(AssignmentChange(True, 1, 5, security_groups=(GROUP,), members_changes=(first,)), now=1.0)
+    second = MembersChange("g2", network_id, ("10.1.0.7",), ("10.1.0.9",))
+    other = MembersChange("g3", network_id, ("10.1.0.8",))
+    journal.apply(AssignmentChange(False, 2, 6, members_changes=(second, other)), now=1.0)
+    journal.apply(
+        AssignmentChange(False, 3, 7, members_changes=(MembersChange("g3", network_id, dropped=True),)), now=1.0
+    )
+    await journal.commit()
+    journal.close()
+    again = Journal.open(tmp_path, now=1000.0)
+    assert again.security_groups == {"g1": GROUP}
+    assert {pair: one.addresses for pair, one in again.group_members.items()} == {
+        ("g2", network_id): ("10.1.0.6", "10.1.0.7")
+    }
+    again.apply(AssignmentChange(False, 4, 8, removed_security_groups=("g1",)), now=1.0)
+    assert again.security_groups == {}
+    again.apply(AssignmentChange(True, 5, 9, security_groups=(GROUP,), members_changes=(other,)), now=1.0)
+    assert set(again.group_members) == {("g3", network_id)}, "a COMPLETE set names all of them"
+    await again.commit()
+    again.close()
+    third = Journal.open(tmp_path, now=1000.0)
+    assert (set(third.security_groups), set(third.group_members)) == ({"g1"}, {("g3", network_id)})
+    third.close()

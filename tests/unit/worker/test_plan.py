@@ -6,12 +6,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hostagent.domain import ContainerPhase, DesiredState, InstanceState, Resources, RestartMode, RestartPolicy
+from hostagent.domain import (
+    ContainerPhase,
+    DesiredState,
+    InstanceState,
+    NicFilter,
+    Resources,
+    RestartMode,
+    RestartPolicy,
+    SecurityGroup,
+)
 from hostagent.journal.state import RunStage
 from hostagent.worker import actions as do
 from hostagent.worker.plan import is_gone
 from hostagent.worker.status import report
-from tests.unit.worker.world import ALIVE, World, assignment
+from tests.unit.worker.world import ALIVE, NETWORK, World, assignment
 
 
 def settle(world: World, limit: int = 60) -> None:
@@ -183,6 +192,28 @@ def test_changed_limits_are_set_in_place() -> None:
     assert [type(step) for step in world.plan()] == [do.UpdateLimits]
     settle(world)
     assert world.starts == 1
+
+
+def test_security_groups_filter_before_the_start_and_change_in_place() -> None:
+    first = NicFilter("eth0", NETWORK, ("10.1.0.5",), (SecurityGroup("g1", "web"),))
+    world = World(wanted_filters=None)
+    while (steps := world.plan()) and not isinstance(steps[0], do.WaitBackoff):
+        for step in steps:
+            world.apply(step)
+    assert (world.starts, world.nics) == (0, None), "a group that is not known holds it back"
+    world.wanted_filters = (first,)
+    settle(world)
+    assert (world.starts, world.filters) == (1, (first,))
+    world.wanted_filters = (replace(first, groups=(SecurityGroup("g1", "web", deny_out=True),)),)
+    assert [type(step) for step in world.plan()] == [do.ApplyFilters]
+    settle(world)
+    assert world.filters == world.wanted_filters
+    world.wanted_filters = None
+    assert world.plan() == [], "what is in force stays until it is known what shall be"
+    world.restart_agent()
+    world.wanted_filters = (first,)
+    settle(world)
+    assert (world.starts, world.filters) == (1, (first,))
 
 
 @pytest.mark.parametrize("desired", [DesiredState.RUNNING, DesiredState.PAUSED, DesiredState.STOPPED])

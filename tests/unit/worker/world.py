@@ -9,6 +9,7 @@ from hostagent.domain import (
     DesiredState,
     InstanceAssignment,
     NicAssignment,
+    NicFilter,
     PublishedPort,
 )
 from hostagent.journal.state import LocalState, RunStage
@@ -46,6 +47,8 @@ class World:
     image: bool = False
     network: bool = False
     nics: tuple[NicAssignment, ...] | None = None
+    filters: tuple[NicFilter, ...] | None = None
+    wanted_filters: tuple[NicFilter, ...] | None = ()
     namespace: bool = False
     ports: tuple[PublishedPort, ...] | None = None
     keys: set[str] = field(default_factory=set)
@@ -69,6 +72,8 @@ class World:
             missing_networks=() if self.network else (NETWORK,),
             has_namespace=self.namespace,
             nics=self.nics,
+            filters=self.filters,
+            wanted_filters=self.wanted_filters,
             has_key=current is not None and current.container_id in self.keys,
             ports=self.ports,
             has_files=self.files,
@@ -114,7 +119,11 @@ class World:
                 self.ports = (
                     self.ports if self.namespace and self.nics == self.wanted.nics else None if self.namespace else ()
                 )
-                self.namespace, self.nics = True, self.wanted.nics
+                assert self.wanted_filters is not None, "it would be plugged unfiltered"
+                self.namespace, self.nics, self.filters = True, self.wanted.nics, self.wanted_filters
+            case do.ApplyFilters():
+                assert self.namespace
+                self.filters = self.wanted_filters
             case do.CreateContainer():
                 assert not self.containers
                 assert self.image
@@ -146,7 +155,7 @@ class World:
                 self.keys.discard(step.container_id)
             case do.RemoveNamespace():
                 assert not self.containers, "the address of a container that is still there would be free"
-                self.namespace, self.nics, self.ports = False, None, None
+                self.namespace, self.nics, self.ports, self.filters = False, None, None, None
             case do.RemoveFiles():
                 assert not self.containers
                 self.files = False
@@ -164,6 +173,7 @@ class World:
     def restart_agent(self) -> None:
         """The agent forgets what only its memory held."""
         self.network, self.nics, self.ports, self.retry_at, self.image = False, None, None, None, False
+        self.filters = None
 
     def reboot(self) -> None:
         """Processes and namespaces are gone, and the agent starts anew."""
