@@ -25,6 +25,7 @@ async def follow_to_end(
     tty: bool,
     remove: bool,
     timeout_seconds: float | None,
+    unplaced_seconds: float | None,
 ) -> int:
     """Wait until it runs, show it until it ends; its exit code. With `remove` it is deleted, whatever happened.
 
@@ -32,7 +33,7 @@ async def follow_to_end(
         MoorageError: it never ran, or the connection broke.
     """
     try:
-        (current,) = await wait_until_run(client, [instance], timeout_seconds)
+        (current,) = await wait_until_run(client, [instance], timeout_seconds, unplaced_seconds=unplaced_seconds)
         code = await _show(client, current, stdin=stdin, tty=tty)
         return await _exit_code(client, current.name) if code is None else code
     except Detached:

@@ -1,6 +1,8 @@
 """Making instances: the template first if it is an image that was never registered, then one or many, then waiting."""
 
+import asyncio
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +14,13 @@ from cli.names import in_project, is_id, short, template_id_of
 from cli.progress import OperationProgress
 from cli.spec import apply_options, key_values
 from moorage.client import Client
-from moorage.errors import AlreadyExists, DeadlineExceeded, InvalidSpec, MoorageError, NotFound
+from moorage.errors import AlreadyExists, DeadlineExceeded, InvalidSpec, MoorageError, NotFound, NotReady
 from moorage.ids import new_id
 from moorage.v1 import instances_pb2, templates_pb2
+
+UNPLACED_SECONDS = 5.0  # a host may just be on its way back, or an instance on its way out
+_UNPLACEABLE = "UNPLACEABLE"
+_LOOK_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,27 +135,51 @@ async def create(
 
 
 async def wait_until_run(
-    client: Client, instances: Sequence[instances_pb2.Instance], timeout_seconds: float | None
+    client: Client,
+    instances: Sequence[instances_pb2.Instance],
+    timeout_seconds: float | None,
+    *,
+    unplaced_seconds: float | None = None,
 ) -> list[instances_pb2.Instance]:
     """Wait until each runs, or has run; says on stderr what one waits for. In order.
 
+    Args:
+        unplaced_seconds: how long to wait while no host fits one of them, in seconds; None: as long as for anything else.
     Raises:
         DeadlineExceeded: not all run yet.
-        NotReady: one failed.
+        NotReady: one failed, or (UNPLACEABLE) no host fits it.
     """
     said: dict[str, str] = {}
+    unplaced: dict[str, float] = {}  # since when no host fits
 
     def show(instance: instances_pb2.Instance) -> None:
         is_end = instance.status.state == instances_pb2.INSTANCE_STATE_FAILED  # then the error says it
         message = "" if is_end else instance.status.message
-        if message and said.get(instance.name) != message:
+        if instance.status.reason == _UNPLACEABLE:
+            unplaced.setdefault(instance.name, time.monotonic())
+        else:
+            unplaced.pop(instance.name, None)
+        is_told_at_once = instance.name not in unplaced or unplaced_seconds is None  # else the error says it
+        if message and is_told_at_once and said.get(instance.name) != message:
             click.echo(f"{short(instance.name)}: {message}", err=True)
         said[instance.name] = message
 
     names = [instance.name for instance in instances]
+    waiting = asyncio.ensure_future(client.wait_instances(names, HAS_RUN, timeout_seconds, on_change=show))
     try:
-        found = await client.wait_instances(names, HAS_RUN, timeout_seconds, on_change=show)
+        while not (await asyncio.wait({waiting}, timeout=_LOOK_SECONDS))[0]:
+            for name, since in unplaced.items():
+                if unplaced_seconds is not None and time.monotonic() - since >= unplaced_seconds:
+                    raise NotReady(
+                        f"{short(name)}: {said[name]}; it waits without moor and starts as soon as a host fits. "
+                        f"`moor explain {short(name)}` says more, `moor rm {short(name)}` gives it up",
+                        reason=_UNPLACEABLE,
+                    )
+        found = waiting.result()
     except DeadlineExceeded as error:
         error.message += "; it goes on without moor, and `moor explain` says more"
         raise
+    finally:
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
     return [found[name] for name in names]

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from cli.instance.attach import follow_to_end
-from cli.instance.create import Wish, ensure_template, wait_until_run, wish_of
+from cli.instance.create import UNPLACED_SECONDS, Wish, ensure_template, wait_until_run, wish_of
 from cli.instance.create import create as create_instances
 from cli.instance.explain import explanation_lines
 from cli.instance.inspect import COLUMNS, addresses_of
@@ -34,6 +34,7 @@ _COMMAND_SETTINGS = {"ignore_unknown_options": False, "allow_interspersed_args":
 @click.option("-t", "--tty", is_flag=True, help="Give it a terminal.")
 @click.option("--rm", "remove", is_flag=True, help="Show its output until it ends, then delete it.")
 @click.option("--no-wait", is_flag=True, help="Do not wait until it runs.")
+@click.option("--wait", "wait_for_room", is_flag=True, help="Wait too while no host fits it; else moor ends after 5 s.")
 @click.option("--timeout", default="5m", metavar="TIME", show_default=True, help="Longest wait until it runs.")
 @click.option("--dry-run", is_flag=True, help="Change nothing; say where it would go and why.")
 @add_options(INSTANCE)
@@ -44,7 +45,8 @@ def run(session: Session, /, image: str, output: str, timeout: str, **options: A
     """Run an image or a template.
 
     An image that was never used in the project is registered as a template first. Waits until the instance runs, and
-    prints where it is. With -i, -t or --rm it stays until the process ends, and exits as it did.
+    prints where it is; ends when no host fits it, and it starts later by itself. With -i, -t or --rm it stays until
+    the process ends, and exits as it did.
     """
     attached = (options["stdin_open"] or options["tty"] or options["remove"]) and not options["detach"]
     if options["detach"] and options["remove"]:
@@ -53,7 +55,10 @@ def run(session: Session, /, image: str, output: str, timeout: str, **options: A
         raise click.UsageError("-i, -t and --rm are for one instance that is waited for")
     if options["tty"] and options["stdin_open"] and attached and not sys.stdin.isatty():
         raise click.UsageError("the input is not a terminal; leave out -t")
+    if options["wait_for_room"] and options["no_wait"]:
+        raise click.UsageError("--wait and --no-wait exclude each other")
     seconds = parse_duration(timeout, field="timeout")
+    unplaced_seconds = None if options["wait_for_room"] else UNPLACED_SECONDS
     wish = wish_of(session.project, image, options)
     if attached and not options["restart"]:
         wish.spec.restart.mode = common_pb2.RESTART_MODE_NEVER  # its end is what we wait for
@@ -75,9 +80,10 @@ def run(session: Session, /, image: str, output: str, timeout: str, **options: A
                 tty=options["tty"],
                 remove=options["remove"],
                 timeout_seconds=seconds,
+                unplaced_seconds=unplaced_seconds,
             )
         if not options["no_wait"]:
-            made = await wait_until_run(client, made, seconds)
+            made = await wait_until_run(client, made, seconds, unplaced_seconds=unplaced_seconds)
         await _print_made(client, made, output)
         return 0
 

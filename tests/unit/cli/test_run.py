@@ -122,6 +122,7 @@ def test_run_with_input_attaches(nginx: None, moor: Moor, plane: Plane) -> None:
         ["-d", "--rm", "nginx"],
         ["--rm", "--count", "2", "nginx"],
         ["-i", "--no-wait", "nginx"],
+        ["--wait", "--no-wait", "nginx"],
         ["-it", "nginx"],
         ["--count", "0", "nginx"],
         [],
