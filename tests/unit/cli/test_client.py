@@ -2,11 +2,12 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
+from cli.instance.create import wait_until_run
 from moorage.client import Client, paginate
 from moorage.errors import DeadlineExceeded, InvalidSpec, NotFound, NotReady, Unauthenticated, Unavailable
 from moorage.v1 import hosts_pb2, instance_streams_pb2, instances_pb2, operations_pb2, templates_pb2
@@ -206,3 +207,54 @@ def test_names_must_be_full(served: Served) -> None:
 
     with pytest.raises(InvalidSpec):
         asyncio.run(body())
+
+
+def put_unplaced(plane: Plane) -> instances_pb2.Instance:
+    status = instances_pb2.InstanceStatus(
+        state=instances_pb2.INSTANCE_STATE_PENDING, reason="UNPLACEABLE", message="no host has 9 cores"
+    )
+    instance = instances_pb2.Instance(name=WEB, status=status)
+    plane.put(instance)
+    return instance
+
+
+async def test_waiting_ends_early_when_no_host_fits(client: Client, plane: Plane) -> None:
+    instance = put_unplaced(plane)
+    with pytest.raises(NotReady, match="no host has 9 cores; it waits without moor") as caught:
+        await wait_until_run(client, [instance], 20, unplaced_seconds=0.1)
+    assert caught.value.reason == "UNPLACEABLE"
+
+
+@pytest.mark.parametrize("unplaced_seconds", [None, 15.0])
+async def test_an_instance_that_gets_its_host_in_time_is_waited_for(
+    client: Client, plane: Plane, unplaced_seconds: float | None
+) -> None:
+    waiting = asyncio.create_task(wait_until_run(client, [put_unplaced(plane)], 20, unplaced_seconds=unplaced_seconds))
+    await asyncio.to_thread(plane.wait_for_call, "Watch")
+    put_instance(plane)
+    (found,) = await waiting
+    assert found.status.state == RUNNING
+
+
+async def test_a_refusal_that_meets_a_writing_client_is_not_lost(served: Served, plane: Plane) -> None:
+    """grpc.aio tells an error of its own then, in one of five such calls."""
+
+    async def upload() -> AsyncIterator[templates_pb2.UploadTemplateRequest]:
+        create = templates_pb2.CreateTemplateRequest(parent="projects/default")
+        yield templates_pb2.UploadTemplateRequest(create=create)
+        for _ in range(20):
+            yield templates_pb2.UploadTemplateRequest(chunk=bytes(1 << 18))
+
+    def command() -> Iterator[instance_streams_pb2.ExecInstanceRequest]:
+        yield instance_streams_pb2.ExecInstanceRequest(start=instance_streams_pb2.ExecStart(name=WEB))
+        for _ in range(20):
+            yield instance_streams_pb2.ExecInstanceRequest(stdin=bytes(1 << 18))
+
+    async with Client.connect(served.address, api_key="wrong", ca_file=served.ca_file) as client:
+        for _ in range(15):
+            with pytest.raises(Unauthenticated, match="the API key is not known"):
+                await client.templates.UploadTemplate(upload())
+            with pytest.raises(Unauthenticated, match="the API key is not known"):
+                async for _ in client.streams.ExecInstance(command()):
+                    pass
+    assert plane.requests("ExecInstance") == []
