@@ -26,7 +26,7 @@ COLUMNS = (
     Column("HOSTS", lambda network: str(len(network.status.hosts))),
     Column("AGE", lambda network: age(network.create_time)),
     Column("VNI", lambda network: str(network.status.vni or ""), wide=True),
-    Column("BRIDGE", lambda network: network.spec.bridge, wide=True),
+    Column("BRIDGE", lambda network: network.spec.bridge or network.spec.parent, wide=True),
     Column("MTU", lambda network: str(network.spec.mtu or ""), wide=True),
     Column("DOMAIN", lambda network: network.status.dns_domain, wide=True),
     Column("LABELS", lambda network: pairs(network.labels.items()), wide=True),
@@ -40,6 +40,16 @@ ADDRESS_COLUMNS = (
     Column("AGE", lambda lease: age(lease.create_time)),
     Column("LEAVING", lambda lease: "yes" if lease.leaving else "", wide=True),
 )
+
+_NO_MODE = networks_pb2.MACVLAN_MODE_UNSPECIFIED
+_PLUGS = {
+    "bridge": (networks_pb2.SHARED_ATTACHMENT_BRIDGE, _NO_MODE),
+    "macvlan": (networks_pb2.SHARED_ATTACHMENT_MACVLAN, networks_pb2.MACVLAN_MODE_BRIDGE),
+    "macvlan-private": (networks_pb2.SHARED_ATTACHMENT_MACVLAN, networks_pb2.MACVLAN_MODE_PRIVATE),
+    "macvlan-vepa": (networks_pb2.SHARED_ATTACHMENT_MACVLAN, networks_pb2.MACVLAN_MODE_VEPA),
+    "macvlan-passthru": (networks_pb2.SHARED_ATTACHMENT_MACVLAN, networks_pb2.MACVLAN_MODE_PASSTHRU),
+    "whole": (networks_pb2.SHARED_ATTACHMENT_WHOLE_NIC, _NO_MODE),
+}
 
 
 def parse_subnet(word: str) -> networks_pb2.Subnet:
@@ -86,6 +96,9 @@ for command in (attach, tune, detach, add_address, remove_address):
 @click.option("--subnet", multiple=True, metavar="CIDR[,gateway=A][,range=A-B]", help="At most one IPv4 and one IPv6.")
 @click.option("--egress", is_flag=True, help="Instances reach what lies beyond the host, by masquerade.")
 @click.option("--shared-bridge", metavar="BRIDGE", help="A shared network on this bridge of the hosts.")
+@click.option("--shared-nic", metavar="NIC", help="A shared network on this NIC of the hosts; see --plug.")
+@click.option("--plug", type=click.Choice(sorted(_PLUGS)), help="How it is put on the NIC.")
+@click.option("--vlan", type=click.IntRange(1, 4094), default=None, help="802.1Q VLAN of the NIC.")
 @click.option("--mtu", type=click.IntRange(min=0), default=0, help="Of the instances' interfaces; default computed.")
 @_dns_options
 @click.option("--label", "-l", multiple=True, metavar="K=V", help="Label of the network.")
@@ -99,6 +112,9 @@ def create(
     subnet: tuple[str, ...],
     egress: bool,
     shared_bridge: str | None,
+    shared_nic: str | None,
+    plug: str | None,
+    vlan: int | None,
     mtu: int,
     dns_domain: str | None,
     forwarders: tuple[str, ...],
@@ -109,11 +125,16 @@ def create(
 ) -> None:
     """Make a network. An isolated one without --subnet gets free ones."""
     shared = networks_pb2.NETWORK_KIND_SHARED
+    attachment, mode = _PLUGS[plug] if plug else (networks_pb2.SHARED_ATTACHMENT_UNSPECIFIED, _NO_MODE)
     spec = networks_pb2.NetworkSpec(
-        kind=shared if shared_bridge else networks_pb2.NETWORK_KIND_ISOLATED,
+        kind=shared if shared_bridge or shared_nic else networks_pb2.NETWORK_KIND_ISOLATED,
         subnets=[parse_subnet(word) for word in subnet],
         egress=egress,
         bridge=shared_bridge or "",
+        parent=shared_nic or "",
+        attachment=attachment,
+        macvlan_mode=mode,
+        vlan_id=vlan or 0,
         mtu=mtu,
         dns=networks_pb2.NetworkDns(
             domain=dns_domain or "", forwarders=forwarders, no_forwarding=dns_forwarding is False

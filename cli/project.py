@@ -112,6 +112,7 @@ def apply_changes(project: projects_pb2.Project, options: dict[str, Any]) -> lis
         "allowed_devices": project.policy.allowed_devices,
         "allowed_capabilities": project.policy.allowed_capabilities,
         "allowed_bridges": project.policy.allowed_bridges,
+        "allowed_nics": project.policy.allowed_nics,
     }
     for field, target in lists.items():
         if options[field]:
@@ -139,6 +140,7 @@ def apply_changes(project: projects_pb2.Project, options: dict[str, Any]) -> lis
 @many("--allow-device", "allowed_devices", metavar="PATH", text="Policy: all device nodes that may be used, or none.")
 @many("--allow-capability", "allowed_capabilities", metavar="CAP", text="Policy: all that may be added, or none.")
 @many("--allow-bridge", "allowed_bridges", metavar="BRIDGE", text="Policy: all for shared networks, or none.")
+@many("--allow-nic", "allowed_nics", metavar="NIC", text="Policy: all NICs of hosts for shared networks, or none.")
 @output_option("yaml")
 @pass_session
 def update(session: Session, /, name: str, output: str, **options: Any) -> None:

@@ -49,6 +49,7 @@ from moorage.v1 import agent_pb2
 log = logging.getLogger(__name__)
 
 RUNTIME = "moorage"
+_FACTS_SECONDS = 15.0
 
 
 class Door(ImageDoor, Protocol):
@@ -225,6 +226,7 @@ class Agent:
         self._tasks.supervise(self.routers.sweep, name="router sweep")
         self._tasks.supervise(self.images.run, name="image keeper")
         self._tasks.supervise(self._sweep, name="sweep", backoff=Backoff(initial=1.0, maximum=30.0))
+        self._tasks.supervise(self._watch_facts, name="facts", backoff=Backoff(initial=1.0, maximum=30.0))
         self._tasks.supervise(self.session.run, name="session", backoff=backoff)
 
     async def close(self) -> None:
@@ -328,7 +330,13 @@ class Agent:
         except EngineUnavailable:
             return
         self._data_root = info.data_root
-        self._facts = host_facts(info, self._world.site)
+        self._facts = host_facts(info, self._world.site, await self._world.fabric.host_links())
+
+    async def _watch_facts(self) -> None:
+        """NICs and bridges come and go; what changed is told with the next heartbeat."""
+        while True:
+            await self._world.clock.sleep(_FACTS_SECONDS)
+            await self._read_facts()
 
     def _on_listing(self, changed: set[InstanceId]) -> None:
         self._steps.spawn(self._read_facts(), name="facts")  # it may be another version of the engine

@@ -15,7 +15,25 @@ class NetworkKind(enum.Enum):
     """How a network reaches its members."""
 
     ISOLATED = "isolated"  # own subnet and VXLAN id, spread over hosts
-    SHARED = "shared"  # an existing bridge of the host
+    SHARED = "shared"  # on a bridge or NIC of the host
+
+
+class SharedAttachment(enum.Enum):
+    """How a shared network is joined to what the host has."""
+
+    EXISTING_BRIDGE = "existing_bridge"
+    BRIDGE = "bridge"  # made by us on a NIC
+    MACVLAN = "macvlan"
+    WHOLE_NIC = "whole_nic"
+
+
+class MacvlanMode(enum.Enum):
+    """What macvlan links of one NIC do with frames for each other."""
+
+    BRIDGE = "bridge"
+    PRIVATE = "private"
+    VEPA = "vepa"
+    PASSTHRU = "passthru"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +101,10 @@ class NetworkAssignment:
     dns: NetworkDns = NetworkDns()
     records: tuple[DnsRecord, ...] = ()
     host_resolvers: bool = False  # ask whoever the host asks, where dns names no forwarders
+    parent: str = ""  # name of the host's NIC; shared networks only
+    attachment: SharedAttachment = SharedAttachment.EXISTING_BRIDGE
+    macvlan_mode: MacvlanMode = MacvlanMode.BRIDGE
+    vlan_id: int = 0  # 802.1Q, on the NIC; 0: none
 
     def plumbing(self) -> "NetworkAssignment":
         """What of it the host's links and rules depend on: neither members elsewhere nor names."""
@@ -440,6 +462,7 @@ class HostFacts:
     registry_proxy_port: int = 0
     hostname: str = ""
     bridges: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from hostagent.domain import HostCondition, HostFacts
 from hostagent.engine.values import EngineInfo
 
 DISK_PRESSURE_PERCENT = 95
-_OUR_BRIDGES = "mb"  # as hostagent/netlink/names.py has it
+_OUR_BRIDGES = ("mb", "ms")  # as hostagent/netlink/names.py has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +24,8 @@ class Site:
     registry_proxy_port: int
 
 
-def host_facts(info: EngineInfo, site: Site) -> HostFacts:
-    """Facts from the engine, the machine and the configuration."""
+def host_facts(info: EngineInfo, site: Site, links: tuple[str, ...]) -> HostFacts:
+    """Facts from the engine, the machine and the configuration. `links`: what shared networks may stand on."""
     return HostFacts(
         agent_version=_version(),
         platform=info.platform,
@@ -40,6 +40,7 @@ def host_facts(info: EngineInfo, site: Site) -> HostFacts:
         registry_proxy_port=site.registry_proxy_port,
         hostname=info.hostname,
         bridges=_bridges(),
+        links=links,
     )
 
 

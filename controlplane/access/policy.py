@@ -44,6 +44,7 @@ class ProjectPolicy:
     allowed_devices: tuple[str, ...] = ()
     allowed_capabilities: tuple[str, ...] = ()
     allowed_bridges: tuple[str, ...] = ()
+    allowed_nics: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +64,13 @@ class HostAccess:
     devices: tuple[Asked, ...] = ()
     capabilities: tuple[Asked, ...] = ()
     bridges: tuple[Asked, ...] = ()
+    nics: tuple[Asked, ...] = ()  # of the host
 
 
 def check(asked: HostAccess, policy: ProjectPolicy) -> tuple[FieldViolation, ...]:
     """Everything that the policy does not allow, in the order of the request's parts; empty if all is allowed.
 
-    Reasons: POLICY_PRIVILEGED, POLICY_HOST_PATH, POLICY_DEVICE, POLICY_CAPABILITY, POLICY_BRIDGE, and INVALID_PATH for
+    Reasons: POLICY_PRIVILEGED, POLICY_HOST_PATH, POLICY_DEVICE, POLICY_CAPABILITY, POLICY_BRIDGE, POLICY_NIC, and INVALID_PATH for
     a path that is not absolute or climbs.
     """
     violations: list[FieldViolation] = []
@@ -84,6 +86,9 @@ def check(asked: HostAccess, policy: ProjectPolicy) -> tuple[FieldViolation, ...
     for item in asked.bridges:
         if item.value not in policy.allowed_bridges:
             violations.append(_refused(item.field, f"the bridge {item.value[:50]!r}", "POLICY_BRIDGE"))
+    for item in asked.nics:
+        if item.value not in policy.allowed_nics:
+            violations.append(_refused(item.field, f"the NIC {item.value[:50]!r} of the hosts", "POLICY_NIC"))
     return tuple(violations)
 
 

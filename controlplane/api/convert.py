@@ -18,6 +18,7 @@ from controlplane.domain.projects import Member, Project
 from controlplane.domain.routers import PublicAddress, Router, RouterRule
 from controlplane.domain.security_groups import SecurityGroup
 from controlplane.domain.templates import Template
+from controlplane.networks import attachments
 from controlplane.routers.status import RouterStatus, RuleStatus
 from controlplane.services.lookup import etag_of
 from moorage import protoconv
@@ -85,6 +86,7 @@ def network(record: Network, hosts: tuple[str, ...], addresses_used: int, router
     message.status.addresses_used = addresses_used
     message.status.hosts.extend(hosts)
     message.status.router = router_name
+    message.status.not_enforced = attachments.not_enforced(record.spec)
     return message
 
 

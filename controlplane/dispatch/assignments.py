@@ -11,7 +11,7 @@ from controlplane.domain.dns import DnsRecordSpec
 from controlplane.domain.hosts import Host
 from controlplane.domain.instances import DesiredState, Instance, InstanceSpec, NicRoute, NicRule
 from controlplane.domain.kinds import DNS_RECORD, HOST, INSTANCE, NETWORK, ROUTER
-from controlplane.domain.networks import Network, NetworkDns, NetworkKind, Subnet
+from controlplane.domain.networks import MacvlanMode, Network, NetworkDns, NetworkKind, SharedAttachment, Subnet
 from controlplane.domain.router_bundles import RouterBundle
 from controlplane.domain.routers import DefaultAction, is_router
 from controlplane.routers.bundle import derive
@@ -63,6 +63,10 @@ class NetworkAssignment:
     dns: NetworkDns = NetworkDns()
     records: tuple[DnsRecordSpec, ...] = ()
     host_resolvers: bool = False
+    parent: str = ""
+    attachment: SharedAttachment = SharedAttachment.UNSPECIFIED
+    macvlan_mode: MacvlanMode = MacvlanMode.UNSPECIFIED
+    vlan_id: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +137,10 @@ def network_assignment(view: View, network: Network) -> NetworkAssignment:
         dns=replace(spec.dns, domain=network.dns_domain),
         records=tuple(found.value.spec for found in view.find(DNS_RECORD, "network", network.uid)),
         host_resolvers=_has_way_out(view, network) and not spec.dns.no_forwarding,
+        parent=spec.parent,
+        attachment=spec.attachment,
+        macvlan_mode=spec.macvlan_mode,
+        vlan_id=spec.vlan_id,
     )
 
 

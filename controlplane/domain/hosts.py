@@ -41,6 +41,7 @@ class HostFacts:
     registry_proxy_port: int = 0
     hostname: str = ""
     bridges: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

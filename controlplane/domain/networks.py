@@ -60,6 +60,26 @@ class NetworkDns:
     no_forwarding: bool = False
 
 
+class SharedAttachment(enum.Enum):
+    """How a shared network is joined to what the hosts have."""
+
+    UNSPECIFIED = 0
+    EXISTING_BRIDGE = 1
+    BRIDGE = 2
+    MACVLAN = 3
+    WHOLE_NIC = 4
+
+
+class MacvlanMode(enum.Enum):
+    """What macvlan links of one parent do with frames for each other."""
+
+    UNSPECIFIED = 0
+    BRIDGE = 1
+    PRIVATE = 2
+    VEPA = 3
+    PASSTHRU = 4
+
+
 @dataclass(frozen=True, slots=True)
 class NetworkSpec:
     """What the user asks of a network, with defaults worked in once it is stored."""
@@ -71,6 +91,20 @@ class NetworkSpec:
     mtu: int = 0
     dhcp: DhcpSpec | None = None
     dns: NetworkDns = NetworkDns()
+    parent: str = ""
+    attachment: SharedAttachment = SharedAttachment.UNSPECIFIED
+    macvlan_mode: MacvlanMode = MacvlanMode.UNSPECIFIED
+    vlan_id: int = 0
+
+    @property
+    def is_exclusive(self) -> bool:
+        """Whether one instance a host takes the whole NIC."""
+        return self.attachment is SharedAttachment.WHOLE_NIC or self.macvlan_mode is MacvlanMode.PASSTHRU
+
+    @property
+    def has_host_end(self) -> bool:
+        """Whether the host has an end of each interface, where what comes out of an instance is checked."""
+        return self.attachment not in (SharedAttachment.MACVLAN, SharedAttachment.WHOLE_NIC)
 
 
 @dataclass(frozen=True, slots=True)

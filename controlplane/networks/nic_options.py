@@ -57,6 +57,10 @@ def check_on(nic: Nic, network: Network, field: str) -> Iterator[FieldViolation]
     has_ipv6 = any(":" in subnet.cidr for subnet in network.spec.subnets)
     if has_ipv6 and 0 < nic.mtu < _LEAST_MTU_IPV6:
         yield FieldViolation(f"{field}.mtu", f"IPv6, which {network.name} has, needs 1280 at least", "OUT_OF_RANGE")
+    if not network.spec.has_host_end and nic.rate_in_bits:
+        yield FieldViolation(
+            f"{field}.rate_in_bits", f"{network.name} has no host end to limit at; use a bridge", "NOT_ALLOWED"
+        )
     if network.spec.kind is not NetworkKind.SHARED and nic.mtu > network.spec.mtu:
         yield FieldViolation(f"{field}.mtu", f"{network.name} carries {network.spec.mtu} at most", "OUT_OF_RANGE")
 

@@ -2,11 +2,11 @@
 
 import hashlib
 import ipaddress
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from controlplane.domain.networks import NetworkKind, NetworkSpec, Subnet
+from controlplane.networks import attachments
 from controlplane.networks.domains import check_dns
 from moorage.errors import Exhausted, FieldViolation
 
@@ -20,7 +20,6 @@ POOL_PREFIX = 24
 ISOLATED_MTU = 1450  # 1500 less outer IPv4, UDP, VXLAN and inner Ethernet headers
 SHARED_MTU = 1500
 _MTU_RANGE = range(1280, 9001)
-_BRIDGE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,14}")
 _NOT_FOR_MEMBERS = tuple(
     ipaddress.ip_network(cidr)
     for cidr in ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3", "::/96", "fe80::/10", "ff00::/8")
@@ -31,20 +30,13 @@ def check_spec(spec: NetworkSpec, field: str) -> list[FieldViolation]:
     """Nothing, or everything that is wrong with a network's spec."""
     found: list[FieldViolation] = []
     shared = spec.kind is NetworkKind.SHARED
-    if shared and not spec.bridge:
-        found.append(
-            FieldViolation(f"{field}.bridge", "a shared network needs the name of the hosts' bridge", "REQUIRED")
-        )
+    found += attachments.check(spec, field)
     if shared and not spec.subnets:
         found.append(FieldViolation(f"{field}.subnets", "a shared network needs its subnets", "REQUIRED"))
     if shared and spec.egress:
         found.append(
             FieldViolation(f"{field}.egress", "a shared network reaches what its bridge reaches", "NOT_ALLOWED")
         )
-    if not shared and spec.bridge:
-        found.append(FieldViolation(f"{field}.bridge", "only shared networks have one", "NOT_ALLOWED"))
-    if spec.bridge and not _BRIDGE.fullmatch(spec.bridge):
-        found.append(FieldViolation(f"{field}.bridge", "is no valid name of a Linux interface", "BRIDGE_INVALID"))
     if spec.mtu and spec.mtu not in _MTU_RANGE:
         found.append(FieldViolation(f"{field}.mtu", "must be between 1280 and 9000", "OUT_OF_RANGE"))
     found += check_dns(spec.dns, f"{field}.dns")
@@ -132,7 +124,7 @@ def with_defaults(spec: NetworkSpec, network_uid: str, taken: Iterable[str]) -> 
         replace(s, cidr=str(ipaddress.ip_network(s.cidr)), gateway=s.gateway and canonical(s.gateway)) for s in subnets
     ]
     mtu = spec.mtu or (SHARED_MTU if kind is NetworkKind.SHARED else ISOLATED_MTU)
-    return replace(spec, kind=kind, subnets=tuple(subnets), mtu=mtu)
+    return attachments.with_defaults(replace(spec, kind=kind, subnets=tuple(subnets), mtu=mtu))
 
 
 def first_address(cidr: str) -> str:

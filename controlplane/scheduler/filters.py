@@ -74,6 +74,16 @@ def _bridge(request: PlacementRequest, fleet: Fleet) -> BoolColumn:
     return kept
 
 
+def _nic(request: PlacementRequest, fleet: Fleet) -> BoolColumn:
+    kept = _all(fleet)
+    for nic in request.nics:
+        kept &= fleet.has_nic(nic)
+    for network in request.exclusive:
+        for placed in fleet.on_network(network):
+            kept[fleet.row[placed.host_uid]] = False
+    return kept
+
+
 def _cpu(request: PlacementRequest, fleet: Fleet) -> BoolColumn:
     if not request.cpu_millis:
         return _all(fleet)
@@ -147,6 +157,12 @@ FILTERS: tuple[Filter, ...] = (
     Filter("label", _labels, lambda r: "lacks " + ", ".join(f"{k}={v}" for k, v in r.host_labels)),
     Filter("platform", _platform, lambda r: f"the image offers only {', '.join(r.platforms)}"),
     Filter("bridge", _bridge, lambda r: f"has no bridge {', '.join(r.bridges)}"),
+    Filter(
+        "nic",
+        _nic,
+        lambda r: f"has no NIC {', '.join(r.nics)}" + (", or has another instance on it" if r.exclusive else ""),
+        depends_on_members=True,
+    ),
     Filter("cpu", _cpu, lambda r: f"less than {r.cpu_millis} millicores free", depends_on_members=True),
     Filter("memory", _memory, lambda r: f"less than {r.memory_bytes} bytes of memory free", depends_on_members=True),
     Filter(

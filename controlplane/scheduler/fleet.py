@@ -39,6 +39,7 @@ class Placed:
     cpu_millis: int
     memory_bytes: int
     ports: tuple[tuple[str, int, str], ...]
+    networks: tuple[str, ...] = ()  # uids
 
 
 def placed_of(instance: Instance) -> Placed | None:
@@ -56,6 +57,7 @@ def placed_of(instance: Instance) -> Placed | None:
         resources.cpu_millis,
         resources.memory_bytes,
         ports,
+        tuple(dict.fromkeys(nic.network_uid for nic in instance.nics)),
     )
 
 
@@ -106,6 +108,7 @@ class Fleet:
         self.instances: IntColumn = np.zeros(size, np.int64)
         self._by_template: dict[tuple[str, str], dict[int, int]] = {}  # (project, template) -> row -> how many
         self._by_port: dict[tuple[str, int], dict[str, Placed]] = {}
+        self._by_network: dict[str, dict[str, Placed]] = {}
         self._by_label: dict[tuple[str, str, str], dict[str, Placed]] = {}  # (project, key, value)
         self._attributes: dict[str, Attribute] = {}
         for row, host in enumerate(self.hosts):
@@ -134,6 +137,8 @@ class Fleet:
         rows[row] = rows.get(row, 0) + 1
         for protocol, port, _ in placed.ports:
             self._by_port.setdefault((protocol, port), {})[placed.uid] = placed
+        for network in placed.networks:
+            self._by_network.setdefault(network, {})[placed.uid] = placed
 
     def _take(self, placed: Placed) -> None:
         for item in placed.labels.items():
@@ -150,6 +155,8 @@ class Fleet:
             _drop(self._by_template, key, row)
         for protocol, port in {(protocol, port) for protocol, port, _ in placed.ports}:
             _drop(self._by_port, (protocol, port), placed.uid)
+        for network in placed.networks:
+            _drop(self._by_network, network, placed.uid)
 
     def update_host(self, before: Host | None, after: Host | None) -> None:
         """A host came, changed or went."""
@@ -198,6 +205,10 @@ class Fleet:
         """The instances that have this port of their hosts, on whatever address."""
         return self._by_port.get((protocol, port), {}).values()
 
+    def on_network(self, uid: str) -> Iterable[Placed]:
+        """The instances that have an interface on this network."""
+        return self._by_network.get(uid, {}).values()
+
     def with_labels(self, project: str, labels: Collection[tuple[str, str]]) -> list[Placed]:
         """The project's instances that have all these labels."""
         if not labels:
@@ -236,6 +247,10 @@ class Fleet:
         """The hosts that have a bridge of that name."""
         return self._attribute(f"bridge {name}", lambda h: "yes" if name in h.facts.bridges else None).equals("yes")
 
+    def has_nic(self, name: str) -> BoolColumn:
+        """The hosts that have a NIC of that name."""
+        return self._attribute(f"nic {name}", lambda h: "yes" if name in h.facts.links else None).equals("yes")
+
     def _attribute(self, key: str, read: Callable[[Host], str | None]) -> Attribute:
         found = self._attributes.get(key)
         if found is None:
@@ -252,7 +267,7 @@ def bare_platform(platform: str) -> str:
 
 def _words_of(host: Host) -> tuple[object, ...]:
     """What attributes are made of."""
-    return (host.zone, host.labels, host.facts.platform, host.facts.bridges)
+    return (host.zone, host.labels, host.facts.platform, host.facts.bridges, host.facts.links)
 
 
 def _drop(table: dict[K, dict[U, V]], key: K, inner: U) -> None:

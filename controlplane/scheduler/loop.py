@@ -8,7 +8,7 @@ from controlplane.domain.hosts import Host
 from controlplane.domain.instances import Instance, InstanceState, Observed
 from controlplane.domain.kinds import HOST, INSTANCE
 from controlplane.history import record_event
-from controlplane.scheduler.explain import bridges_of
+from controlplane.scheduler.explain import wiring_of
 from controlplane.scheduler.fleet import Fleet, placed_of
 from controlplane.scheduler.plan import Assign, Decision, plan, same_but_for_time
 from controlplane.scheduler.request import request_of
@@ -66,7 +66,7 @@ class Scheduler:
         )
         if not pending:
             return []
-        decisions = plan([(i.uid, request_of(i, bridges_of(view, i))) for i in pending], self._fleet, self._clock.now())
+        decisions = plan([(i.uid, request_of(i, wiring_of(view, i))) for i in pending], self._fleet, self._clock.now())
         generations = {i.uid: i.generation for i in pending}
         await self._store.update(lambda tx: self._commit(tx, decisions, generations))
         return decisions

@@ -130,6 +130,7 @@ def _placed(uid: str, request: PlacementRequest, host_uid: str) -> Placed:
         request.cpu_millis,
         request.memory_bytes,
         request.ports,
+        request.exclusive,
     )
 
 

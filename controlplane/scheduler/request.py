@@ -35,13 +35,24 @@ class PlacementRequest:
     zone: str
     host_labels: tuple[tuple[str, str], ...]
     bridges: tuple[str, ...]
+    nics: tuple[str, ...]
+    exclusive: tuple[str, ...]  # uids of networks of which a host can have one instance
     affinity: tuple[AffinityTerm, ...]
     anti_affinity: tuple[AffinityTerm, ...]
     packs: bool
 
 
-def request_of(instance: Instance, bridges: tuple[str, ...] = ()) -> PlacementRequest:
-    """What `instance` asks for. `bridges` are those of its shared networks."""
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """What shared networks need of a host."""
+
+    bridges: tuple[str, ...] = ()
+    nics: tuple[str, ...] = ()
+    exclusive: tuple[str, ...] = ()
+
+
+def request_of(instance: Instance, wiring: Wiring = Wiring()) -> PlacementRequest:
+    """What `instance` asks for. `wiring` is what its shared networks need."""
     spec = instance.effective
     placement = spec.placement
     return PlacementRequest(
@@ -55,7 +66,9 @@ def request_of(instance: Instance, bridges: tuple[str, ...] = ()) -> PlacementRe
         host=placement.host.removeprefix("hosts/"),
         zone=placement.zone.removeprefix("zones/"),
         host_labels=_items(placement.host_labels),
-        bridges=bridges,
+        bridges=wiring.bridges,
+        nics=wiring.nics,
+        exclusive=wiring.exclusive,
         affinity=_terms(placement.affinity),
         anti_affinity=_terms(placement.anti_affinity),
         packs=placement.strategy is PlacementStrategy.PACK,

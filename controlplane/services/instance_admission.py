@@ -3,13 +3,14 @@
 from collections.abc import Iterable, Mapping
 
 from controlplane.access import policy as access_policy
-from controlplane.access.policy import Asked, HostAccess
+from controlplane.access.policy import HostAccess
 from controlplane.domain.instances import DesiredState, Instance, InstanceSpec
 from controlplane.domain.kinds import HOST, INSTANCE, ROUTER
 from controlplane.domain.names import parse_child
-from controlplane.domain.networks import Network, NetworkKind
+from controlplane.domain.networks import Network
 from controlplane.domain.projects import Project
 from controlplane.domain.templates import Template, TemplateState
+from controlplane.networks import attachments
 from controlplane.scheduler.explain import refusal_on
 from controlplane.services import lookup
 from controlplane.services.instance_rules import host_access
@@ -68,21 +69,20 @@ def ready_template(view: View, project_id: str, name: str, field_name: str) -> T
 
 def check_policy(spec: InstanceSpec, project: Project, networks: Mapping[str, Network], where: str) -> None:
     """Raises InvalidSpec (POLICY_*): the project's policy does not allow what the spec asks of the host."""
-    violations = access_policy.check(host_access(spec, where, _bridges(networks)), project.policy)
+    violations = access_policy.check(host_access(spec, where, _asked(networks, where)), project.policy)
     if violations:
         raise InvalidSpec(violations)
 
 
 def check_networks(project: Project, networks: Mapping[str, Network], where: str) -> None:
     """Raises InvalidSpec (POLICY_*): the project's policy does not allow these networks."""
-    asked = HostAccess(bridges=tuple(Asked(f"{where}.nics", bridge) for bridge in _bridges(networks)))
-    violations = access_policy.check(asked, project.policy)
+    violations = access_policy.check(_asked(networks, where), project.policy)
     if violations:
         raise InvalidSpec(violations)
 
 
-def _bridges(networks: Mapping[str, Network]) -> tuple[str, ...]:
-    return tuple(sorted({n.spec.bridge for n in networks.values() if n.spec.kind is NetworkKind.SHARED}))
+def _asked(networks: Mapping[str, Network], where: str) -> HostAccess:
+    return attachments.host_access([network.spec for network in networks.values()], f"{where}.nics")
 
 
 def check_still_fits(tx: Transaction, before: Instance, after: Instance) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from controlplane.access.policy import Asked, HostAccess
 from controlplane.domain.containers import RestartPolicy
@@ -37,6 +38,7 @@ _CAPABILITY = re.compile(r"^(CAP_)?[A-Z][A-Z_]*$")
 _SIGNAL = re.compile(r"^(SIG)?[A-Z][A-Z0-9+-]*$|^[0-9]{1,2}$")
 # Docker lets a container set only what its own namespaces hold; net.* is ours to judge, since the namespace is.
 _SYSCTL_PREFIXES = ("net.", "fs.mqueue.", "kernel.msg", "kernel.sem", "kernel.shm")
+_NO_NETWORKS = HostAccess()
 _SMALLEST_MEMORY = 6 * 1024 * 1024  # Docker's own
 _LARGEST_TEXT = 128 * 1024
 
@@ -48,16 +50,16 @@ def check_spec(spec: InstanceSpec, field: str) -> list[FieldViolation]:
     return [violation for check in _CHECKS for violation in check(spec, field)]
 
 
-def host_access(spec: InstanceSpec, field: str, bridges: tuple[str, ...] = ()) -> HostAccess:
-    """What the spec asks of the host, for the project's policy."""
-    return HostAccess(
+def host_access(spec: InstanceSpec, field: str, networks: HostAccess = _NO_NETWORKS) -> HostAccess:
+    """What the spec asks of the host, for the project's policy. `networks`: what its networks ask for."""
+    return replace(
+        networks,
         privileged_field=f"{field}.privileged" if spec.privileged else "",
         bind_mounts=tuple(
             Asked(f"{field}.mounts[{i}].source", m.source) for i, m in enumerate(spec.mounts) if m.kind == "bind"
         ),
         devices=tuple(Asked(f"{field}.devices[{i}].host_path", d.host_path) for i, d in enumerate(spec.devices)),
         capabilities=tuple(Asked(f"{field}.capabilities_add[{i}]", c) for i, c in enumerate(spec.capabilities_add)),
-        bridges=tuple(Asked(f"{field}.nics", bridge) for bridge in bridges),
     )
 
 

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from controlplane.access import policy as access_policy
-from controlplane.access.policy import Asked, HostAccess
 from controlplane.access.quota import Quota, charge
 from controlplane.domain.kinds import ADDRESS, INSTANCE, NETWORK, PROJECT, PUBLIC_ADDRESS, ROUTER
 from controlplane.domain.names import check_id, check_labels
 from controlplane.domain.networks import AddressLease, Network, NetworkKind, NetworkSpec
 from controlplane.history import record_event
+from controlplane.networks import attachments
 from controlplane.networks.subnets import check_spec, overlaps, with_defaults
 from controlplane.services import lookup
 from controlplane.services.context import Context
@@ -60,11 +60,12 @@ class NetworkService:
                 raise AlreadyExists(f"{name} exists; choose another name", metadata={"name": name})
             full = with_defaults(spec, uid, cidrs_of_project(tx, project_id))
             if full.kind is NetworkKind.SHARED:
-                asked = HostAccess(bridges=(Asked("network.spec.bridge", full.bridge),))
-                refused = access_policy.check(asked, project.policy)
+                refused = access_policy.check(
+                    attachments.host_access([full], "network.spec", by_field=True), project.policy
+                )
                 if refused:
                     raise InvalidSpec(refused)
-                _check_bridge_overlap(tx, full)
+                _check_segment(tx, full)
             vni = free_vni(tx, uid) if full.kind is NetworkKind.ISOLATED else 0
             network = Network(uid, project_id, network_id, self._context.clock.now(), full, vni, dict(labels))
             usage = charge(project.quota, project.usage, Quota(networks=1))
@@ -208,16 +209,21 @@ def free_vni(view: View, network_uid: str) -> int:
     raise Exhausted("no VXLAN id is left", reason="VNIS_EXHAUSTED")
 
 
-def _check_bridge_overlap(view: View, spec: NetworkSpec) -> None:
-    """Two networks on one bridge would hand out the same addresses if their subnets overlapped."""
+def _check_segment(view: View, spec: NetworkSpec) -> None:
+    """Two networks on one segment would hand out the same addresses if their subnets overlapped; and a NIC can carry only so much."""
     for found in view.all(NETWORK):
         other = found.value
-        if other.spec.kind is NetworkKind.SHARED and other.spec.bridge == spec.bridge:
+        if other.spec.kind is not NetworkKind.SHARED:
+            continue
+        clash = attachments.clash(spec, other.spec)
+        if clash:
+            raise InvalidSpec.of("network.spec.parent", f"{other.name} {clash}", "PARENT_IN_USE")
+        if attachments.segment(other.spec) == attachments.segment(spec):
             cidr = overlaps([s.cidr for s in spec.subnets], [s.cidr for s in other.spec.subnets])
             if cidr is not None:
                 raise InvalidSpec.of(
                     "network.spec.subnets",
-                    f"{cidr} overlaps a subnet of {other.name} on the same bridge; split it by ranges in one network",
+                    f"{cidr} overlaps a subnet of {other.name} on the same bridge or NIC; split it by ranges in one network",
                     "SUBNET_OVERLAPS",
                 )
 

@@ -30,12 +30,12 @@ from hostagent.netlink import (
     network,
     removal,
     router,
+    shared,
     survey,
 )
 from hostagent.netlink.gateways import Gateways
 from hostagent.netlink.name_sockets import NameSockets
 from hostagent.netlink.nft import NftContexts
-from hostagent.netlink.rtnl import Rtnl
 from hostagent.netlink.segments import Segments
 from hostagent.netlink.site import Site
 from hostagent.netlink.survey import FabricInventory, InterfaceCounters
@@ -174,14 +174,14 @@ class LinuxFabric:
     # Networks -------------------------------------------------------------------------------------------------------
 
     async def ensure_network(self, network: NetworkAssignment) -> None:
-        """Make an isolated network, with its peers, what the assignment says; of a shared one, check that its bridge
-        exists.
+        """Make an isolated network, with its peers, what the assignment says; of a shared one, the host's side.
 
-        Raises: InvalidSpec; NotFound: a shared network's bridge is missing; NotReady: the VXLAN identifier is taken;
-        Exhausted.
+        Raises: InvalidSpec; NotFound: a shared network's bridge or NIC is missing; NotReady: the VXLAN identifier is
+        taken, or the NIC is; NotSupported: the kernel has no VXLAN or no VLAN; Exhausted.
         """
         if network.kind is NetworkKind.SHARED:
-            await self._run(_check_shared, network)
+            async with self._locks.hold(f"n-{network.network_id}"):
+                await self._run(shared.ensure, self._site, network)
             return
         async with self._locks.hold(f"n-{network.network_id}"):
             await self._ensure_segment(network)
@@ -225,12 +225,13 @@ class LinuxFabric:
             self._peers[network_id] = after
 
     async def remove_network(self, network_id: NetworkId) -> None:
-        """Take an isolated network away, with every host end in it. Idempotent. Shared networks leave nothing."""
+        """Take an isolated network away, with every host end in it; of a shared one, what was made on a NIC. Idempotent."""
         names.check_id("network_id", network_id)
         async with self._locks.hold(f"n-{network_id}"):
             async with self._locks.hold("gateways"):
                 await self._run(self._gateways.forget_network, network_id)
             await self._run(network.remove, self._site, network_id)
+            await self._run(shared.remove, self._site, network_id)
             await self._in_segments(self._segments.remove, network_id)
             self._peers.pop(network_id, None)
 
@@ -290,6 +291,10 @@ class LinuxFabric:
         self._plugged.pop(instance_id, None)
         self._routers.pop(instance_id, None)
         self._filters.pop(instance_id, None)
+
+    async def host_links(self) -> tuple[str, ...]:
+        """Links of the host that shared networks may stand on."""
+        return await self._run(survey.host_links, self._site)
 
     async def counters(self, instance_id: InstanceId) -> Mapping[str, InterfaceCounters]:
         """Totals by interface name, read in the instance's namespace. Raises NotFound."""
@@ -406,8 +411,3 @@ async def _uninterrupted(work: "asyncio.Future[_T] | Coroutine[Any, Any, _T]") -
             future.exception()  # seen: it matters to nobody any more
         raise cancelled
     return future.result()
-
-
-def _check_shared(assignment: NetworkAssignment) -> None:
-    with Rtnl() as rtnl:
-        instance.find_shared_bridge(rtnl, assignment)

@@ -12,15 +12,28 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
-from hostagent.domain import NetworkAssignment, NetworkKind, NicAssignment, NicFilter
-from hostagent.netlink import announce, filtering, guard, links, names, namespaces, removal, routing_rules, shaping
+from hostagent.domain import NetworkAssignment, NetworkKind, NicAssignment, NicFilter, SharedAttachment
+from hostagent.netlink import (
+    announce,
+    filtering,
+    guard,
+    links,
+    names,
+    namespaces,
+    removal,
+    routing_rules,
+    shaping,
+    shared,
+    upper_links,
+    whole_nic,
+)
 from hostagent.netlink.links import Route
 from hostagent.netlink.namespaces import Namespace
 from hostagent.netlink.nft import Nft
 from hostagent.netlink.routing_rules import Rule
 from hostagent.netlink.rtnl import Message, Rtnl
 from hostagent.netlink.site import Site
-from moorage.errors import FieldViolation, InvalidSpec, NotFound
+from moorage.errors import FieldViolation, InvalidSpec, NotFound, NotReady, NotSupported
 from moorage.ids import InstanceId, NetworkId
 
 _MAC = re.compile(r"[0-9a-fA-F][02468aceACE](:[0-9a-fA-F]{2}){5}")  # an odd first byte is a group's
@@ -105,6 +118,8 @@ def ensure(
         known_filters = () if fresh else known_filters
         leaving = filtering.of_interfaces_not_in(known_filters, {nic.name for nic in nics})
         filtering.ensure(site, space, known_filters, (*filters, *leaving))
+        if not fresh:
+            _give_back(site, instance_id, nics, networks)
         have = {} if fresh else links.list_links(space.rtnl)
         stale = _remove_extra(space, instance_id, have, nics)
         for number, nic in enumerate(nics):
@@ -112,8 +127,7 @@ def ensure(
             if _plug(site, space, instance_id, nic, networks[nic.network_id], have.get(nic.name), index):
                 stale.add(names.member(instance_id, nic.name))
         if stale:
-            homes = {names.member(instance_id, nic.name): networks[nic.network_id] for nic in nics}
-            removal.unplug(site, stale, {name: _home(network) for name, network in homes.items()}, plugged)
+            removal.unplug(site, stale, _homes(instance_id, nics, networks), plugged)
         added = _configure(space, nics, fresh=fresh)
         for nic in nics:
             _await_ready(site, space, names.member(instance_id, nic.name), nic, networks[nic.network_id])
@@ -127,26 +141,45 @@ def _require_networks(site: Site, networks: Sequence[NetworkAssignment]) -> None
     """Find out what is missing before anything is made."""
     for network in networks:
         if network.kind is NetworkKind.SHARED:
-            with Rtnl() as rtnl:
-                find_shared_bridge(rtnl, network)
+            _require_shared(site, network)
         elif not site.host.is_namespace(site.network_path(network.network_id)):
             raise NotFound(f"network {network.name} is not on this host yet", reason="NETWORK_NOT_READY")
 
 
-def find_shared_bridge(rtnl: Rtnl, network: NetworkAssignment) -> links.LinkInfo:
-    """The host's bridge that a shared network names. Raises NotFound."""
-    bridge = links.find_link(rtnl, network.bridge) if network.bridge else None
-    if bridge is None or bridge.kind != "bridge":
-        raise NotFound(
-            f"this host has no bridge {network.bridge!r} for the shared network {network.name}",
-            reason="BRIDGE_NOT_FOUND",
-        )
-    return bridge
+def _require_shared(site: Site, network: NetworkAssignment) -> None:
+    if network.parent and site.state.attachment(network.network_id) is None:
+        raise NotFound(f"network {network.name} is not on this host yet", reason="NETWORK_NOT_READY")
+    with Rtnl() as rtnl:
+        if network.attachment is SharedAttachment.MACVLAN:
+            shared.find_lower(rtnl, network)
+        elif network.attachment is not SharedAttachment.WHOLE_NIC:
+            shared.find_bridge(rtnl, network)
 
 
-def _home(network: NetworkAssignment) -> NetworkId | None:
-    """Where the host ends of a network's interfaces are: in its own namespace, or (None) in the host's."""
-    return None if network.kind is NetworkKind.SHARED else network.network_id
+def _homes(
+    instance_id: InstanceId, nics: Sequence[NicAssignment], networks: Mapping[NetworkId, NetworkAssignment]
+) -> dict[str, NetworkId | None]:
+    """Where the host end of each interface is: in the network's own namespace, or (None) in the host's."""
+    homes: dict[str, NetworkId | None] = {}
+    for nic in nics:
+        network = networks[nic.network_id]
+        if shared.has_host_end(network):
+            is_shared = network.kind is NetworkKind.SHARED
+            homes[names.member(instance_id, nic.name)] = None if is_shared else network.network_id
+    return homes
+
+
+def _give_back(
+    site: Site,
+    instance_id: InstanceId,
+    nics: Sequence[NicAssignment],
+    networks: Mapping[NetworkId, NetworkAssignment],
+) -> None:
+    """Let go of NICs of the host that are not wanted any more, or under another name."""
+    whole = {(n.network_id, n.name) for n in nics if networks[n.network_id].attachment is SharedAttachment.WHOLE_NIC}
+    for record in whole_nic.held_by(site, instance_id):
+        if (record.network_id, record.interface) not in whole:
+            whole_nic.give_back(site, record)
 
 
 def _remove_extra(
@@ -154,7 +187,7 @@ def _remove_extra(
 ) -> set[str]:
     """Take away what is not wanted; the host ends, whose guards are left."""
     wanted = {nic.name for nic in nics}
-    extra = [name for name, link in have.items() if link.kind == "veth" and name not in wanted]
+    extra = [name for name, link in have.items() if link.kind in removal.OUR_KINDS and name not in wanted]
     space.rtnl.run([links.link_delete(name) for name in extra])
     return {names.member(instance_id, name) for name in extra}
 
@@ -173,20 +206,59 @@ def _plug(
 ) -> bool:
     """The veth pair and its host end as a guarded port of the bridge. Returns whether one that was elsewhere made room for it."""
     host_end = names.member(instance_id, nic.name)
+    if not shared.has_host_end(network):
+        if network.attachment is SharedAttachment.WHOLE_NIC:
+            whole_nic.take(site, space, instance_id, nic, network)
+        else:
+            _ensure_macvlan(space, nic, network, link, index)
+        return link is not None and link.kind == "veth"
     if network.kind is NetworkKind.SHARED:
         with Rtnl() as rtnl:
-            shared = find_shared_bridge(rtnl, network)
+            bridge = shared.find_bridge(rtnl, network)
             was_elsewhere = _ensure_pair(space, rtnl, site.host.fd, nic, network, link, index, host_end)
             site.host_nft().run(guard.base(site.guard))
-            _ensure_port(site, rtnl, site.host_nft(), host_end, shared.index, nic, network, site.alias)
+            _ensure_port(site, rtnl, site.host_nft(), host_end, bridge.index, nic, network, site.alias)
         return was_elsewhere
     with site.open_network(network.network_id) as other:
-        bridge = links.find_link(other.rtnl, names.bridge(network.network_id))
-        if bridge is None:
+        own = links.find_link(other.rtnl, names.bridge(network.network_id))
+        if own is None:
             raise NotFound(f"network {network.name} has no bridge on this host", reason="NETWORK_NOT_READY")
         was_elsewhere = _ensure_pair(space, other.rtnl, other.fd, nic, network, link, index, host_end)
-        _ensure_port(site, other.rtnl, site.network_nft(other), host_end, bridge.index, nic, network, "")
+        _ensure_port(site, other.rtnl, site.network_nft(other), host_end, own.index, nic, network, "")
     return was_elsewhere
+
+
+def _ensure_macvlan(
+    space: Namespace, nic: NicAssignment, network: NetworkAssignment, link: links.LinkInfo | None, index: int
+) -> None:
+    """A macvlan link of the right mode on the right NIC; another is removed first.
+
+    Raises: NotSupported: MACVLAN_MISSING; NotReady: PARENT_IN_USE, the NIC is taken for something that excludes it.
+    """
+    mtu, mode = nic.mtu or network.mtu, network.macvlan_mode
+    with Rtnl() as rtnl:
+        lower = shared.find_lower(rtnl, network)
+        is_right = link is not None and link.kind == "macvlan" and link.lower == lower.index
+        if link is not None and not (is_right and upper_links.is_macvlan(link.data, mode)):
+            space.rtnl.run([links.link_delete(nic.name)])
+            link = None
+        if link is None:
+            add = upper_links.macvlan_add(
+                nic.name, lower=lower.index, mode=mode, mac=nic.mac, mtu=mtu, ns_fd=space.fd, index=index
+            )
+            try:
+                rtnl.run([add])
+            except OSError as error:
+                words = f"macvlan on {lower.name} for network {network.name}: {error.strerror}"
+                if error.errno == errno.EOPNOTSUPP:
+                    raise NotSupported(f"{words}; load the module macvlan", reason="MACVLAN_MISSING") from error
+                if error.errno in (errno.EBUSY, errno.EINVAL):
+                    raise NotReady(words, reason="PARENT_IN_USE") from error
+                raise
+            link = links.find_link(space.rtnl, nic.name)
+            assert link is not None
+    if (link.mac, link.mtu) != (nic.mac.lower(), mtu):
+        space.rtnl.run([links.link_set(index=link.index, mac=nic.mac, mtu=mtu)])
 
 
 def _ensure_pair(
@@ -257,6 +329,8 @@ def _ensure_port(
 def _await_ready(site: Site, space: Namespace, host_end: str, nic: NicAssignment, network: NetworkAssignment) -> None:
     """Network before process: the first packet must pass. A shared bridge may take its time (STP): not waited for."""
     links.wait_ready(space.rtnl, nic.name)
+    if not shared.has_host_end(network):
+        return
     if network.kind is NetworkKind.SHARED:
         with Rtnl() as rtnl:
             links.wait_ready(rtnl, host_end)

@@ -10,7 +10,7 @@ import ipaddress
 import socket
 import struct
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from hostagent.netlink.rtnl import (
@@ -54,7 +54,7 @@ _IFA_F_NODAD, _IFA_F_PERMANENT = 0x02, 0x80
 _IFA_F_NOPREFIXROUTE = 0x200
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_TABLE = 1, 4, 5, 15
 MAIN_TABLE, _RTN_UNICAST = 254, 1
-RTPROT_BOOT = 3
+RTPROT_BOOT, _RTPROT_STATIC = 3, 4
 _SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
 
 _GONE = frozenset({errno.ENOENT, errno.ENODEV, errno.ESRCH, errno.EADDRNOTAVAIL})
@@ -77,7 +77,13 @@ def mac_text(data: bytes) -> str:
     return data.hex(":")
 
 
-def _ifinfo(index: int = 0, *, up: bool = False, family: int = 0) -> bytes:
+def link_down_info(index: int) -> bytes:
+    """The head of a message that takes a link down."""
+    return struct.pack("=BxHiII", 0, 0, index, 0, _IFF_UP)
+
+
+def ifinfo(index: int = 0, *, up: bool = False, family: int = 0) -> bytes:
+    """The head of a message about a link."""
     flags = _IFF_UP if up else 0
     return struct.pack("=BxHiII", family, 0, index, flags, flags)
 
@@ -90,12 +96,12 @@ def veth_add(
 ) -> Message:
     """A veth pair: `name` here, `peer` in the namespace of `peer_ns_fd` (or here as well). `index` 0 lets the kernel
     choose."""
-    other = _ifinfo() + text(_IFLA_IFNAME, peer) + u32(_IFLA_MTU, mtu)
+    other = ifinfo() + text(_IFLA_IFNAME, peer) + u32(_IFLA_MTU, mtu)
     if peer_mac:
         other += attr(_IFLA_ADDRESS, mac_bytes(peer_mac))
     if peer_ns_fd >= 0:
         other += u32(_IFLA_NET_NS_FD, peer_ns_fd)
-    body = _ifinfo(index) + text(_IFLA_IFNAME, name) + u32(_IFLA_MTU, mtu)
+    body = ifinfo(index) + text(_IFLA_IFNAME, name) + u32(_IFLA_MTU, mtu)
     if mac:
         body += attr(_IFLA_ADDRESS, mac_bytes(mac))
     body += nest(_IFLA_LINKINFO, text(_IFLA_INFO_KIND, "veth"), nest(_IFLA_INFO_DATA, nest(1, other)))
@@ -105,7 +111,7 @@ def veth_add(
 def bridge_add(name: str, *, mac: str, mtu: int) -> Message:
     """A bridge that floods all multicast (no querier lives here, so snooping would starve groups) and runs no STP."""
     data = u32(_BRIDGE_STP, 0) + u8(_BRIDGE_MCAST_SNOOPING, 0)
-    body = _ifinfo() + text(_IFLA_IFNAME, name) + u32(_IFLA_MTU, mtu) + attr(_IFLA_ADDRESS, mac_bytes(mac))
+    body = ifinfo() + text(_IFLA_IFNAME, name) + u32(_IFLA_MTU, mtu) + attr(_IFLA_ADDRESS, mac_bytes(mac))
     body += nest(_IFLA_LINKINFO, text(_IFLA_INFO_KIND, "bridge"), nest(_IFLA_INFO_DATA, data))
     return Message(_RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, what=f"add bridge {name}")
 
@@ -115,7 +121,7 @@ def vxlan_add(name: str, *, vni: int, local: Address, port: int, mtu: int, ns_fd
     this."""
     data = u32(_VXLAN_ID, vni) + u8(_VXLAN_LEARNING, 0) + u8(_VXLAN_PROXY, 1) + u16be(_VXLAN_PORT, port)
     data += attr(_VXLAN_LOCAL if local.version == 4 else _VXLAN_LOCAL6, local.packed)
-    body = _ifinfo() + text(_IFLA_IFNAME, name) + u32(_IFLA_MTU, mtu) + u32(_IFLA_NET_NS_FD, ns_fd)
+    body = ifinfo() + text(_IFLA_IFNAME, name) + u32(_IFLA_MTU, mtu) + u32(_IFLA_NET_NS_FD, ns_fd)
     body += nest(_IFLA_LINKINFO, text(_IFLA_INFO_KIND, "vxlan"), nest(_IFLA_INFO_DATA, data))
     return Message(_RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, what=f"add vxlan {name} (VNI {vni})")
 
@@ -132,7 +138,7 @@ def link_set(
     no_link_local: bool = False,
 ) -> Message:
     """Change a link named by name or index: only what is given."""
-    body = _ifinfo(index, up=up)
+    body = ifinfo(index, up=up)
     if name:
         body += text(_IFLA_IFNAME, name)
     if master:
@@ -150,25 +156,25 @@ def link_set(
 
 def port_set(index: int, *, learning: bool) -> Message:
     """Options of a bridge port: with learning off only entries that we set decide where a MAC lives."""
-    body = _ifinfo(index, family=socket.AF_BRIDGE) + nest(_IFLA_PROTINFO, u8(_PORT_LEARNING, int(learning)))
+    body = ifinfo(index, family=socket.AF_BRIDGE) + nest(_IFLA_PROTINFO, u8(_PORT_LEARNING, int(learning)))
     return Message(_RTM_SETLINK, 0, body, what=f"set bridge port {index}")
 
 
 def link_delete(name: str = "", *, index: int = 0) -> Message:
     """Remove a link; one that is not there is fine."""
-    body = _ifinfo(index) + (text(_IFLA_IFNAME, name) if name else b"")
+    body = ifinfo(index) + (text(_IFLA_IFNAME, name) if name else b"")
     return Message(_RTM_DELLINK, 0, body, tolerate=_GONE, what=f"delete link {name or index}")
 
 
 def delete_together(indexes: Iterable[int]) -> list[Message]:
     """Remove several links at the price of one: all are put into a group of ours, and that is deleted."""
     messages = [
-        Message(_RTM_NEWLINK, 0, _ifinfo(index) + u32(_IFLA_GROUP, _DOOMED), tolerate=_GONE, what=f"doom link {index}")
+        Message(_RTM_NEWLINK, 0, ifinfo(index) + u32(_IFLA_GROUP, _DOOMED), tolerate=_GONE, what=f"doom link {index}")
         for index in indexes
     ]
     return [
         *messages,
-        Message(_RTM_DELLINK, 0, _ifinfo() + u32(_IFLA_GROUP, _DOOMED), tolerate=_GONE, what="delete links"),
+        Message(_RTM_DELLINK, 0, ifinfo() + u32(_IFLA_GROUP, _DOOMED), tolerate=_GONE, what="delete links"),
     ]
 
 
@@ -189,6 +195,7 @@ class LinkInfo:
     stats: bytes = b""
     is_operational: bool = False  # up, with a carrier that the kernel has acted upon
     is_forwarding: bool = False  # as a port of a bridge
+    lower: int = 0  # index of the link that it stands on, or is paired with, in that one's namespace
 
     def is_vxlan(self, vni: int, local: Address, port: int) -> bool:
         """Whether it is this VXLAN link, its socket outside."""
@@ -215,6 +222,7 @@ def _parse_link(payload: bytes) -> LinkInfo:
         other_namespace=_IFLA_LINK_NETNSID in found,
         data=attributes(info.get(_IFLA_INFO_DATA, b"")),
         stats=found.get(_IFLA_STATS64, b""),
+        lower=struct.unpack("=I", found[_IFLA_LINK])[0] if _IFLA_LINK in found else 0,
         is_operational=found.get(_IFLA_OPERSTATE) == _OPERSTATE_UP,
         is_forwarding=attributes(info.get(_IFLA_INFO_SLAVE_DATA, b"")).get(_PORT_STATE) == _PORT_STATE_FORWARDING,
     )
@@ -222,12 +230,12 @@ def _parse_link(payload: bytes) -> LinkInfo:
 
 def list_links(rtnl: Rtnl) -> dict[str, LinkInfo]:
     """All links of the socket's namespace by name."""
-    return {link.name: link for link in map(_parse_link, rtnl.dump(_RTM_GETLINK, _ifinfo()))}
+    return {link.name: link for link in map(_parse_link, rtnl.dump(_RTM_GETLINK, ifinfo()))}
 
 
 def find_link(rtnl: Rtnl, name: str) -> LinkInfo | None:
     """One link by name."""
-    answer = rtnl.get(_RTM_GETLINK, _ifinfo() + text(_IFLA_IFNAME, name))
+    answer = rtnl.get(_RTM_GETLINK, ifinfo() + text(_IFLA_IFNAME, name))
     return None if answer is None else _parse_link(answer)
 
 
@@ -274,12 +282,26 @@ def address_delete(index: int, interface: str) -> Message:
 def list_addresses(rtnl: Rtnl) -> dict[int, set[str]]:
     """All addresses by link index, as `10.1.0.5/24`."""
     found: dict[int, set[str]] = {}
+    for index, address, _is_permanent in _addresses(rtnl):
+        found.setdefault(index, set()).add(address)
+    return found
+
+
+def addresses_of(rtnl: Rtnl, index: int, *, is_permanent: bool = True) -> set[str]:
+    """The addresses of one link that were set for good (or, instead, those that will run out), link-local ones left out."""
+    return {
+        address
+        for of, address, permanent in _addresses(rtnl)
+        if of == index and permanent == is_permanent and not address.startswith("fe80:")
+    }
+
+
+def _addresses(rtnl: Rtnl) -> Iterator[tuple[int, str, bool]]:
     for payload in rtnl.dump(_RTM_GETADDR, struct.pack("=BBBBI", 0, 0, 0, 0, 0)):
-        _f, prefix, _flags, _scope, index = struct.unpack_from("=BBBBI", payload)
+        _f, prefix, flags, _scope, index = struct.unpack_from("=BBBBI", payload)
         parts = attributes(payload, 8)
         packed = parts.get(_IFA_LOCAL) or parts[_IFA_ADDRESS]
-        found.setdefault(index, set()).add(f"{ipaddress.ip_address(packed)}/{prefix}")
-    return found
+        yield index, f"{ipaddress.ip_address(packed)}/{prefix}", bool(flags & _IFA_F_PERMANENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +312,7 @@ class Route:
     gateway: str | None
     index: int
     table: int = MAIN_TABLE
+    protocol: int = RTPROT_BOOT  # who set it
 
 
 def _route(route: Route) -> bytes:
@@ -303,7 +326,7 @@ def _route(route: Route) -> bytes:
         0,
         0,
         route.table if route.table < 256 else 0,
-        RTPROT_BOOT,
+        route.protocol,
         scope,
         _RTN_UNICAST,
         0,
@@ -327,13 +350,16 @@ def route_delete(route: Route) -> Message:
     return Message(_RTM_DELROUTE, 0, _route(route), tolerate=_GONE, what=f"delete route {route.destination}")
 
 
-def list_routes(rtnl: Rtnl) -> set[Route]:
-    """The routes that were set by hand (protocol boot) in any table; the kernel's own follow the addresses."""
+def list_routes(rtnl: Rtnl, *, with_static: bool = False) -> set[Route]:
+    """The routes that were set by hand (protocol boot; on request also static) in any table; the kernel's own follow the
+    addresses.
+    """
+    protocols = (RTPROT_BOOT, _RTPROT_STATIC) if with_static else (RTPROT_BOOT,)
     found = set()
     for family in (socket.AF_INET, socket.AF_INET6):
         for payload in rtnl.dump(_RTM_GETROUTE, struct.pack("=BBBBBBBBI", family, 0, 0, 0, 0, 0, 0, 0, 0)):
             _f, prefix, _s, _tos, table, protocol, _scope, kind, _flags = struct.unpack_from("=BBBBBBBBI", payload)
-            if (protocol, kind) != (RTPROT_BOOT, _RTN_UNICAST):
+            if protocol not in protocols or kind != _RTN_UNICAST:
                 continue
             parts = attributes(payload, 12)
             if _RTA_TABLE in parts:
@@ -342,7 +368,7 @@ def list_routes(rtnl: Rtnl) -> set[Route]:
             destination = f"{ipaddress.ip_address(parts.get(_RTA_DST, blank))}/{prefix}"
             gateway = str(ipaddress.ip_address(parts[_RTA_GATEWAY])) if _RTA_GATEWAY in parts else None
             index = struct.unpack("=I", parts[_RTA_OIF])[0] if _RTA_OIF in parts else 0
-            found.add(Route(destination, gateway, index, table))
+            found.add(Route(destination, gateway, index, table, protocol))
     return found
 
 

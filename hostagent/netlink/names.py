@@ -7,6 +7,7 @@
 | `mb<network>` | its bridge | network's namespace |
 | `mv<network>` | its VXLAN link | network's namespace |
 | `mt<network>`, `mu<network>` | its uplink: inner end, outer end | network's namespace, host's |
+| `ms<network>`, `mw<network>` | bridge and VLAN link of a shared network on a NIC | host's |
 | `mi<instance><nic>` | host end of an interface | network's namespace; host's for a shared network |
 """
 
@@ -79,6 +80,16 @@ def member_prefix(instance_id: InstanceId) -> str:
     """What the host ends of all interfaces of an instance start with. Ids have one length, so no other's start with
     it."""
     return f"{MEMBER_PREFIX}{instance_id}"
+
+
+def shared_bridge(network_id: NetworkId) -> str:
+    """The bridge that we make on a NIC for a shared network."""
+    return f"ms{network_id}"
+
+
+def shared_vlan(network_id: NetworkId) -> str:
+    """The VLAN link that we make on a NIC for a shared network."""
+    return f"mw{network_id}"
 
 
 def gateway_mac(vni: int) -> str:

@@ -9,12 +9,14 @@ from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 
-from hostagent.netlink import guard, links, names, namespaces
+from hostagent.netlink import guard, links, names, namespaces, whole_nic
 from hostagent.netlink.namespaces import Namespace
 from hostagent.netlink.nft import Nft
 from hostagent.netlink.rtnl import Rtnl
 from hostagent.netlink.site import Site
 from moorage.ids import InstanceId, NetworkId
+
+OUR_KINDS = ("veth", "macvlan")  # of what we make in an instance's namespace
 
 
 def remove(site: Site, doomed: Mapping[InstanceId, Collection[NetworkId] | None]) -> None:
@@ -39,6 +41,8 @@ def remove(site: Site, doomed: Mapping[InstanceId, Collection[NetworkId] | None]
     for place, prefixes in by_space.items():
         _remove_ports_in(site, place, partial(_starts_with, tuple(prefixes)))
     for instance_id in doomed:
+        for record in whole_nic.held_by(site, instance_id):
+            whole_nic.give_back(site, record)
         _remove_namespace(site, instance_id)
 
 
@@ -93,7 +97,7 @@ def _remove_namespace(site: Site, instance_id: InstanceId) -> None:
     path = site.instance_path(instance_id)
     if site.host.is_namespace(path):
         with Namespace.open(site.host, path) as space:
-            left = [link.index for link in links.list_links(space.rtnl).values() if link.kind == "veth"]
+            left = [link.index for link in links.list_links(space.rtnl).values() if link.kind in OUR_KINDS]
             if left:
                 space.rtnl.run(links.delete_together(left))
     site.contexts.drop(path.name)

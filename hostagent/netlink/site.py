@@ -9,7 +9,10 @@ from hostagent.netlink import names
 from hostagent.netlink.guard import Family
 from hostagent.netlink.namespaces import HostNamespace, Namespace
 from hostagent.netlink.nft import Nft, NftContexts
+from hostagent.netlink.state import StateFolder
 from moorage.ids import InstanceId, NetworkId
+
+OUR_MARK = "moorage:"  # what the alias of a link of any agent's begins with
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,12 @@ class Site:
     @property
     def alias(self) -> str:
         """The mark on links in the host's namespace."""
-        return f"moorage:{self.run_dir}"
+        return f"{OUR_MARK}{self.run_dir}"
+
+    @property
+    def state(self) -> StateFolder:
+        """What the kernel cannot tell."""
+        return StateFolder(self.run_dir / "state")
 
     def network_path(self, network_id: NetworkId) -> Path:
         """Where an isolated network's namespace is bound."""

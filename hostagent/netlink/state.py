@@ -1,5 +1,5 @@
 """What the kernel cannot tell after a restart of the agent: which transit pair a network has, which port leads where,
-which hosts may send into which network.
+which hosts may send into which network, and what a NIC was like before a network was put on it.
 
 Small JSON files under run_dir/state, written whole and renamed into place. The folder is on the same volatile file
 system as the namespaces, so after a reboot both are gone together. A file that cannot be read counts as absent: the
@@ -33,6 +33,21 @@ class NetworkRecord:
     transit: Transit
 
 
+@dataclass(frozen=True, slots=True)
+class AttachmentRecord:
+    """A NIC of the host that a shared network stands on, as it was before, and where it is now."""
+
+    network_id: NetworkId
+    parent: str
+    was_up: bool
+    mac: str
+    mtu: int
+    addresses: tuple[str, ...] = ()  # that were moved away from it
+    routes: tuple[tuple[str, str, int, int], ...] = ()  # CIDR, gateway or empty, table, protocol
+    instance_id: str = ""  # that it is in, as a whole
+    interface: str = ""  # its name there
+
+
 class StateFolder:
     """The files. Blocking, small."""
 
@@ -41,12 +56,14 @@ class StateFolder:
         self._networks = folder / "networks"
         self._ports = folder / "ports"
         self._segments = folder / "segments"
+        self._attachments = folder / "attachments"
 
     def prepare(self) -> None:
         """Make the folders."""
         self._networks.mkdir(parents=True, exist_ok=True)
         self._ports.mkdir(parents=True, exist_ok=True)
         self._segments.mkdir(parents=True, exist_ok=True)
+        self._attachments.mkdir(parents=True, exist_ok=True)
 
     def destroy(self) -> None:
         """Remove the folder."""
@@ -74,6 +91,28 @@ class StateFolder:
     def drop_network(self, network_id: NetworkId) -> None:
         """Forget one network."""
         (self._networks / network_id).unlink(missing_ok=True)
+
+    def attachments(self) -> list[AttachmentRecord]:
+        """All that are kept."""
+        found = []
+        for data in _read_all(self._attachments) if self._attachments.is_dir() else ():
+            with contextlib.suppress(KeyError, TypeError, ValueError):
+                routes = tuple((str(c), str(via), int(t), int(p)) for c, via, t, p in data.pop("routes"))
+                addresses = tuple(map(str, data.pop("addresses")))
+                found.append(AttachmentRecord(**data, addresses=addresses, routes=routes))
+        return found
+
+    def attachment(self, network_id: NetworkId) -> AttachmentRecord | None:
+        """That of one network."""
+        return next((one for one in self.attachments() if one.network_id == network_id), None)
+
+    def keep_attachment(self, record: AttachmentRecord) -> None:
+        """Write one down."""
+        _write(self._attachments / record.network_id, dataclasses.asdict(record))
+
+    def drop_attachment(self, network_id: NetworkId) -> None:
+        """Forget one."""
+        (self._attachments / network_id).unlink(missing_ok=True)
 
     def keep_ports(self, instance_id: InstanceId, bindings: tuple[Binding, ...]) -> None:
         """Write one instance's ports; none removes the file."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from hostagent.netlink import links, names, namespaces
 from hostagent.netlink.rtnl import Rtnl
-from hostagent.netlink.site import Site
+from hostagent.netlink.site import OUR_MARK, Site
 from moorage.ids import InstanceId, NetworkId
 
 
@@ -47,9 +47,13 @@ def take(site: Site, busy: Collection[str]) -> FabricInventory:
             instances.add(InstanceId(name))
         else:
             networks.add(NetworkId(name))
+    stood_on = {record.network_id for record in site.state.attachments()}
+    networks |= stood_on
     known = [names.member_prefix(one) for one in instances] + [names.uplink_outer(one) for one in networks]
     known += [names.member_prefix(InstanceId(one[2:])) for one in busy if one.startswith("i-")]
     known += [names.uplink_outer(NetworkId(one[2:])) for one in busy if one.startswith("n-")]
+    for one in stood_on | {NetworkId(one[2:]) for one in busy if one.startswith("n-")}:
+        known += [names.shared_bridge(one), names.shared_vlan(one)]
     with Rtnl() as rtnl:
         for link in links.list_links(rtnl).values():
             if link.alias == site.alias and not link.name.startswith(tuple(known)):
@@ -61,7 +65,24 @@ def counters(site: Site, instance_id: InstanceId) -> Mapping[str, InterfaceCount
     """Totals by interface name. Raises NotFound."""
     with namespaces.Namespace.open(site.host, site.instance_path(instance_id)) as space:
         found = links.list_links(space.rtnl)
-    return {name: _totals(link.stats) for name, link in found.items() if link.kind == "veth"}
+    return {name: _totals(link.stats) for name, link in found.items() if name != "lo"}
+
+
+def host_links(site: Site) -> tuple[str, ...]:
+    """Links of the host that shared networks may stand on: not bridges, not what containers' interfaces end in, not ours; and those
+    that are in an instance now.
+    """
+    with Rtnl() as rtnl:
+        found = links.list_links(rtnl).values()
+    here = {
+        link.name
+        for link in found
+        if link.name != "lo"
+        and link.kind != "bridge"
+        and not (link.kind == "veth" and link.name.startswith("veth"))
+        and not link.alias.startswith(OUR_MARK)
+    }
+    return tuple(sorted(here | {record.parent for record in site.state.attachments() if record.instance_id}))
 
 
 def _totals(stats: bytes) -> InterfaceCounters:

@@ -11,7 +11,16 @@ from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hostagent.domain import NetworkAssignment, NetworkKind, NicAssignment, NicFilter, Peer, PublishedPort
+from hostagent.domain import (
+    MacvlanMode,
+    NetworkAssignment,
+    NetworkKind,
+    NicAssignment,
+    NicFilter,
+    Peer,
+    PublishedPort,
+    SharedAttachment,
+)
 from hostagent.netlink import instance, names, router_rules, security
 from hostagent.netlink import network as plumbing
 from hostagent.netlink import ports as publishing
@@ -39,6 +48,7 @@ class FakeFabric:
     Args:
         run_dir: what the paths of namespaces start with; nothing is written there.
         bridges: bridges that the host has, for shared networks.
+        links: NICs that the host has, likewise.
         taken_ports: host ports that other processes hold, as (protocol, port).
     """
 
@@ -47,6 +57,7 @@ class FakeFabric:
         *,
         run_dir: Path = Path("/run/fake"),
         bridges: Sequence[str] = (),
+        links: Sequence[str] = (),
         taken_ports: Sequence[tuple[str, int]] = (),
     ) -> None:
         self.networks: dict[NetworkId, NetworkAssignment] = {}
@@ -57,6 +68,8 @@ class FakeFabric:
         self.routers: dict[InstanceId, RouterBundle] = {}
         self.strays: list[str] = []
         self.bridges = set(bridges)
+        self.links = set(links)
+        self.stood_on: dict[NetworkId, NetworkAssignment] = {}  # shared networks on NICs
         self.taken_ports = set(taken_ports)
         self.calls: list[str] = []
         self._run_dir = run_dir
@@ -92,7 +105,9 @@ class FakeFabric:
         """As LinuxFabric.ensure_network."""
         self._enter("ensure_network")
         if network.kind is NetworkKind.SHARED:
-            self._require_bridge(network)
+            self._require_shared(network)
+            if network.parent:
+                self.stood_on[network.network_id] = network
             return
         plumbing.check(network)
         for other in self.networks.values():
@@ -115,6 +130,7 @@ class FakeFabric:
         self._enter("remove_network")
         names.check_id("network_id", network_id)
         self.networks.pop(network_id, None)
+        self.stood_on.pop(network_id, None)
         self.peers.pop(network_id, None)
         for instance_id, found in list(self.bindings.items()):
             self._keep(instance_id, tuple(one for one in found if one.network_id != network_id))
@@ -133,7 +149,8 @@ class FakeFabric:
         for nic in nics:
             wanted = networks[nic.network_id]
             if wanted.kind is NetworkKind.SHARED:
-                self._require_bridge(wanted)
+                self._require_shared(wanted)
+                self._require_free(instance_id, wanted)
             elif nic.network_id not in self.networks:
                 raise NotFound(f"network {wanted.name} is not on this host yet", reason="NETWORK_NOT_READY")
         security.replacement(filters)
@@ -175,7 +192,14 @@ class FakeFabric:
     async def inventory(self) -> FabricInventory:
         """As LinuxFabric.inventory; `strays` is whatever the test put there."""
         self._enter("inventory")
-        return FabricInventory(frozenset(self.instances), frozenset(self.networks), tuple(self.strays))
+        return FabricInventory(
+            frozenset(self.instances), frozenset(self.networks) | frozenset(self.stood_on), tuple(self.strays)
+        )
+
+    async def host_links(self) -> tuple[str, ...]:
+        """As LinuxFabric.host_links."""
+        self._enter("host_links")
+        return tuple(sorted(self.links))
 
     async def counters(self, instance_id: InstanceId) -> Mapping[str, InterfaceCounters]:
         """As LinuxFabric.counters; all zero."""
@@ -217,12 +241,32 @@ class FakeFabric:
     async def destroy_all(self) -> None:
         """As LinuxFabric.destroy_all."""
         self._enter("destroy_all")
-        for kept in (self.networks, self.peers, self.instances, self.filters, self.bindings, self.routers):
+        kept_by_id = (
+            self.networks,
+            self.stood_on,
+            self.peers,
+            self.instances,
+            self.filters,
+            self.bindings,
+            self.routers,
+        )
+        for kept in kept_by_id:
             kept.clear()
         self.strays.clear()
 
-    def _require_bridge(self, network: NetworkAssignment) -> None:
-        if network.bridge not in self.bridges:
+    def _require_free(self, instance_id: InstanceId, network: NetworkAssignment) -> None:
+        if network.parent and network.network_id not in self.stood_on:
+            raise NotFound(f"network {network.name} is not on this host yet", reason="NETWORK_NOT_READY")
+        is_exclusive = network.attachment is SharedAttachment.WHOLE_NIC or network.macvlan_mode is MacvlanMode.PASSTHRU
+        for other, nics in self.instances.items():
+            if is_exclusive and other != instance_id and any(nic.network_id == network.network_id for nic in nics):
+                raise NotReady(f"the NIC {network.parent} is in instance {other}", reason="PARENT_IN_USE")
+
+    def _require_shared(self, network: NetworkAssignment) -> None:
+        if network.attachment is not SharedAttachment.EXISTING_BRIDGE:
+            if network.parent not in self.links:
+                raise NotFound(f"this host has no NIC {network.parent!r}", reason="PARENT_NOT_FOUND")
+        elif network.bridge not in self.bridges:
             raise NotFound(
                 f"this host has no bridge {network.bridge!r} for the shared network {network.name}",
                 reason="BRIDGE_NOT_FOUND",

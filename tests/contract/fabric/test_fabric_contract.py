@@ -21,6 +21,7 @@ from hostagent.domain import (
     SecurityDirection,
     SecurityGroup,
     SecurityRule,
+    SharedAttachment,
     Subnet,
 )
 from hostagent.executor.ports import Fabric as ExecutorsFabric
@@ -47,7 +48,7 @@ ONE, TWO = InstanceId("iaaaaaaaaa"), InstanceId("ibbbbbbbbb")
 async def fabric(request: pytest.FixtureRequest) -> AsyncIterator[Fabric]:
     """A started fabric of a host that has the bridge lan0."""
     if request.param == "fake":
-        fake = FakeFabric(bridges=["lan0"])
+        fake = FakeFabric(bridges=["lan0"], links=["nic0", "up0"])
         await fake.start()
         yield fake
         await fake.close()
@@ -57,6 +58,7 @@ async def fabric(request: pytest.FixtureRequest) -> AsyncIterator[Fabric]:
     try:
         host = await bed.host(1)
         bed.run(host.path, "ip link add lan0 type bridge")
+        bed.run(host.path, "ip link add nic0 type veth peer name vethfar")
         yield host.fabric
     finally:
         await bed.close()
@@ -193,6 +195,35 @@ async def test_shared_networks(fabric: Fabric) -> None:
     assert (await fabric.inventory()).networks == frozenset()
     with pytest.raises(NotSupported):
         await fabric.publish_ports(ONE, [PublishedPort(8080, 80)], [nic(5, OTHER)])
+
+
+@pytest.mark.parametrize("attachment", [one for one in SharedAttachment if one is not SharedAttachment.EXISTING_BRIDGE])
+async def test_shared_networks_on_a_nic(fabric: Fabric, attachment: SharedAttachment) -> None:
+    network = dataclasses.replace(lan(""), parent="nic0", attachment=attachment)
+    assert await fabric.host_links() == ("nic0", "up0")
+    with pytest.raises(NotFound) as missing:
+        await fabric.ensure_network(dataclasses.replace(network, parent="nic9"))
+    assert missing.value.reason == "PARENT_NOT_FOUND"
+    with pytest.raises(NotFound) as early:
+        await fabric.ensure_instance(ONE, [nic(5, OTHER)], {OTHER: network})
+    assert early.value.reason == "NETWORK_NOT_READY"
+    await fabric.ensure_network(network)
+    assert (await fabric.inventory()).networks == {OTHER}
+    for _ in range(2):
+        await fabric.ensure_instance(ONE, [nic(5, OTHER)], {OTHER: network})
+    if attachment is SharedAttachment.WHOLE_NIC:
+        with pytest.raises(NotReady) as taken:
+            await fabric.ensure_instance(TWO, [nic(6, OTHER)], {OTHER: network})
+        assert taken.value.reason == "PARENT_IN_USE"
+    else:
+        await fabric.ensure_instance(TWO, [nic(6, OTHER)], {OTHER: network})
+    assert await fabric.host_links() == ("nic0", "up0")
+    assert set(await fabric.counters(ONE)) == {"eth0"}
+    for instance_id in (ONE, TWO):
+        await fabric.remove_instance(instance_id)
+    await fabric.remove_network(OTHER)
+    found = await fabric.inventory()
+    assert (found.instances, found.networks, found.strays) == (frozenset(), frozenset(), ())
 
 
 async def test_ports_are_exclusive(fabric: Fabric) -> None:

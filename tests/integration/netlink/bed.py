@@ -113,12 +113,13 @@ class Bed:
         self._fabrics: list[LinuxFabric] = []
         self._servers: list[tuple[threading.Thread, socket.socket]] = []
         self._sockets: list[socket.socket] = []
-        self.switch = self._space("switch")
+        self.switch = self.space("switch")
         self.run(self.switch.path, "ip link add br0 type bridge mcast_snooping 0")
         self.run(self.switch.path, "ip link set dev br0 up")
         self.outside = self.add_leg("outside", 200)
 
-    def _space(self, name: str) -> namespaces.Namespace:
+    def space(self, name: str) -> namespaces.Namespace:
+        """A namespace of its own, closed with the bed."""
         off = {"bridge/bridge-nf-call-iptables": "0", "ipv6/conf/default/accept_dad": "0"}
         space = namespaces.create(self.root, self.folder / name, off)
         self._spaces.append(space)
@@ -127,7 +128,7 @@ class Bed:
 
     def add_leg(self, name: str, number: int) -> namespaces.Namespace:
         """A namespace with an address on the underlay."""
-        space = self._space(name)
+        space = self.space(name)
         port = f"p{number}"
         target = f"/proc/{os.getpid()}/fd/{self.switch.fd}"
         self.run(space.path, f"ip link add name up0 type veth peer name {port} netns {target}")

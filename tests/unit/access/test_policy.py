@@ -29,6 +29,7 @@ EVERYTHING = HostAccess(
     devices=(Asked("spec.devices[0].host_path", "/dev/kvm"),),
     capabilities=(Asked("spec.capabilities_add[0]", "NET_ADMIN"),),
     bridges=(Asked("network.bridge", "br0"),),
+    nics=(Asked("network.parent", "eth1"),),
 )
 
 
@@ -40,12 +41,13 @@ def test_nothing_is_allowed_by_default_and_all_refusals_come_at_once() -> None:
         ("spec.devices[0].host_path", "POLICY_DEVICE"),
         ("spec.capabilities_add[0]", "POLICY_CAPABILITY"),
         ("network.bridge", "POLICY_BRIDGE"),
+        ("network.parent", "POLICY_NIC"),
     ]
     assert check(HostAccess(), ProjectPolicy()) == ()
 
 
 def test_all_can_be_allowed() -> None:
-    policy = ProjectPolicy(True, ("/etc", "/data"), ("/dev/kvm",), ("NET_ADMIN",), ("br0",))
+    policy = ProjectPolicy(True, ("/etc", "/data"), ("/dev/kvm",), ("NET_ADMIN",), ("br0",), ("eth1",))
     assert check(EVERYTHING, policy) == ()
 
 

@@ -84,6 +84,13 @@ def test_network(moor: Moor, plane: Plane) -> None:
     moor("network", "create", "wire", "--shared-bridge", "br0")
     spec = plane.requests("CreateNetwork")[1].network.spec
     assert (spec.kind, spec.bridge) == (networks_pb2.NETWORK_KIND_SHARED, "br0")
+    moor("network", "create", "lan", "--shared-nic", "eth1", "--plug", "macvlan-vepa", "--vlan", "7")
+    spec = plane.requests("CreateNetwork")[2].network.spec
+    assert (spec.kind, spec.parent, spec.vlan_id) == (networks_pb2.NETWORK_KIND_SHARED, "eth1", 7)
+    assert (spec.attachment, spec.macvlan_mode) == (
+        networks_pb2.SHARED_ATTACHMENT_MACVLAN,
+        networks_pb2.MACVLAN_MODE_VEPA,
+    )
     moor("network", "update", "back", "--no-egress")
     assert not plane.get("projects/default/networks/back").spec.egress
     moor("network", "create", "x", "--subnet", "10.0.0.0/8,what=1", code=2)

@@ -1,15 +1,21 @@
 """Networks: what may be asked for, and what is chosen."""
 
 import ipaddress
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from controlplane.access.policy import ProjectPolicy
 from controlplane.access.quota import Quota
+from controlplane.api import convert
+from controlplane.dispatch.assignments import network_assignment
+from controlplane.domain.instances import InstanceSpec, Nic
 from controlplane.domain.kinds import NETWORK
-from controlplane.domain.networks import NetworkDns, NetworkKind, NetworkSpec, Subnet
+from controlplane.domain.networks import MacvlanMode, NetworkDns, NetworkKind, NetworkSpec, SharedAttachment, Subnet
+from controlplane.networks.subnets import check_spec
 from controlplane.services import networks as module
+from controlplane.services.instances import NewInstance
 from controlplane.services.lookup import etag_of
 from controlplane.services.networks import free_vni
 from controlplane.services.paging import PageRequest
@@ -177,3 +183,91 @@ async def test_vxlan_ids_are_not_given_twice(world: World, monkeypatch: pytest.M
     assert found == {100, 101, 102}
     with pytest.raises(Exception, match="no VXLAN id is left"):
         free_vni(world.store.view(), "any")
+
+
+def on_nic(attachment: SharedAttachment, cidr: str = "192.0.2.0/24", **fields: Any) -> NetworkSpec:
+    values = {"parent": "eth1", "attachment": attachment, **fields}
+    return NetworkSpec(NetworkKind.SHARED, (Subnet(cidr),), **values)
+
+
+_BRIDGE, _MACVLAN, _WHOLE = SharedAttachment.BRIDGE, SharedAttachment.MACVLAN, SharedAttachment.WHOLE_NIC
+
+
+async def test_networks_on_a_nic(world: World) -> None:
+    with pytest.raises(InvalidSpec) as refused:
+        await world.networks.create(P, "lan", {}, on_nic(_MACVLAN))
+    assert problems(refused.value) == [("network.spec.parent", "POLICY_NIC")]
+    await world.projects.update(P, policy=ProjectPolicy(allowed_nics=("eth1",)))
+    lan = await world.networks.create(P, "lan", {}, on_nic(_MACVLAN))
+    assert lan.spec.macvlan_mode is MacvlanMode.BRIDGE
+    told = network_assignment(world.store.view(), lan)
+    assert (told.parent, told.attachment, told.macvlan_mode) == ("eth1", _MACVLAN, MacvlanMode.BRIDGE)
+    assert "NET_ADMIN" in convert.network(lan, (), 0, "").status.not_enforced
+    for name, spec, wrong in (
+        ("same", on_nic(_MACVLAN), ("network.spec.subnets", "SUBNET_OVERLAPS")),
+        ("bridge", on_nic(_BRIDGE, "198.51.100.0/24"), ("network.spec.parent", "PARENT_IN_USE")),
+        ("whole", on_nic(_WHOLE, "198.51.100.0/24"), ("network.spec.parent", "PARENT_IN_USE")),
+        (
+            "passthru",
+            on_nic(_MACVLAN, "198.51.100.0/24", macvlan_mode=MacvlanMode.PASSTHRU),
+            ("network.spec.parent", "PARENT_IN_USE"),
+        ),
+    ):
+        with pytest.raises(InvalidSpec) as clash:
+            await world.networks.create(P, name, {}, spec)
+        assert problems(clash.value) == [wrong]
+    await world.networks.create(P, "other", {}, on_nic(_MACVLAN, "198.51.100.0/24"))
+    vlan = await world.networks.create(P, "vlan", {}, on_nic(_BRIDGE, vlan_id=7))
+    assert convert.network(vlan, (), 0, "").status.not_enforced == ""
+
+
+async def test_where_instances_on_a_nic_go(world: World) -> None:
+    await world.projects.update(P, policy=ProjectPolicy(allowed_nics=("eth1",)))
+    await world.networks.create(P, "lan", {}, on_nic(_WHOLE))
+    for name in ("a", "b"):
+        record = await world.host(name)
+        if name == "b":
+            await world.host(name, facts=replace(record.facts, links=("eth0", "eth1")))
+    (planned,) = await world.instances.create(
+        P, [NewInstance("i", {}, InstanceSpec(template="web", nics=(Nic("lan"),)))], validate_only=True
+    )
+    assert planned.host == "b"
+    await world.create("i", Nic("lan"))
+    await world.place("i", "b")
+    (second,) = await world.instances.create(
+        P, [NewInstance("j", {}, InstanceSpec(template="web", nics=(Nic("lan"),)))], validate_only=True
+    )
+    assert second.host == ""
+    assert second.placement is not None
+    assert "has no NIC eth1, or has another instance on it" in second.placement.summary
+    await world.changes.update(P, "i", spec_fields={"nics": (Nic("lan", mtu=1400),)})
+    with pytest.raises(InvalidSpec) as limited:
+        await world.changes.update(P, "i", spec_fields={"nics": (Nic("lan", rate_in_bits=10**6),)})
+    assert problems(limited.value) == [("instance.spec.nics[0].rate_in_bits", "NOT_ALLOWED")]
+
+
+@pytest.mark.parametrize(
+    ("fields", "wrong"),
+    [
+        (
+            {"kind": NetworkKind.ISOLATED, "parent": "eth1", "vlan_id": 7},
+            [("parent", "NOT_ALLOWED"), ("vlan_id", "NOT_ALLOWED")],
+        ),
+        ({"parent": "eth1", "bridge": "br0"}, [("parent", "NOT_ALLOWED")]),
+        ({}, [("bridge", "REQUIRED")]),
+        ({"parent": "eth1"}, [("attachment", "REQUIRED")]),
+        ({"parent": "a/b", "attachment": _WHOLE}, [("parent", "BRIDGE_INVALID")]),
+        ({"bridge": "br0", "attachment": _MACVLAN}, [("attachment", "NOT_ALLOWED")]),
+        (
+            {"parent": "eth1", "attachment": _BRIDGE, "macvlan_mode": MacvlanMode.VEPA},
+            [("macvlan_mode", "NOT_ALLOWED")],
+        ),
+        ({"parent": "eth1", "attachment": _WHOLE, "vlan_id": 7}, [("vlan_id", "NOT_ALLOWED")]),
+        ({"parent": "eth1", "attachment": _BRIDGE, "vlan_id": 4095}, [("vlan_id", "OUT_OF_RANGE")]),
+    ],
+)
+def test_attachments_that_cannot_be(fields: dict[str, Any], wrong: list[tuple[str, str]]) -> None:
+    spec = NetworkSpec(**{"kind": NetworkKind.SHARED, "subnets": (Subnet("192.0.2.0/24"),), **fields})
+    assert [(one.field, one.reason) for one in check_spec(spec, "s")] == [
+        (f"s.{field}", reason) for field, reason in wrong
+    ]

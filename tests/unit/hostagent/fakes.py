@@ -126,6 +126,9 @@ class FakeFabric:
     async def reassert(self) -> None:
         self._enter("reassert")
 
+    async def host_links(self) -> tuple[str, ...]:
+        return ("eth0", "eth1")
+
     async def inventory(self) -> Inventory:
         return Inventory(frozenset(self.instances), frozenset(self.networks), self.strays)
 

@@ -12,7 +12,7 @@ from controlplane.scheduler import scores
 from controlplane.scheduler.explain import refusal_on
 from controlplane.scheduler.filters import FILTERS
 from controlplane.scheduler.fleet import Fleet
-from controlplane.scheduler.request import PlacementRequest, port_key, ports_clash, request_of
+from controlplane.scheduler.request import PlacementRequest, Wiring, port_key, ports_clash, request_of
 from moorage.store import MemoryStore
 from tests.unit.scheduler.values import host, instance
 
@@ -69,7 +69,7 @@ def test_platform(offered: tuple[str, ...], expected: list[str]) -> None:
 
 def test_bridge() -> None:
     fleet = (host("a", bridges=("br0", "br1")), host("b", bridges=("br0",)))
-    assert kept("bridge", request_of(instance("i"), ("br0", "br1")), *fleet) == ["a"]
+    assert kept("bridge", request_of(instance("i"), Wiring(("br0", "br1"))), *fleet) == ["a"]
     assert kept("bridge", request_of(instance("i")), *fleet) == ["a", "b"]
 
 
@@ -115,7 +115,7 @@ def test_every_filter_explains_itself() -> None:
             ports=(80,),
             placement=Placement(host="hosts/h", zone="zones/z", host_labels={"k": "v"}),
         ),
-        ("br9",),
+        Wiring(("br9",), ("eth9",)),
     )
     texts = {name: f.explain(request) for name, f in _FILTERS.items()}
     assert all(texts.values())
@@ -124,6 +124,7 @@ def test_every_filter_explains_itself() -> None:
         "zone": "zones/z",
         "label": "k=v",
         "bridge": "br9",
+        "nic": "eth9",
         "cpu": "5 millicores",
         "memory": "6 bytes",
         "host-port": "80/tcp",
