@@ -22,6 +22,7 @@ import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from hostagent.router_bundle import (
     FirewallBundle,
@@ -229,8 +230,8 @@ class _Table:
                 targets[key] = f"{key} : {target} . {port - first + rule.target_port}"
         if targets:
             key = f"{ip} daddr . meta l4proto . th dport"
-            self._rule("arriving", f"ct mark set {key} map {_set(marks.values())}")
-            self._rule("arriving", f"dnat {ip} to {key} map {_set(targets.values())}")
+            self._rule("arriving", f"ct mark set {key} map {_braced(marks.values())}")
+            self._rule("arriving", f"dnat {ip} to {key} map {_braced(targets.values())}")
         for one in wide:
             self._rule("arriving", one)
         static = [one for one in self._bundle.static_nats if _version(one.public_address) == version]
@@ -238,8 +239,8 @@ class _Table:
             leads = [
                 (_address(one.public_address), _same(one.address, version), self._low(one.rule_id)) for one in static
             ]
-            self._rule("arriving", f"ct mark set {ip} daddr map {_set(f'{p} : {mark:#x}' for p, _t, mark in leads)}")
-            self._rule("arriving", f"dnat {ip} to {ip} daddr map {_set(f'{p} : {t}' for p, t, _mark in leads)}")
+            self._rule("arriving", f"ct mark set {ip} daddr map {_braced(f'{p} : {mark:#x}' for p, _t, mark in leads)}")
+            self._rule("arriving", f"dnat {ip} to {ip} daddr map {_braced(f'{p} : {t}' for p, t, _mark in leads)}")
 
     def _snat(self, version: int) -> None:
         ip, bundle = _ip(version), self._bundle
@@ -254,12 +255,12 @@ class _Table:
         static = [one for one in bundle.static_nats if _version(one.public_address) == version]
         if static:
             pairs = [f"{_same(one.address, version)} : {_address(one.public_address)}" for one in static]
-            self._rule("leaving", f"{out} snat {ip} to {ip} saddr map {_set(pairs)}")
+            self._rule("leaving", f"{out} snat {ip} to {ip} saddr map {_braced(pairs)}")
         if sources and _are_apart(sources, version):
             pairs = [f"{_network(one.source_cidr, version)} : {_address(one.public_address)}" for one in sources]
-            self._rule("leaving", f"{out} snat {ip} to {ip} saddr map {_set(pairs)}")
+            self._rule("leaving", f"{out} snat {ip} to {ip} saddr map {_braced(pairs)}")
             marks = [f"{_network(one.source_cidr, version)} : {self._low(one.rule_id):#x}" for one in sources]
-            self._rule("outward", f"ct mark set {ip} saddr map {_set(marks)}")
+            self._rule("outward", f"ct mark set {ip} saddr map {_braced(marks)}")
         elif sources:  # the first that fits decides
             for one in sources:
                 source = f"{ip} saddr {_network(one.source_cidr, version)}"
@@ -269,7 +270,7 @@ class _Table:
                 self._rule("outward", f"{source} ct mark set {self._low(one.rule_id):#x}")
         if static:
             marks = [f"{_same(one.address, version)} : {self._low(one.rule_id):#x}" for one in static]
-            self._rule("outward", f"ct mark set {ip} saddr map {_set(marks)}")
+            self._rule("outward", f"ct mark set {ip} saddr map {_braced(marks)}")
         own = next((_address(a) for a in bundle.outside_addresses if _version(a) == version), None)
         inside = [cidr for leg in bundle.legs for cidr in _networks(leg.cidrs, version)]
         if version == 4 and own is not None and inside:
@@ -399,8 +400,14 @@ def _check_range(rule: PortForwardBundle) -> None:
     _port(rule.target_port + last - first)
 
 
-def _set(words: "Iterable[object]") -> str:
+def _braced(words: Iterable[object]) -> str:
     return f"{{ {', '.join(str(word) for word in dict.fromkeys(words))} }}"
+
+
+def _set(words: Iterable[object]) -> str:
+    """What fits any of these; a set of one costs the kernel more than the one."""
+    found = list(dict.fromkeys(words))
+    return str(found[0]) if len(found) == 1 else _braced(found)
 
 
 def _matching(pattern: "re.Pattern[str]", word: str, what: str) -> str:
@@ -425,6 +432,12 @@ def _protocol(name: str) -> str:
     return name
 
 
+@lru_cache(10_000)
+def _parsed(cidr: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    return ipaddress.ip_network(cidr, strict=False)
+
+
+@lru_cache(10_000)
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     return ipaddress.ip_address(text)
 
@@ -445,7 +458,7 @@ def _ip(version: int) -> str:
 
 
 def _network(text: str, version: int) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
-    network = ipaddress.ip_network(text, strict=False)
+    network = _parsed(text)
     if network.version != version:
         raise ValueError(f"{text} is of another family than its address")
     return network
@@ -453,7 +466,9 @@ def _network(text: str, version: int) -> ipaddress.IPv4Network | ipaddress.IPv6N
 
 def _networks(cidrs: Iterable[str], version: int) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
     """Those of one family, none of them inside another: nftables refuses intervals that overlap."""
-    found = [ipaddress.ip_network(cidr, strict=False) for cidr in cidrs]
+    found = [_parsed(cidr) for cidr in cidrs]
+    if len(found) == 1:
+        return found if found[0].version == version else []
     if version == 4:
         return list(ipaddress.collapse_addresses(n for n in found if isinstance(n, ipaddress.IPv4Network)))
     return list(ipaddress.collapse_addresses(n for n in found if isinstance(n, ipaddress.IPv6Network)))
