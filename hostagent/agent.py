@@ -24,6 +24,8 @@ from hostagent.names.book import NameBook
 from hostagent.names.ports import NamesFabric
 from hostagent.names.service import InstanceNames
 from hostagent.router.balancers import BalancersApplier
+from hostagent.router.dnsmasq import DhcpApplier
+from hostagent.router.figures import RouterFiguresReader
 from hostagent.router.keeper import RouterKeeper
 from hostagent.router.ports import RouterFabric
 from hostagent.router.rules import RulesApplier
@@ -151,7 +153,7 @@ class Agent:
         self.routers = RouterKeeper(
             journal=journal,
             state=self.state,
-            appliers=(RulesApplier(world.fabric), self.balancers),
+            appliers=(RulesApplier(world.fabric), DhcpApplier(self._files.router_folder), self.balancers),
             clock=world.clock,
             tasks=self._steps,
             publish=self.outbox.put_router,
@@ -202,6 +204,7 @@ class Agent:
             engine=world.engine,
             fabric=world.fabric,
             instances=self,
+            routers=RouterFiguresReader(journal, world.fabric, self.balancers),
             clock=world.clock,
         )
 

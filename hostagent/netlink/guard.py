@@ -98,6 +98,8 @@ def port_rules(
         rules += [
             f"ether type arp arp saddr ether {mac} arp saddr ip {{ 0.0.0.0, {own} }} accept",
             f"ether type ip ip saddr {{ {own} }} accept",
+            # who asks by DHCP has no address yet
+            "ether type ip ip saddr 0.0.0.0 ip daddr 255.255.255.255 udp sport 68 udp dport 67 accept",
         ]
         if neighbours is not None:
             rules.append(f"ether type ip ip saddr != {{ {_strange(neighbours, 4)} }} accept")

@@ -45,6 +45,32 @@ class Entrypoint:
         if verdict != "ok":
             raise Unavailable(f"the router's first process: {verdict}", reason="ROUTER_NOT_RUNNING")
 
+    async def reload(self, program: str) -> None:
+        """Tells a program to read again what it reads again.
+
+        Raises:
+            Unavailable: it does not run; when it starts, it reads all.
+        """
+        verdict, _ = await self._ask("reload", program)
+        if verdict != "ok":
+            raise Unavailable(f"the router's {program}: {verdict}", reason="ROUTER_NOT_RUNNING")
+
+    async def restart(self, program: str) -> None:
+        """Ends a program, if it runs, and starts it; returns when it has begun.
+
+        Raises:
+            Unavailable: the entrypoint does not run (yet), or ends.
+        """
+        verdict, _ = await self._ask("restart", program)
+        if verdict != "ok":
+            raise Unavailable(f"the router's {program}: {verdict}", reason="ROUTER_NOT_RUNNING")
+
+    def status(self, program: str) -> dict[str, str]:
+        """How a program stands: the keys of the contract; none if nothing is known."""
+        with Folder.at(self._path) as folder, folder.sub("status") as status:
+            lines = (status.read(program, limit=_LARGEST_ANSWER) or "").splitlines()
+        return {key: value for key, _, value in (line.partition("=") for line in lines)}
+
     async def last_words(self, program: str) -> str:
         """The end of what a program wrote to standard error, of earlier runs too."""
         with Folder.at(self._path) as folder, folder.sub("status") as status:

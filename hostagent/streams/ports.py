@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hostagent.engine.values import ContainerStats, LogChunk
+from hostagent.router_bundle import PoolFigure, RuleFigure
 from moorage.ids import ContainerId, InstanceId
 
 
@@ -70,6 +71,13 @@ class StreamFabric(Protocol):
     """Network counters, which Docker does not have of containers whose networking is off."""
 
     async def counters(self, instance_id: InstanceId) -> Mapping[str, Counters]: ...
+
+
+class RouterCounts(Protocol):
+    """What routers counted. NotFound: the instance is no router of this host."""
+
+    async def rules(self, instance_id: InstanceId) -> Sequence[RuleFigure]: ...
+    async def pools(self, instance_id: InstanceId) -> Sequence[PoolFigure]: ...
 
 
 class Instances(Protocol):

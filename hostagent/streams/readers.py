@@ -6,11 +6,13 @@ from collections.abc import AsyncIterator
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from hostagent.streams.call import SideCall
-from hostagent.streams.ports import StreamEngine, StreamFabric
+from hostagent.streams.ports import RouterCounts, StreamEngine, StreamFabric
 from moorage.clock import Clock
 from moorage.errors import InvalidSpec, NotFound
 from moorage.ids import ContainerId, InstanceId
+from moorage.protoconv import to_proto
 from moorage.v1 import instance_streams_pb2 as pb
+from moorage.v1 import router_bundles_pb2
 
 CHUNK_BYTES = 256 * 1024
 _STATS_SECONDS = 1.0
@@ -70,6 +72,19 @@ async def stats(
         if not request.follow:
             return
         await clock.sleep(_STATS_SECONDS)
+
+
+async def router_figures(
+    call: SideCall, routers: RouterCounts, instance_id: InstanceId, request: router_bundles_pb2.RouterFiguresRequest
+) -> None:
+    """Send what a router's rules and balancers counted, once."""
+    rules = await routers.rules(instance_id) if request.rules else ()
+    pools = await routers.pools(instance_id) if request.balancers else ()
+    figures = router_bundles_pb2.RouterFigures(
+        rules=[to_proto(one, router_bundles_pb2.RuleFigure) for one in rules],
+        pools=[to_proto(one, router_bundles_pb2.PoolFigure) for one in pools],
+    )
+    await call.send(router_figures=figures)
 
 
 async def copy_out(call: SideCall, engine: StreamEngine, container_id: ContainerId, request: pb.CopyOutRequest) -> None:

@@ -13,7 +13,7 @@ import grpc
 
 from hostagent.streams import readers, talks
 from hostagent.streams.call import SideCall
-from hostagent.streams.ports import Instances, StreamEngine, StreamFabric
+from hostagent.streams.ports import Instances, RouterCounts, StreamEngine, StreamFabric
 from moorage.clock import Clock
 from moorage.errors import Exhausted, Internal, InvalidSpec, MoorageError
 from moorage.ids import InstanceId
@@ -36,12 +36,14 @@ class SideStreams:
         engine: StreamEngine,
         fabric: StreamFabric,
         instances: Instances,
+        routers: RouterCounts,
         clock: Clock,
     ) -> None:
         self._channel = channel
         self._engine = engine
         self._fabric = fabric
         self._instances = instances
+        self._routers = routers
         self._clock = clock
         self._tasks = TaskOwner("side streams")
 
@@ -103,6 +105,9 @@ class SideStreams:
         kind = request.WhichOneof("kind")
         if kind == "forward":
             await talks.forward(call, self._instances, instance_id, request.forward)
+            return
+        if kind == "router_figures":
+            await readers.router_figures(call, self._routers, instance_id, request.router_figures)
             return
         container_id = self._instances.container_of(instance_id)
         match kind:

@@ -37,9 +37,7 @@ A, B = network("a", 1), network("b", 2)
 
 def member(net: NetworkAssignment, number: int) -> NicAssignment:
     """An instance's interface with `.number` of both subnets."""
-    prefixes = [subnet.cidr.partition("/")[0].removesuffix("0.0").removesuffix("0") for subnet in net.subnets]
     four, six = net.subnets[0].gateway.removesuffix("1"), net.subnets[1].gateway.removesuffix("1")
-    assert prefixes
     return NicAssignment(
         net.network_id,
         "eth0",
@@ -105,8 +103,12 @@ class RouterBed:
         return {one.rule_id: one.packets for one in await self.host.fabric.router_figures(ROUTER)}
 
 
-async def make(bed: Bed) -> RouterBed:
-    """All of it, with the router's rules of a bundle that has none."""
+async def make(bed: Bed, *, serving: bool = True) -> RouterBed:
+    """All of it, with the router's rules of a bundle that has none.
+
+    Args:
+        serving: everybody answers on TCP port 80 and UDP port 53.
+    """
     host = await bed.host(1)
     bed.run(host.path, "ip link add brout type bridge mcast_snooping 0")
     bed.run(host.path, "ip link set up0 master brout")
@@ -123,7 +125,9 @@ async def make(bed: Bed) -> RouterBed:
     ]
     made = RouterBed(bed, host, router, a5, a6, b5)
     await made.apply()
-    for name, path in (("a5", a5), ("a6", a6), ("b5", b5), ("client", made.client), ("router", router)):
+    for name, path in (
+        () if not serving else (("a5", a5), ("a6", a6), ("b5", b5), ("client", made.client), ("router", router))
+    ):
         bed.serve(path, 80, greeting=name)
         bed.serve(path, 53, greeting=name, udp=True)
     return made

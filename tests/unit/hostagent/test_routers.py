@@ -31,6 +31,19 @@ def set_router(host: Host, *routers: router_bundles_pb2.RouterBundle) -> None:
     complete.routers.extend(routers)
 
 
+async def test_figures_are_told_over_a_side_stream(host: Host) -> None:
+    set_router(host, bundle(5))
+    await host.start_agent()
+    await until_report(host, running_version=5)
+    wanted = router_bundles_pb2.RouterFiguresRequest(rules=True, balancers=True)
+    stream = host.control_plane.ask("s1", router_figures=wanted)
+    assert not (await host.control_plane.until_end(stream)).HasField("error")
+    (figure,) = stream.seen[0].router_figures.rules
+    assert (figure.rule_id, figure.packets, figure.bytes) == ("web", 3, 180)
+    other = host.control_plane.ask("s2", "i9", router_figures=wanted)
+    assert "no router" in (await host.control_plane.until_end(other)).error.message
+
+
 async def until_report(host: Host, **wanted: Any) -> router_bundles_pb2.RouterReport:
     def has_come() -> bool:
         report = host.control_plane.routers.get("i1")
