@@ -40,6 +40,8 @@ class DhcpApplier:
         except NotRenderable as exc:
             return str(exc)
         root = self._folder_of(bundle.instance_id)
+        if wanted is None and not root.exists():
+            return None  # nor is there a container
         try:
             with Folder.at(root) as shared, shared.sub(_NAME) as folder:
                 if wanted is None:
