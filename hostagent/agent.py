@@ -286,7 +286,8 @@ class Agent:
             conditions.append(HostCondition("REGISTRY_PROXY_DOWN", self._door_problem))
         facts = self._facts if self._facts != self._told_facts else None
         self._told_facts = self._facts
-        if self._data_root and (pressure := disk_condition(self._data_root)):
+        folders = (*filter(None, [self._data_root]), str(self._world.data_dir))
+        if pressure := disk_condition(*folders):
             conditions.append(pressure)
         return AgentHeartbeat(tuple(conditions), self.sweeper.quarantined, self.sweeper.brake, facts)
 

@@ -44,17 +44,21 @@ def host_facts(info: EngineInfo, site: Site, links: tuple[str, ...]) -> HostFact
     )
 
 
-def disk_condition(data_root: str) -> HostCondition | None:
-    """DISK_PRESSURE when the file system of the engine's data is nearly full. None also where it cannot be asked."""
-    try:
-        usage = shutil.disk_usage(data_root)
-    except OSError:
-        return None
-    # As `df` counts: what is kept for root is neither used nor free.
-    percent = 100 * usage.used // max(1, usage.used + usage.free)
-    if percent <= DISK_PRESSURE_PERCENT:
-        return None
-    return HostCondition("DISK_PRESSURE", f"{percent} % of the disk that holds {data_root} is used; free some space")
+def disk_condition(*folders: str) -> HostCondition | None:
+    """DISK_PRESSURE when the file system of one of these (the engine's data, the agent's) is nearly full. None also
+    where it cannot be asked."""
+    for folder in folders:
+        try:
+            usage = shutil.disk_usage(folder)
+        except OSError:
+            continue
+        # As `df` counts: what is kept for root is neither used nor free.
+        percent = 100 * usage.used // max(1, usage.used + usage.free)
+        if percent > DISK_PRESSURE_PERCENT:
+            return HostCondition(
+                "DISK_PRESSURE", f"{percent} % of the disk that holds {folder} is used; free some space"
+            )
+    return None
 
 
 def machine_mark(nonce: str) -> str:

@@ -23,6 +23,7 @@ from moorage.errors import StoreUnavailable
 log = logging.getLogger(__name__)
 
 _LAZY_SECONDS = 0.2  # rows that nobody waits for reach the disk after this time
+_RETRY_SECONDS = 2.0  # the same after the disk refused
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS row"
     " (kind TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (kind, key))"
@@ -100,22 +101,25 @@ class GroupWriter:
         self.connection.close()
 
     def _run(self) -> None:
+        error: sqlite3.Error | None = None
         while True:
             with self._ready:
                 while not self._rows and not self._waiters and not self._is_closing:
                     self._ready.wait()
                 if not self._waiters and not self._is_closing:
-                    self._ready.wait_for(lambda: bool(self._waiters) or self._is_closing, _LAZY_SECONDS)
+                    lazy = _LAZY_SECONDS if error is None else _RETRY_SECONDS
+                    self._ready.wait_for(lambda: bool(self._waiters) or self._is_closing, lazy)
                 rows, self._rows = self._rows, {}
                 waiters, self._waiters = self._waiters, []
                 is_last = self._is_closing
-            error: sqlite3.Error | None = None
+            was_refused, error = error is not None, None
             try:
                 if rows:
                     self._write(rows)
             except sqlite3.Error as exc:
                 error = exc
-                log.error("the journal cannot be written", extra={"problem": str(exc), "rows": len(rows)})
+                if not was_refused:  # else the log would fill the disk as soon as there is room
+                    log.error("the journal cannot be written", extra={"problem": str(exc), "rows": len(rows)})
                 with self._ready:
                     self._rows = {**rows, **self._rows}
             for loop, future in waiters:

@@ -10,6 +10,7 @@ not obeyed.
 """
 
 import asyncio
+import contextlib
 import logging
 import random as random_module
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -24,7 +25,7 @@ from hostagent.journal.journal import AssignmentChange, Journal
 from hostagent.session.outbox import Outbox
 from hostagent.session.translate import change_from_message, report_message, router_report_message
 from moorage.clock import Clock
-from moorage.errors import MoorageError, NotReady, Unavailable
+from moorage.errors import MoorageError, NotReady, StoreUnavailable, Unavailable
 from moorage.ids import InstanceId
 from moorage.protoconv import fill
 from moorage.retry import Backoff, RandomFraction
@@ -207,7 +208,9 @@ class Session:
                 went_back=went_back,
             )
         )
-        await self._journal.commit()
+        # Without room on the disk the session must stand all the same, to tell it; the first assignments wait for this.
+        with contextlib.suppress(StoreUnavailable):
+            await self._journal.commit()
         await self._peer.on_welcome(
             host_name=welcome.host_name, registry_url=welcome.registry_url, registry_ca_pem=welcome.registry_ca_pem
         )

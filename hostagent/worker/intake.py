@@ -9,7 +9,10 @@ from hostagent.router.keeper import RouterKeeper
 from hostagent.worker.loop import Reconciler
 from hostagent.worker.networks import NetworkKeeper, networks_of
 from moorage.clock import Clock
+from moorage.errors import StoreUnavailable
 from moorage.ids import InstanceId, NetworkId
+
+_RETRY_SECONDS = 1.0
 
 
 class Intake:
@@ -31,15 +34,14 @@ class Intake:
         self._clock = clock
 
     async def apply(self, change: AssignmentChange) -> None:
-        """Record the news durably, then act on it.
-
-        Raises:
-            StoreUnavailable: the journal cannot be written; nothing is acted on, and the same set may be sent again.
+        """Record the news durably, then act on it. While the journal cannot be written it waits, and nothing is acted on:
+        the session stands meanwhile, and tells what is wrong with the host.
         """
         before = {i.instance_id: self._journal.assignments.get(i.instance_id) for i in change.instances}
         orphans = self._journal.orphans
         touched, networks = self._journal.apply(change, now=self._clock.now().timestamp())
-        await self._journal.commit()
+        while not await self._is_durable():
+            await self._clock.sleep(_RETRY_SECONDS)
         changed = {i for i in touched if self._journal.assignments.get(i) != before.get(i) or i not in before}
         marked = (
             networks | self._member_networks(changed, before) | self._networks_with(orphans ^ self._journal.orphans)
@@ -50,6 +52,13 @@ class Intake:
         self._routers.mark(bundle.instance_id for bundle in change.routers)
         for unreadable in change.unreadable_routers:
             self._routers.refuse(unreadable)
+
+    async def _is_durable(self) -> bool:
+        try:
+            await self._journal.commit()
+        except StoreUnavailable:
+            return False  # the journal's writer has told the log
+        return True
 
     def _member_networks(
         self, changed: Iterable[InstanceId], before: "dict[InstanceId, InstanceAssignment | None]"

@@ -116,6 +116,7 @@ class NetworkKeeper:
         networks, self._networks = self._networks, set()
         instances, self._instances = self._instances, set()
         failed: set[NetworkId] = set()
+        unwritten: set[InstanceId] = set()
         for network_id in sorted(networks):
             try:
                 await self._settle(network_id)
@@ -128,10 +129,18 @@ class NetworkKeeper:
             if instance_id not in self._state.folders or assignment.desired is DesiredState.DELETED:
                 continue
             if instance_id in instances or not networks.isdisjoint(networks_of(assignment)):
-                self._executor.write_files(assignment)
+                try:
+                    self._executor.write_files(assignment)
+                except OSError as exc:  # as when the disk is full
+                    unwritten.add(instance_id)
+                    log.warning(
+                        "an instance's files could not be written",
+                        extra={"instance": instance_id, "problem": exc.strerror},
+                    )
                 await asyncio.sleep(0)
         self._networks |= failed
-        return not failed
+        self._instances |= unwritten
+        return not failed and not unwritten
 
     async def _settle(self, network_id: NetworkId) -> None:
         if network_id in self._journal.networks:

@@ -6,10 +6,12 @@ SETTINGS is JSON (see `Settings`); the last line of output is JSON with what was
 """
 
 import asyncio
+import contextlib
 import json
+import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -200,6 +202,48 @@ async def crash(m: Machine) -> dict[str, Any]:
     return {"containers": len(found), "running": sum(c.pid > 0 for c in found), "processes": inhabitants}
 
 
+async def full(m: Machine) -> dict[str, Any]:
+    """The disk with the agent's data fills up while instances come and go; then somebody makes room."""
+    data = Path(m.settings.folder) / "data"
+    data.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", data], check=True)  # goes with this namespace
+    plane = m.control_plane
+    plane.set_complete([m.instance("e10", 10), m.instance("e11", 11)], [network()])
+    agent = await m.agent()
+    await plane.until(lambda: all(_is(m, name, pb.INSTANCE_STATE_RUNNING) for name in ("e10", "e11")), 30)
+    before = {c.labels["moorage.instance"]: (c.container_id, c.pid) for c in await m.engine.list("moorage.instance")}
+    ballast = data / "ballast"
+    wanted = [m.instance(f"e{number}", number) for number in range(10, 40)]
+    wanted[1] = m.instance("e11", 11, generation=2, desired=pb.DESIRED_STATE_DELETED)
+    plane.set_complete(wanted[:10], [network()])
+    plane.change(*wanted[1:10])
+    await plane.until(lambda: any(r.state >= pb.INSTANCE_STATE_PREPARING for r in _of(m, range(12, 20))), 30)
+    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(1024))
+    plane.set_complete(wanted, [network()])
+    plane.change(*wanted[10:])
+    told = len(plane.heartbeats)
+    await plane.until(lambda: any(c.reason == "DISK_PRESSURE" for h in plane.heartbeats for c in h.conditions), 30)
+    await plane.until(lambda: len(plane.heartbeats) > told + 10, 30)  # the session stands
+    seen: dict[str, Any] = {
+        "sessions": len(plane.hellos),
+        "reports": sorted({r.message for r in plane.history if r.reason}),
+    }
+    seen["begun"] = len([r for r in _of(m, range(20, 40)) if r.state >= pb.INSTANCE_STATE_PREPARING])
+    ballast.unlink()
+    names = [f"e{number}" for number in range(10, 40) if number != 11]
+    await plane.until(lambda: all(_is(m, name, pb.INSTANCE_STATE_RUNNING) for name in names), 90)
+    await plane.until_state("e11", pb.INSTANCE_STATE_DELETED)
+    after = {c.labels["moorage.instance"]: (c.container_id, c.pid) for c in await m.engine.list("moorage.instance")}
+    seen["kept"] = after["e10"] == before["e10"]
+    seen["containers"] = len(after)
+    lines = data / "instances/e10/hosts"
+    await plane.until(lambda: lines.read_text().count("web-e") == len(names), 10)
+    await agent.close()
+    return seen
+
+
 def _processes_in(namespace: Path) -> list[str]:
     wanted = namespace.stat().st_ino
     found = []
@@ -223,6 +267,10 @@ async def left(m: Machine) -> dict[str, int]:
     }
 
 
+def _of(m: Machine, numbers: Iterable[int]) -> list[agent_pb2.InstanceReport]:
+    return [m.control_plane.reports[name] for n in numbers if (name := f"e{n}") in m.control_plane.reports]
+
+
 def _is(m: Machine, name: str, state: int) -> bool:
     report = m.control_plane.reports.get(name)
     return report is not None and report.state == state
@@ -233,6 +281,7 @@ SCENARIOS: dict[str, Callable[[Machine], Awaitable[dict[str, Any]]]] = {
     "fifty": fifty,
     "adopt": adopt,
     "crash": crash,
+    "full": full,
 }
 
 
