@@ -17,7 +17,7 @@ Completer = Callable[[click.Context, click.Parameter, str], list[str]]
 
 
 def complete_names(collection: str) -> Completer:
-    """Completes names of `instances`, `templates`, `networks`, `security_groups` or `hosts`; nothing without an answer."""
+    """Completes names of `instances`, `templates`, `networks`, `security_groups`, `routers`, `public_addresses` or `hosts`."""
 
     def complete(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
         session = ctx.find_object(Session) or Session()
@@ -55,6 +55,16 @@ async def _list(client: "Client", collection: str, session: Session) -> Any:
 
         groups = security_groups_pb2.ListSecurityGroupsRequest(parent=session.project, page_size=1000)
         return await client.security_groups.ListSecurityGroups(groups, timeout=_TIMEOUT_SECONDS)
+    if collection == "routers":
+        from moorage.v1 import routers_pb2
+
+        routers = routers_pb2.ListRoutersRequest(parent=session.project, page_size=1000)
+        return await client.routers.ListRouters(routers, timeout=_TIMEOUT_SECONDS)
+    if collection == "public_addresses":
+        from moorage.v1 import public_addresses_pb2
+
+        publics = public_addresses_pb2.ListPublicAddressesRequest(parent=session.project, page_size=1000)
+        return await client.public_addresses.ListPublicAddresses(publics, timeout=_TIMEOUT_SECONDS)
     from moorage.v1 import hosts_pb2
 
     return await client.hosts.ListHosts(hosts_pb2.ListHostsRequest(page_size=1000), timeout=_TIMEOUT_SECONDS)

@@ -45,6 +45,8 @@ COMMANDS: dict[str, LazyCommand] = {
     "operation": LazyCommand("cli.operation:operation", "Long work and its progress.", _THINGS),
     "event": LazyCommand("cli.event:event", "What happened.", _THINGS),
     "audit": LazyCommand("cli.audit:audit", "Who called what.", _THINGS),
+    "router": LazyCommand("cli.router.commands:router", "Virtual routers: ways between networks, in and out.", _THINGS),
+    "public-address": LazyCommand("cli.public_address:public_address", "Public addresses of routers.", _THINGS),
     "router-image": LazyCommand("cli.router_image.commands:router_image", "The image of virtual routers.", _THINGS),
     "login": LazyCommand("cli.login:login", "Remember a control plane and a key.", _SELF),
     "logout": LazyCommand("cli.login:logout", "Forget a control plane and its key.", _SELF),

@@ -30,7 +30,7 @@ from moorage.errors import (
 from moorage.status import error_from_rpc, error_from_status
 
 if TYPE_CHECKING:
-    from moorage.v1 import instances_pb2, operations_pb2, watch_pb2
+    from moorage.v1 import instances_pb2, operations_pb2, router_rules_pb2, routers_pb2, watch_pb2
     from moorage.v1.access_pb2_grpc import AccessServiceAsyncStub
     from moorage.v1.dns_pb2_grpc import DnsServiceAsyncStub
     from moorage.v1.enrollment_pb2_grpc import EnrollmentServiceAsyncStub
@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     from moorage.v1.networks_pb2_grpc import NetworkServiceAsyncStub
     from moorage.v1.operations_pb2_grpc import OperationServiceAsyncStub
     from moorage.v1.projects_pb2_grpc import ProjectServiceAsyncStub
+    from moorage.v1.public_addresses_pb2_grpc import PublicAddressServiceAsyncStub
+    from moorage.v1.router_rules_pb2_grpc import RouterRuleServiceAsyncStub
+    from moorage.v1.routers_pb2_grpc import RouterServiceAsyncStub
     from moorage.v1.security_groups_pb2_grpc import SecurityGroupServiceAsyncStub
     from moorage.v1.templates_pb2_grpc import TemplateServiceAsyncStub
     from moorage.v1.watch_pb2_grpc import WatchServiceAsyncStub
@@ -224,6 +227,27 @@ class Client:
 
         return WatchServiceStub(self._channel)
 
+    @cached_property
+    def routers(self) -> "RouterServiceAsyncStub":
+        """Virtual routers."""
+        from moorage.v1.routers_pb2_grpc import RouterServiceStub
+
+        return RouterServiceStub(self._channel)
+
+    @cached_property
+    def router_rules(self) -> "RouterRuleServiceAsyncStub":
+        """What routers let through, and where it leads."""
+        from moorage.v1.router_rules_pb2_grpc import RouterRuleServiceStub
+
+        return RouterRuleServiceStub(self._channel)
+
+    @cached_property
+    def public_addresses(self) -> "PublicAddressServiceAsyncStub":
+        """Addresses of outside networks that projects hold."""
+        from moorage.v1.public_addresses_pb2_grpc import PublicAddressServiceStub
+
+        return PublicAddressServiceStub(self._channel)
+
     async def revision(self, parent: str) -> int:
         """Revision of the store now; `parent` is a project that the caller may read (projects/{project})."""
         from moorage.v1 import instances_pb2
@@ -388,10 +412,86 @@ class Client:
                 said = instance.status.message or said
         raise Internal("a watch ended without an error")
 
+    async def wait_router(self, name: str, timeout_seconds: float | None = None) -> "routers_pb2.Router":
+        """Wait until a router runs its newest configuration.
+
+        Raises:
+            DeadlineExceeded: it is not so yet. NotFound: the router is gone.
+            NotReady: it could not load the configuration; CONFIGURATION_REFUSED, with the tool's words.
+        """
+        from moorage.v1 import routers_pb2
+
+        said = "not seen"
+        async with (
+            _Limit(timeout_seconds, lambda: f"router {name} ({said})"),
+            aclosing(self._follow_router(name)) as versions,
+        ):
+            async for router in versions:
+                if router.status.state == routers_pb2.ROUTER_STATE_ACTIVE:
+                    return router
+                _raise_if_refused(router)
+                said = router.status.message or routers_pb2.RouterState.Name(router.status.state)[13:]
+        raise Internal("a watch ended without an error")
+
+    async def wait_router_rules(
+        self, names: Collection[str], timeout_seconds: float | None = None
+    ) -> "list[router_rules_pb2.RouterRule]":
+        """Wait until rules are in force; their versions then, in the order of the names.
+
+        Args:
+            names: projects/{project}/routers/{router}/rules/{rule}; all of one router.
+        Raises:
+            DeadlineExceeded: not all are; the message says why the first of them is not. NotFound: a rule or the router is gone.
+            NotReady: the router could not load its configuration; CONFIGURATION_REFUSED, with the tool's words.
+        """
+        from moorage.v1 import router_rules_pb2
+
+        active: dict[str, router_rules_pb2.RouterRule] = {}
+        if not names:
+            return []
+        said = "not seen"
+
+        def waits_for() -> str:
+            return f"rule {next(name for name in names if name not in active)} ({said})"
+
+        router_name = next(iter(names)).rpartition("/rules/")[0]
+        request = router_rules_pb2.ListRouterRulesRequest(parent=router_name, page_size=1000)
+        async with (
+            _Limit(timeout_seconds, waits_for),
+            aclosing(self._follow_router(router_name)) as versions,
+        ):
+            async for router in versions:
+                pages = paginate(self.router_rules.ListRouterRules, request, lambda page: page.rules)
+                found = {rule.name: rule async for rule in pages}
+                for name in names:
+                    if name not in found:
+                        raise NotFound(f"{name} does not exist (any more)", metadata={"name": name})
+                active = {name: found[name] for name in names if found[name].status.active}
+                if len(active) == len(set(names)):
+                    return [active[name] for name in names]
+                _raise_if_refused(router)
+                said = next(found[name].status.message for name in names if name not in active)
+        raise Internal("a watch ended without an error")
+
+    async def _follow_router(self, name: str) -> "AsyncGenerator[routers_pb2.Router, None]":
+        """The router now, and anew whenever it or one of its containers changes. Raises NotFound."""
+        from moorage.v1 import routers_pb2
+
+        async def read() -> list[str]:
+            return [name]
+
+        def concerned(change: "watch_pb2.Change") -> str:
+            return change.router.name if change.HasField("router") else change.instance.status.owner
+
+        async with aclosing(self._follow(_project_of(name), ("routers", "instances"), read, concerned)) as changes:
+            async for _, concerns in changes:
+                if concerns == name:
+                    yield await self.routers.GetRouter(routers_pb2.GetRouterRequest(name=name))
+
     async def _follow(
         self,
         parent: str,
-        kind: str,
+        kinds: str | tuple[str, ...],
         read: Callable[[], Awaitable[list[_T]]],
         pick: "Callable[[watch_pb2.Change], _T]",
     ) -> AsyncGenerator[tuple[int, _T], None]:
@@ -408,7 +508,8 @@ class Client:
                     yield watch_pb2.CHANGE_TYPE_EXISTING, item
                 away_since = None
                 # Revision 0 would mean "first everything": on an empty store that is nothing.
-                request = watch_pb2.WatchRequest(kinds=[kind], parent=parent, from_revision=revision)
+                wanted = (kinds,) if isinstance(kinds, str) else kinds
+                request = watch_pb2.WatchRequest(kinds=wanted, parent=parent, from_revision=revision)
                 # Closed by hand: who stops reading early would else leave the stream open until the garbage is collected.
                 async with aclosing(aiter(self.watch.Watch(request))) as responses:  # type: ignore[type-var]
                     async for response in responses:
@@ -456,6 +557,12 @@ async def paginate(
         if not page.next_page_token:
             return
         page_request.page_token = page.next_page_token
+
+
+def _raise_if_refused(router: "routers_pb2.Router") -> None:
+    """Raises NotReady (CONFIGURATION_REFUSED): the newest configuration could not be loaded."""
+    if router.status.reason == "CONFIGURATION_REFUSED":
+        raise NotReady(router.status.message, reason="CONFIGURATION_REFUSED", metadata={"name": router.name})
 
 
 def _project_of(name: str) -> str:

@@ -12,6 +12,7 @@ from controlplane.domain.networks import Network, NetworkKind, NetworkSpec
 from controlplane.domain.projects import Project
 from controlplane.domain.routers import RouterSpec
 from controlplane.domain.templates import Template, TemplateState
+from controlplane.networks import attachments
 from controlplane.networks.subnets import with_defaults
 from controlplane.services import lookup
 from controlplane.services.context import Context
@@ -60,9 +61,9 @@ def find_place(tx: Transaction, context: Context, project: Project, spec: Router
     outsides = {leg.uid: found[0] for leg in legs if (found := _routers(tx, "outside", leg.uid, uid))}
     behind = _routers(tx, "network", outside.uid, uid)
     violations = check_networks(full, legs, outside, outsides, behind[0] if behind else "", field)
-    if outside.spec.kind is NetworkKind.SHARED:
-        asked = HostAccess(bridges=(Asked(f"{field}.outside_network", outside.spec.bridge),))
-        violations += access_policy.check(asked, project.policy)
+    violations += access_policy.check(
+        attachments.host_access([outside.spec], f"{field}.outside_network"), project.policy
+    )
     if violations:
         raise InvalidSpec(violations)
     for leg in legs:
