@@ -21,7 +21,12 @@ _OPTION_TARGET_MAC = 2
 
 def announce(space: Namespace, interface: str, mac: str, addresses: Iterable[str]) -> None:
     """Send one frame for each address (with or without prefix length) from an interface that is up."""
-    frames = [frame(mac, address.partition("/")[0]) for address in addresses]
+    announce_all(space, interface, [(mac, address.partition("/")[0]) for address in addresses])
+
+
+def announce_all(space: Namespace, interface: str, stations: Iterable[tuple[str, str]]) -> None:
+    """Send one frame for each (MAC, address) from an interface that is up."""
+    frames = [frame(mac, address) for mac, address in stations]
     if not frames:
         return
     with space.entered():

@@ -44,6 +44,11 @@ def wanted(peers: Iterable[Peer]) -> Table:
     return Table(Forwarding(frozenset(remote), frozenset(macs)), neighbours)
 
 
+def moved(have: Table, want: Table) -> dict[str, str]:
+    """Addresses that another MAC has from now on, and that MAC; those that nobody had elsewhere are among them."""
+    return {address: mac for address, mac in want.neighbours.items() if have.neighbours.get(address) != mac}
+
+
 def difference(index: int, have: Table, want: Table) -> list[Message]:
     """Messages that make `have` into `want` on link `index`; a MAC that moved is replaced in place, without a gap."""
     messages: list[Message] = []

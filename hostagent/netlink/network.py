@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Mapping
 
 from hostagent.domain import NetworkAssignment, Peer
-from hostagent.netlink import forwarding, guard, links, names, namespaces
+from hostagent.netlink import announce, forwarding, guard, links, names, namespaces
 from hostagent.netlink.namespaces import Namespace
 from hostagent.netlink.rtnl import Message, Rtnl
 from hostagent.netlink.site import Site
@@ -76,7 +76,14 @@ def ensure(site: Site, network: NetworkAssignment) -> None:
         site.network_nft(space).run(
             guard.base(site.guard, names.gateway_mac(network.vni), names.vxlan(network.network_id))
         )
-        _program(site, space, index, network.peers, fresh=fresh or names.vxlan(network.network_id) not in have)
+        _program(
+            site,
+            space,
+            index,
+            network.network_id,
+            network.peers,
+            fresh=fresh or names.vxlan(network.network_id) not in have,
+        )
 
 
 def _ensure_links(site: Site, space: Namespace, network: NetworkAssignment, have: dict[str, links.LinkInfo]) -> int:
@@ -138,9 +145,14 @@ def _add_vxlan(site: Site, space: Namespace, network: NetworkAssignment, name: s
     space.sysctl({f"ipv6/conf/{name}/forwarding": "0", f"ipv6/conf/{name}/disable_ipv6": "0"})
 
 
-def _program(site: Site, space: Namespace, index: int, peers: Iterable[Peer], *, fresh: bool) -> None:
+def _program(
+    site: Site, space: Namespace, index: int, network_id: NetworkId, peers: Iterable[Peer], *, fresh: bool
+) -> None:
     have = forwarding.wanted(()) if fresh else read_table(site, space, index)
-    space.rtnl.run(forwarding.difference(index, have, forwarding.wanted(peers)))
+    want = forwarding.wanted(peers)
+    space.rtnl.run(forwarding.difference(index, have, want))
+    if not fresh:
+        _tell_members(space, names.bridge(network_id), forwarding.moved(have, want))
 
 
 def read_table(site: Site, space: Namespace, index: int) -> forwarding.Table:
@@ -159,6 +171,15 @@ def change_peers(site: Site, network_id: NetworkId, before: Mapping[str, Peer], 
         if vxlan is None:
             raise NotReady(f"network {network_id} has no VXLAN link; it must be repaired first")
         space.rtnl.run(forwarding.change(vxlan.index, before, after))
+        changed = {mac for mac, peer in after.items() if before.get(mac) != peer}
+        have = forwarding.wanted(before[mac] for mac in changed & before.keys())
+        want = forwarding.wanted(after[mac] for mac in changed)
+        _tell_members(space, names.bridge(network_id), forwarding.moved(have, want))
+
+
+def _tell_members(space: Namespace, bridge: str, moved: Mapping[str, str]) -> None:
+    """Members here hear of an address that is another's now from their own host: a VXLAN link that answers ARP lets none through."""
+    announce.announce_all(space, bridge, [(mac, address) for address, mac in moved.items()])
 
 
 def remove(site: Site, network_id: NetworkId) -> None:
