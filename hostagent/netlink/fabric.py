@@ -12,6 +12,7 @@ kernel cannot tell. A restarted agent calls `start` and the same `ensure_*` agai
 import asyncio
 import contextlib
 import ipaddress
+import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
@@ -44,6 +45,8 @@ from moorage.errors import Internal, MoorageError, NotFound, NotSupported
 from moorage.ids import InstanceId, NetworkId
 
 __all__ = ["FabricInventory", "InterfaceCounters", "LinuxFabric", "NameSockets"]
+
+log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 _WORKERS = 4
@@ -170,6 +173,8 @@ class LinuxFabric:
                     await self._run(filtering.repair, self._site, instance_id, filters)
                 except NotFound:
                     self._filters.pop(instance_id, None)  # its namespace is gone, which the sweep sees for itself
+                except Internal as error:  # of one instance: the others, and the rest of the sweep, go on
+                    log.error("security groups not put back", extra={"instance": instance_id, "problem": error.message})
 
     # Networks -------------------------------------------------------------------------------------------------------
 

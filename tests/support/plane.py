@@ -9,11 +9,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from pathlib import Path
 from typing import Any, TypeVar
 
+from google.protobuf import field_mask_pb2
 from google.protobuf.duration_pb2 import Duration
 
 from moorage.client import Client, paginate
 from moorage.errors import DeadlineExceeded, NotFound
-from moorage.v1 import common_pb2, hosts_pb2, networks_pb2, operations_pb2, templates_pb2
+from moorage.v1 import common_pb2, hosts_pb2, networks_pb2, operations_pb2, security_groups_pb2, templates_pb2
 from moorage.v1 import instance_streams_pb2 as streams_pb2
 from moorage.v1 import instances_pb2 as pb
 
@@ -164,12 +165,47 @@ class Plane:
         assert len(by_address) == len(found), "an address was given out twice"
         return by_address
 
+    async def security_group(
+        self, group_id: str, *rules: security_groups_pb2.SecurityRule, deny_out: bool = False
+    ) -> security_groups_pb2.SecurityGroup:
+        """Make a security group."""
+        spec = security_groups_pb2.SecurityGroupSpec(rules=rules, deny_out=deny_out)
+        return await self.client.security_groups.CreateSecurityGroup(
+            security_groups_pb2.CreateSecurityGroupRequest(
+                parent=self.project,
+                security_group_id=group_id,
+                security_group=security_groups_pb2.SecurityGroup(spec=spec),
+            )
+        )
+
+    async def set_rules(self, group_id: str, *rules: security_groups_pb2.SecurityRule) -> None:
+        """All rules of a security group anew."""
+        changed = security_groups_pb2.SecurityGroup(name=self.name("securityGroups", group_id))
+        changed.spec.rules.extend(rules)
+        await self.client.security_groups.UpdateSecurityGroup(
+            security_groups_pb2.UpdateSecurityGroupRequest(
+                security_group=changed, update_mask=field_mask_pb2.FieldMask(paths=["spec.rules"])
+            )
+        )
+
+    async def set_groups(self, name: str, *groups: str) -> None:
+        """The security groups of all interfaces of an instance anew."""
+        found = await self.get(name)
+        changed = pb.Instance(name=found.name, etag=found.etag)
+        changed.spec.nics.extend(found.spec.nics)
+        for nic in changed.spec.nics:
+            del nic.security_groups[:]
+            nic.security_groups.extend(groups)
+        mask = field_mask_pb2.FieldMask(paths=["spec.nics"])
+        await self.client.instances.UpdateInstance(pb.UpdateInstanceRequest(instance=changed, update_mask=mask))
+
     # -- instances ----------------------------------------------------------------------------------------------------
 
     def spec(self, script: str = STAY, **fields: Any) -> pb.InstanceSpec:
-        """A spec that runs a script; `host`, `networks`, `ports` and `memory_bytes` are short for what they say."""
+        """A spec that runs a script; `host`, `networks`, `groups`, `ports` and `memory_bytes` are short for what they say."""
         host, networks = fields.pop("host", None), fields.pop("networks", None)
         ports: Mapping[int, int] = fields.pop("ports", {})
+        groups: Sequence[str] = fields.pop("groups", ())
         memory_bytes = fields.pop("memory_bytes", 0)
         spec = pb.InstanceSpec(
             template=self.name("templates", fields.pop("template", self.template)),
@@ -182,6 +218,7 @@ class Plane:
         for network in networks or ():
             name, _, address = network.partition("=")
             spec.nics.add(network=self.name("networks", name), addresses=address.split(",") if address else ())
+            spec.nics[-1].security_groups.extend(groups)
         for host_port, container_port in ports.items():
             spec.published_ports.add(host_port=host_port, container_port=container_port)
         if memory_bytes:
@@ -341,7 +378,7 @@ class Plane:
     # -- the end ------------------------------------------------------------------------------------------------------
 
     async def clean(self, keep: Iterable[str]) -> None:
-        """Delete all instances, networks and templates of the project but the templates named by `keep`."""
+        """Delete all instances, networks, security groups and templates of the project but the templates named by `keep`."""
         kept = {self.name("templates", last) for last in keep}
         await self.delete(list(await self.instances()), force=True, within_seconds=60)
         for name in await self.networks():
@@ -349,6 +386,13 @@ class Plane:
                 await self.client.networks.DeleteNetwork(networks_pb2.DeleteNetworkRequest(name=name))
             except NotFound:
                 continue
+        request = security_groups_pb2.ListSecurityGroupsRequest(parent=self.project)
+        page = await self.client.security_groups.ListSecurityGroups(request)
+        for group in page.security_groups:
+            await self.set_rules(group.name)  # so that none names another
+        for group in page.security_groups:
+            gone = security_groups_pb2.DeleteSecurityGroupRequest(name=group.name)
+            await self.client.security_groups.DeleteSecurityGroup(gone)
         for name, template in (await self.templates()).items():
             if template.status.state == templates_pb2.TEMPLATE_STATE_PENDING:
                 await self.client.operations.CancelOperation(
