@@ -55,6 +55,7 @@ _PROCESS: tuple[Decorator, ...] = (
     one("--workdir", "-w", metavar="PATH", text="Working directory."),
     one("--hostname", metavar="NAME", text="Default: the instance's name."),
     many("--label", "-l", metavar="K=V", text="Label of the instance."),
+    one("--user-data", metavar="TEXT | @FILE", text="What it reads at 169.254.169.254; at most 16 KiB."),
     flag("--init", text="A small init as process 1 that reaps zombies."),
     one("--restart", metavar="POLICY", text="no, on-failure[:N] or always (the default)."),
     one("--stop-signal", metavar="SIGNAL", text="Signal that asks the process to end."),

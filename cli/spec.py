@@ -5,7 +5,7 @@ Each parser refuses with the name of the option and an example. The click option
 
 import shlex
 from collections.abc import Iterable, Mapping
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from google.protobuf import duration_pb2
@@ -41,6 +41,20 @@ def key_values(option: str, words: Iterable[str], *, environment: Mapping[str, s
         elif environment is not None and key in environment:
             found[key] = environment[key]
     return found
+
+
+def user_data(word: str) -> str:
+    """The text, or that of the file behind an @.
+
+    Raises:
+        InvalidSpec: the file cannot be read, or is no text.
+    """
+    if not word.startswith("@"):
+        return word
+    try:
+        return Path(word[1:]).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidSpec.of("user-data", f"{word[1:]} cannot be read as text: {error}") from error
 
 
 def env_file(text: str) -> list[str]:
@@ -250,6 +264,8 @@ def _apply_process(
         spec.log_max_bytes = parse_bytes(options["log_max_size"], field="log-max-size")
     if options.get("log_max_files"):
         spec.log_max_files = options["log_max_files"]
+    if options.get("user_data") is not None:
+        spec.user_data = user_data(options["user_data"])
 
 
 def _apply_rights(spec: instances_pb2.InstanceSpec, options: Mapping[str, Any]) -> None:

@@ -385,6 +385,10 @@ class InstanceAssignment:
     extra_hosts: tuple[tuple[str, str], ...] = ()  # (name, address) lines of /etc/hosts besides the peers
     container_generation: int = 1  # raised by each replace: a container of an older one is removed and made anew
     force: bool = False  # when it is deleted: kill at once
+    labels: Mapping[str, str] = field(default_factory=dict)  # this and what follows is told by its metadata
+    zone: str = ""  # of the host; empty: none
+    host: str = ""
+    user_data: str = ""
     is_router: bool = False  # a RouterBundle belongs to it
 
 

@@ -9,6 +9,7 @@ import ctypes
 import fcntl
 import logging
 import os
+import resource
 import signal
 import sys
 import time
@@ -52,6 +53,7 @@ def run(config_path: Path) -> None:
     try:
         config = configuration.load(config_path)
         _save_memory()
+        _allow_files()
         logs.configure("moorage-hostagent", level=config.log_level, format=config.log_format)  # type: ignore[arg-type]
         asyncio.run(run_agent(config))
     except MoorageError as exc:
@@ -150,6 +152,12 @@ def _save_memory() -> None:
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+
+
+def _allow_files() -> None:
+    """As many open files as this process may have: three sockets for each instance are more than the usual 1024."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 @contextlib.contextmanager

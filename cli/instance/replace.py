@@ -13,7 +13,7 @@ from cli.instance.lifecycle import HAS_RUN, no_wait_option, timeout_option
 from cli.output import output_option, print_one
 from cli.run_options import INSTANCE, RESOURCES, add_options, many, one
 from cli.session import Session, pass_session, project_option
-from cli.spec import apply_options, apply_resources, key_values, publish, restart
+from cli.spec import apply_options, apply_resources, key_values, publish, restart, user_data
 from moorage.client import Client
 from moorage.units import parse_duration
 from moorage.v1 import instances_pb2
@@ -92,6 +92,7 @@ def replace(
 @many("--publish", "-p", metavar="[ADDRESS:]HOST_PORT:PORT[/udp]", text="Published ports, all of them.")
 @many("--add-host", metavar="NAME:ADDRESS", text="Lines of /etc/hosts, all of them.")
 @one("--restart", metavar="POLICY", text="no, on-failure[:N] or always.")
+@one("--user-data", metavar="TEXT | @FILE", text="What it reads at 169.254.169.254; '' removes it.")
 @click.option("--validate-only", is_flag=True, help="Check only.")
 @add_options(RESOURCES)
 @project_option
@@ -139,4 +140,7 @@ def _updated(found: instances_pb2.Instance, options: dict[str, Any]) -> tuple[in
         words = (word.replace(":", "=", 1) for word in options["add_host"])
         changed.spec.extra_hosts.update(key_values("add-host", words))
         paths.append("spec.extra_hosts")
+    if options["user_data"] is not None:
+        changed.spec.user_data = user_data(options["user_data"])
+        paths.append("spec.user_data")
     return changed, paths

@@ -4,8 +4,8 @@ An isolated network's members on other hosts are its peers. A peer is known as s
 before its process runs, so no neighbour entry is ever missing.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from controlplane.domain.dns import DnsRecordSpec
 from controlplane.domain.hosts import Host
@@ -84,11 +84,14 @@ class InstanceAssignment:
     spec: InstanceSpec
     nics: tuple[NicAssignment, ...] = ()
     force: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
+    zone: str = ""
+    host: str = ""
     is_router: bool = False
 
 
-def instance_assignment(instance: Instance) -> InstanceAssignment:
-    """What its host is told of an instance."""
+def instance_assignment(instance: Instance, zone: str = "") -> InstanceAssignment:
+    """What its host is told of an instance. `zone` is the host's."""
     return InstanceAssignment(
         instance_id=instance.uid,
         name=instance.id,
@@ -117,6 +120,9 @@ def instance_assignment(instance: Instance) -> InstanceAssignment:
             for nic in instance.nics
         ),
         force=instance.force,
+        labels=instance.labels,
+        zone=zone,
+        host=instance.host,
         is_router=is_router(instance),
     )
 
@@ -161,6 +167,12 @@ def _has_way_out(view: View, network: Network) -> bool:
     router = routers[0].value
     legs = dict(zip(router.network_uids, router.spec.legs, strict=True))
     return legs[network.uid].egress is not DefaultAction.DENY
+
+
+def zone_of_host(view: View, host_uid: str) -> str:
+    """Last part of the name of the host's zone; empty: none."""
+    found = view.find(HOST, "uid", host_uid)
+    return found[0].value.zone if found else ""
 
 
 def instances_of_host(view: View, host_uid: str) -> list[Instance]:

@@ -127,6 +127,9 @@ class Dispatcher:
                         mark(host_uid, network_uid=uid)
             elif change.kind is HOST and _moved(before, after):
                 self._mark_neighbours(after or before, mark)
+            if change.kind is HOST and before is not None and after is not None and before.zone != after.zone:
+                for found in self._store.view().find(INSTANCE, "host", after.uid):
+                    mark(after.uid, instance_uid=found.value.uid)
             if change.kind is HOST and after is None and before is not None:
                 self.end(before.uid, "this host was removed")
             touched |= self._mark_groups(change.kind, before, after)

@@ -20,6 +20,7 @@ from controlplane.dispatch.assignments import (
     networks_of,
     peers_of,
     router_bundle,
+    zone_of_host,
 )
 from controlplane.dispatch.security import SecurityChange, SentSecurity
 from controlplane.domain.instances import Instance
@@ -149,8 +150,9 @@ class HostSession:
         """Everything that the host shall carry."""
         instances = instances_of_host(view, self.host_uid)
         networks = networks_of(view, instances)
+        zone = zone_of_host(view, self.host_uid)
         self._sent = Sent(
-            {i.uid: instance_assignment(i) for i in instances},
+            {i.uid: instance_assignment(i, zone) for i in instances},
             {uid: network_assignment(view, n) for uid, n in networks.items()},
             {uid: peers_of(view, uid, self.host_uid) for uid in networks},
             {i.uid: bundle for i in instances if (bundle := router_bundle(view, i)) is not None},
@@ -176,6 +178,7 @@ class HostSession:
         """The newest form of everything dirty that differs from what was sent."""
         changed: list[InstanceAssignment] = []
         forgotten: list[str] = []
+        zone = zone_of_host(view, self.host_uid)
         for uid in sorted(self.dirty_instances):
             found = view.find(INSTANCE, "uid", uid)
             if not found or found[0].value.host_uid != self.host_uid:
@@ -185,7 +188,7 @@ class HostSession:
                 continue
             if uid not in self._sent.routers:
                 self.dirty_routers.setdefault(uid, False)
-            assignment = instance_assignment(found[0].value)
+            assignment = instance_assignment(found[0].value, zone)
             if self._sent.instances.get(uid) != assignment:
                 self._sent.instances[uid] = assignment
                 changed.append(assignment)

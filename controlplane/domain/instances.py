@@ -144,6 +144,7 @@ class InstanceSpec:
     placement: Placement = Placement()
     log_max_bytes: int = 0
     log_max_files: int = 0
+    user_data: str = ""
 
 
 @dataclass(frozen=True, slots=True)

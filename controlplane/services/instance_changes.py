@@ -30,7 +30,7 @@ from moorage.store.base import Transaction
 
 _PLUGGING = frozenset({"nics", "no_network"})
 #: Fields that the host can change while the instance runs; all others need a new container.
-IN_PLACE = frozenset({"resources", "restart", "published_ports", "extra_hosts", *_PLUGGING})
+IN_PLACE = frozenset({"resources", "restart", "published_ports", "extra_hosts", "user_data", *_PLUGGING})
 
 
 class InstanceChanges:

@@ -41,6 +41,7 @@ _SYSCTL_PREFIXES = ("net.", "fs.mqueue.", "kernel.msg", "kernel.sem", "kernel.sh
 _NO_NETWORKS = HostAccess()
 _SMALLEST_MEMORY = 6 * 1024 * 1024  # Docker's own
 _LARGEST_TEXT = 128 * 1024
+LARGEST_USER_DATA = 16 * 1024
 
 _Check = Callable[[InstanceSpec, str], Iterator[FieldViolation]]
 
@@ -107,6 +108,8 @@ def _amounts(spec: InstanceSpec, field: str) -> Iterator[FieldViolation]:
         yield FieldViolation(f"{field}.log_max_bytes", "must be at least 4096", "OUT_OF_RANGE")
     if not 0 <= spec.log_max_files <= 100:
         yield FieldViolation(f"{field}.log_max_files", "must be between 1 and 100", "OUT_OF_RANGE")
+    if len(spec.user_data.encode()) > LARGEST_USER_DATA:
+        yield FieldViolation(f"{field}.user_data", "is longer than 16 KiB", "OUT_OF_RANGE")
     yield from _restart(spec.restart, f"{field}.restart")
 
 

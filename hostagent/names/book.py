@@ -1,10 +1,11 @@
 """The directories of this host's networks, built from the journal when they are asked for and kept until members change."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from hostagent.domain import DesiredState, InstanceAssignment
 from hostagent.journal.journal import Journal
 from hostagent.names.directory import Directory, Member, build
+from hostagent.names.metadata import Response, respond
 from hostagent.names.upstream import Upstream, choose
 from moorage.ids import InstanceId, NetworkId
 
@@ -27,6 +28,11 @@ class NameBook:
         """The networks of an instance, in the order of its interfaces; none of one that is not assigned here."""
         assignment = self._journal.assignments.get(instance_id)
         return tuple(dict.fromkeys(nic.network_id for nic in assignment.nics)) if assignment else ()
+
+    def describe(self, method: str, path: str, headers: Mapping[str, str], instance_id: InstanceId) -> Response:
+        """What an instance is answered about itself."""
+        found = self._journal.assignments.get(instance_id)
+        return respond(method, path, headers, found, self._journal.networks)
 
     def directories(self, network_ids: Iterable[NetworkId]) -> list[Directory]:
         """The directories of networks; those that are not known here (yet) are left out."""

@@ -23,7 +23,7 @@ PORT = 53
 _TRY_SECONDS = 1.2
 _TOTAL_SECONDS = 4.0
 _ROUNDS = 2
-_AT_ONCE = 256  # of the whole host; every question holds a socket
+_AT_ONCE = 128  # of the whole host; every question holds a socket
 
 #: Makes a socket of a family and type, in the namespace that it shall ask from.
 OpenSocket = Callable[[int, int], Awaitable[socket.socket]]

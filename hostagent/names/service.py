@@ -1,4 +1,4 @@
-"""The name server of every instance of this host: one pair of sockets in each namespace, one answer for all.
+"""The name server and the metadata of every instance of this host: three sockets in each namespace, one answer for all.
 
 Who asks is known by the socket on which the question came, so nobody can ask in another's name. What is answered
 comes from directories of the journal: neither control plane nor router is needed for it.
@@ -19,6 +19,7 @@ from hostagent.names import answers, wire
 from hostagent.names.answers import Elsewhere, Reply
 from hostagent.names.book import NameBook
 from hostagent.names.forwarder import Forwarder, HostResolvers, OpenSocket, from_here
+from hostagent.names.metadata_server import MetadataServer
 from hostagent.names.ports import NamesFabric, NameSockets
 from hostagent.names.streams import DnsStream
 from hostagent.names.wire import Query
@@ -30,6 +31,10 @@ log = logging.getLogger(__name__)
 _DATAGRAMS_AT_A_TURN = 8
 _WAITING_AT_ONCE = 64  # questions of one instance that others are asked for
 _STREAMS_AT_ONCE = 16  # of one instance
+_CONNECTIONS_AT_ONCE = (
+    256  # of all: each takes one of the low descriptors (netlink/name_sockets.py says why they are few)
+)
+_BACKLOG = 16  # connections that are taken at one turn of the loop
 _KEPT_ANSWERS = 4096
 _TURNS = 4  # orders of addresses that are kept of one answer
 
@@ -43,9 +48,15 @@ class _Door:
         self.instance_id = instance_id
         self.namespace = namespace
         self.sockets = sockets
-        self.server: asyncio.Server | None = None
+        self.servers: list[asyncio.Server] = []
         self.streams: set[DnsStream] = set()
+        self.metadata: MetadataServer | None = None
         self.waiting = 0
+
+    @property
+    def connections(self) -> int:
+        """How many it has open."""
+        return len(self.streams) + (self.metadata.connections if self.metadata is not None else 0)
 
 
 class InstanceNames:
@@ -94,7 +105,13 @@ class InstanceNames:
         door = self._doors[instance_id] = _Door(instance_id, identity, sockets)
         loop = asyncio.get_running_loop()
         loop.add_reader(sockets.datagrams, self._readable, door)
-        door.server = await loop.create_server(lambda: self._stream(door), sock=sockets.streams)
+        door.metadata = MetadataServer(
+            functools.partial(self._book.describe, instance_id=instance_id), admits=self._admits
+        )
+        door.servers.append(
+            await loop.create_server(lambda: self._stream(door), sock=sockets.streams, backlog=_BACKLOG)
+        )
+        door.servers.append(await loop.create_server(door.metadata, sock=sockets.metadata, backlog=_BACKLOG))
 
     def close(self, instance_id: InstanceId) -> None:
         """Answer no more; fine if nobody was answered. The namespace is free of us then."""
@@ -103,10 +120,12 @@ class InstanceNames:
             return
         asyncio.get_running_loop().remove_reader(door.sockets.datagrams)
         door.sockets.datagrams.close()
-        if door.server is not None:
-            door.server.close()
+        for server in door.servers:
+            server.close()
         for stream in list(door.streams):
             stream.abort()
+        if door.metadata is not None:
+            door.metadata.abort()
 
     def shutdown(self) -> None:
         """Close all."""
@@ -124,10 +143,13 @@ class InstanceNames:
             self._take(door, data, functools.partial(_send, door.sockets.datagrams, sender), is_stream=False)
 
     def _stream(self, door: _Door) -> DnsStream:
-        is_full = len(door.streams) >= _STREAMS_AT_ONCE
+        is_full = len(door.streams) >= _STREAMS_AT_ONCE or not self._admits()
         return DnsStream(
             door.streams, is_full=is_full, take=lambda data, deliver: self._take(door, data, deliver, is_stream=True)
         )
+
+    def _admits(self) -> bool:
+        return sum(door.connections for door in self._doors.values()) < _CONNECTIONS_AT_ONCE
 
     # What is answered.
 

@@ -54,8 +54,10 @@ _IFA_F_NODAD, _IFA_F_PERMANENT = 0x02, 0x80
 _IFA_F_NOPREFIXROUTE = 0x200
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_TABLE = 1, 4, 5, 15
 MAIN_TABLE, _RTN_UNICAST = 254, 1
+_LOCAL_TABLE, _RTN_LOCAL = 255, 2
 RTPROT_BOOT, _RTPROT_STATIC = 3, 4
-_SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
+_SCOPE_UNIVERSE, _SCOPE_LINK, _SCOPE_HOST = 0, 253, 254
+_LOOPBACK = 1  # the index of lo in every namespace
 
 _GONE = frozenset({errno.ENOENT, errno.ENODEV, errno.ESRCH, errno.EADDRNOTAVAIL})
 FLOOD_MAC = "00:00:00:00:00:00"
@@ -343,6 +345,16 @@ def route_add(route: Route) -> Message:
     """Add or replace a route."""
     what = f"add route {route.destination} via {route.gateway}"
     return Message(_RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, _route(route), what=what)
+
+
+def local_route_add(address: str) -> Message:
+    """Make an address one of the namespace's own without giving it to an interface: it is on no list of addresses, and
+    never chosen as a source for elsewhere.
+    """
+    packed = ipaddress.IPv4Address(address).packed
+    body = struct.pack("=BBBBBBBBI", socket.AF_INET, 32, 0, 0, _LOCAL_TABLE, RTPROT_BOOT, _SCOPE_HOST, _RTN_LOCAL, 0)
+    body += attr(_RTA_DST, packed) + u32(_RTA_OIF, _LOOPBACK)
+    return Message(_RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, body, what=f"add local address {address}")
 
 
 def route_delete(route: Route) -> Message:

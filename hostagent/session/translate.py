@@ -135,6 +135,10 @@ def instance_from_message(message: agent_pb2.InstanceAssignment, registry: str) 
         dns_search=tuple(spec.dns_search),
         extra_hosts=tuple(sorted(spec.extra_hosts.items())),
         force=message.force,
+        labels=dict(message.labels),
+        zone=message.zone,
+        host=message.host,
+        user_data=spec.user_data,
         is_router=message.is_router,
     )
 

@@ -1,12 +1,14 @@
-"""Names on a fleet of three hosts, asked for with busybox from inside instances: both ways, right within a second of a
+"""Names and metadata on a fleet of three hosts, asked for with busybox from inside instances: both ways, right within a second of a
 change, and answered with control plane and neighbours gone."""
 
 import asyncio
 import contextlib
+import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
+from google.protobuf import field_mask_pb2
 
 from cli.dev.fleet import Fleet
 from cli.dev.host import Host
@@ -267,3 +269,40 @@ async def test_extra_records(plane: Plane, hosts: list[Host]) -> None:
     await plane.client.dns.DeleteDnsRecord(dns_pb2.DeleteDnsRecordRequest(name=record.name))
     for host in (0, 1):
         await is_so(host, "www.lan.internal")
+
+
+async def test_what_an_instance_is_told_about_itself(plane: Plane, hosts: list[Host]) -> None:
+    await plane.network("lan")
+    # A web server of its own on the same port, on every address.
+    script = "trap 'exit 0' TERM; httpd -p 80 -h /www; sleep 1000 & wait $!"
+    made = await plane.run({"web": plane.spec(script, host=1, networks=["lan"], user_data="one\n")})
+    web = made["web"]
+
+    async def read(path: str) -> str:
+        code, said = await plane.exec("web", ["wget", "-q", "-O-", f"http://169.254.169.254/{path}"])
+        return said if code == 0 else ""
+
+    assert await read("latest/user-data") == "one\n"
+    assert await read("latest/meta-data/instance-id") == web.uid
+    assert await read("latest/meta-data/local-hostname") == "web.lan.internal"
+    assert await read("latest/meta-data/local-ipv4") == addresses(web)[0]
+    assert await read("latest/meta-data/placement/availability-zone") == "default"
+    assert json.loads(await read("moorage/v1/instance"))["instance"] == web.name
+    assert await read("latest/meta-data/none") == ""
+    _, page = await plane.exec("web", ["wget", "-q", "-O-", f"http://{addresses(web)[0]}/"])
+    assert "It runs" in page
+    web.labels["tier"] = "front"
+    web.spec.user_data = "two\n"
+    await plane.client.instances.UpdateInstance(
+        pb.UpdateInstanceRequest(
+            instance=pb.Instance(name=web.name, labels=web.labels, spec=pb.InstanceSpec(user_data="two\n")),
+            update_mask=field_mask_pb2.FieldMask(paths=["labels", "spec.user_data"]),
+        )
+    )
+
+    async def has_changed() -> bool:
+        data, label = await read("latest/user-data"), await read("latest/meta-data/tags/instance/tier")
+        return (data, label) == ("two\n", "front")
+
+    await soon(has_changed, "what was changed in place")
+    assert (await plane.get("web")).status.run == web.status.run

@@ -35,11 +35,12 @@ from moorage.ids import InstanceId, NetworkId
 def loopback_sockets() -> NameSockets:
     """Sockets as a fabric makes them, on free ports of 127.0.0.1."""
     datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-    streams = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     datagrams.bind(("127.0.0.1", 0))
-    streams.bind(("127.0.0.1", 0))
-    streams.listen()
-    return NameSockets(datagrams, streams)
+    listening = [socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) for _ in range(2)]
+    for one in listening:
+        one.bind(("127.0.0.1", 0))
+        one.listen()
+    return NameSockets(datagrams, *listening)
 
 
 class FakeFabric:

@@ -19,6 +19,7 @@ QUERY = dns.message.make_query("web.back.internal.", "A").to_wire()
 def close(sockets: NameSockets) -> None:
     sockets.datagrams.close()
     sockets.streams.close()
+    sockets.metadata.close()
 
 
 def echo_once(sockets: NameSockets) -> None:
@@ -31,6 +32,8 @@ def echo_once(sockets: NameSockets) -> None:
 async def test_both_ways_over_udp_and_tcp(bed: Bed, host: Host) -> None:
     path = await plug(host, ONE, nic(NET, 5), networks=(net(NET),))
     sockets = await host.fabric.open_name_sockets(ONE)
+    # The low descriptors are left to libnftables.
+    assert min(one.fileno() for one in (sockets.datagrams, sockets.streams, sockets.metadata)) >= 1024
     asking = bed.socket(path, socket.AF_INET, socket.SOCK_DGRAM)
     asking.connect(("127.0.0.11", 53))
     asking.send(QUERY)
@@ -46,6 +49,27 @@ async def test_both_ways_over_udp_and_tcp(bed: Bed, host: Host) -> None:
         accepted.send(b"echo")
         assert stream.recv(4096) == b"echo"
     close(sockets)
+
+
+async def test_the_metadata_address_leads_here_and_nowhere_else(bed: Bed, host: Host) -> None:
+    path = await plug(host, ONE, nic(NET, 5), networks=(net(NET, egress=True),))
+    sockets = await host.fabric.open_name_sockets(ONE)
+    sockets.metadata.settimeout(5)
+    bed.serve(path, 80, greeting="mine")
+    for _ in range(2):
+        client = bed.socket(path, socket.AF_INET, socket.SOCK_STREAM)
+        client.connect(("169.254.169.254", 80))
+        accepted, _sender = sockets.metadata.accept()
+        with accepted:
+            client.send(b"GET / HTTP/1.0")
+            assert accepted.recv(100) == b"GET / HTTP/1.0"
+        # Plugging again leaves the way as it is.
+        await plug(host, ONE, nic(NET, 5), networks=(net(NET, egress=True),))
+    assert bed.ask(path, "10.1.0.5", 80) == "mine 10.1.0.5"
+    assert bed.ask(path, "169.254.169.254", 81) == "refused"
+    assert "169.254" not in bed.run(path, "ip -o addr")
+    close(sockets)
+    assert bed.ask(path, "169.254.169.254", 80) == "refused"
 
 
 async def test_servers_of_the_instances_own_have_port_53_too(bed: Bed, host: Host) -> None:

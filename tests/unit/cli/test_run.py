@@ -157,6 +157,7 @@ def test_every_option_arrives(nginx: None, moor: Moor, plane: Plane, tmp_path: P
             "db:192.0.2.9",
         ],
         *["--stop-signal", "SIGINT", "--stop-timeout", "1.5s", "--log-max-size", "1m", "--log-max-files", "2"],
+        *["--user-data", "hello"],
         *["nginx", "echo", "-n", "--flag"],
         env={"HERE": "there"},
     )
@@ -200,7 +201,7 @@ def test_every_option_arrives(nginx: None, moor: Moor, plane: Plane, tmp_path: P
     assert dict(spec.sysctls) == {"net.core.somaxconn": "9"}
     assert (list(spec.dns_servers), list(spec.dns_search)) == (["192.0.2.1"], ["x.y"])
     assert dict(spec.extra_hosts) == {"db": "192.0.2.9"}
-    assert (spec.log_max_bytes, spec.log_max_files) == (1024**2, 2)
+    assert (spec.log_max_bytes, spec.log_max_files, spec.user_data) == (1024**2, 2, "hello")
 
 
 def test_nothing_given_is_nothing_sent(nginx: None, moor: Moor, plane: Plane) -> None:
@@ -258,6 +259,20 @@ def test_replace(web: None, moor: Moor, plane: Plane) -> None:
     spec = plane.requests("ReplaceInstance")[1].spec
     assert spec.template == "projects/default/templates/two"
     assert (dict(spec.env), list(spec.command)) == ({"A": "1"}, ["cmd"])
+
+
+def test_user_data_from_a_file(web: None, moor: Moor, plane: Plane, tmp_path: Path) -> None:
+    (tmp_path / "user-data").write_text("#!/bin/sh\n")
+    (tmp_path / "binary").write_bytes(b"\xff")
+    moor("instance", "update", "web", "--user-data", f"@{tmp_path}/user-data")
+    moor("instance", "update", "web", "--user-data", "")
+    one, two = plane.requests("UpdateInstance")
+    assert (list(one.update_mask.paths), one.instance.spec.user_data) == (["spec.user_data"], "#!/bin/sh\n")
+    assert (list(two.update_mask.paths), two.instance.spec.user_data) == (["spec.user_data"], "")
+    for name in ("binary", "none"):
+        assert (
+            "cannot be read" in moor("instance", "update", "web", "--user-data", f"@{tmp_path}/{name}", code=2).output
+        )
 
 
 def test_update_names_what_changes(web: None, moor: Moor, plane: Plane) -> None:

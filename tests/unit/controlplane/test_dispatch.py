@@ -182,6 +182,13 @@ class Histories(RuleBasedStateMachine):
             facts = replace(found.value.facts, underlay_address=address)
             self.run(self.world.reports.heartbeat(found.value.uid, [], [], "", facts))
 
+    @rule(host=st.sampled_from(_HOSTS), zone=st.sampled_from(["", "z"]))
+    def move_to_zone(self, host: str, zone: str) -> None:
+        found = self.world.store.view().get(HOST, host)
+        if found is not None:
+            moved = replace(found.value, zone=zone)
+            self.run(self.world.store.update(lambda tx: tx.put(HOST, moved)))
+
     @rule(host=st.sampled_from(_HOSTS))
     def lose_host(self, host: str) -> None:
         self.run(self.world.hosts.delete(host, force=True))

@@ -8,6 +8,7 @@ import pytest
 
 from controlplane.access.policy import ProjectPolicy
 from controlplane.access.quota import Quota
+from controlplane.dispatch.assignments import instance_assignment
 from controlplane.domain.containers import (
     ContainerDefaults,
     Device,
@@ -148,6 +149,7 @@ async def test_every_bad_field_of_every_instance_at_once(world: World) -> None:
         ulimits=(Ulimit("nope", 1, 2), Ulimit("nofile", 3, 2)),
         log_max_bytes=1,
         log_max_files=101,
+        user_data="ü" * 8193,
         restart=RestartPolicy(initial_seconds=5, max_seconds=1, max_restarts=-1, reset_after_seconds=-1),
         mounts=(Mount("/"), Mount("/a", "volume"), Mount("/a", "tmpfs", "/src"), Mount("/x/../y")),
         devices=(Device("/etc/passwd", permissions="rwx"),),
@@ -185,6 +187,7 @@ async def test_every_bad_field_of_every_instance_at_once(world: World) -> None:
         (f"{spec}.ulimits[1].soft", "OUT_OF_RANGE"),
         (f"{spec}.log_max_bytes", "OUT_OF_RANGE"),
         (f"{spec}.log_max_files", "OUT_OF_RANGE"),
+        (f"{spec}.user_data", "OUT_OF_RANGE"),
         (f"{spec}.restart.initial", "OUT_OF_RANGE"),
         (f"{spec}.restart.reset_after", "OUT_OF_RANGE"),
         (f"{spec}.restart.max_restarts", "OUT_OF_RANGE"),
@@ -347,6 +350,9 @@ async def test_update_in_place(world: World) -> None:
     )
     assert (changed.labels, changed.generation) == ({"a": "b"}, 2)
     assert changed.effective.published_ports == (PublishedPort(80, 8080, "tcp"),)
+    changed = await world.changes.update(P, "i", spec_fields={"user_data": "hello"})
+    told = instance_assignment(changed, "rack")
+    assert (told.spec.user_data, told.labels, told.zone) == ("hello", {"a": "b"}, "rack")
     error = await refused(
         world.changes.update(P, "i", spec_fields={"command": (), "env": {}, "restart": RestartPolicy()}),
         NotReady,

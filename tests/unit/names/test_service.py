@@ -239,6 +239,45 @@ async def test_no_answer_from_beyond_is_a_failure_of_the_server(bed: Bed) -> Non
         assert (await bed.ask(port, "example.org.")).rcode() == dns.rcode.SERVFAIL
 
 
+async def http(port: int, request: str) -> str:
+    """What a server says until it closes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(request.encode())
+    try:
+        return (await asyncio.wait_for(reader.read(), 5)).decode()
+    except ConnectionResetError:
+        return ""
+    finally:
+        writer.close()
+
+
+async def test_what_it_is_over_http(bed: Bed) -> None:
+    bed.assign(instance("web", 5, user_data="hello", labels={"a": "b"}))
+    await bed.open()
+    port = bed.fabric.sockets[InstanceId("i5")].metadata.getsockname()[1]
+    said = await http(port, "GET /latest/user-data HTTP/1.0\r\n\r\n")
+    assert said.startswith("HTTP/1.0 200 OK")
+    assert said.endswith("\r\n\r\nhello")
+    assert (await http(port, "GET /latest/meta-data/local-hostname HTTP/1.0\r\n\r\n")).endswith("web.back.internal")
+    assert "403" in (await http(port, "GET / HTTP/1.0\r\nX-forwarded-for: 1.2.3.4\r\n\r\n")).split("\r\n")[0]
+    put = "PUT /latest/api/token HTTP/1.0\r\nx-aws-ec2-metadata-token-ttl-seconds: 60\r\nContent-Length: 0\r\n\r\n"
+    assert "200" in (await http(port, put)).split("\r\n")[0]
+    assert "400" in (await http(port, "nonsense\r\n\r\n")).split("\r\n")[0]
+    bed.assign(instance("web", 5, user_data="changed"))
+    assert (await http(port, "GET /latest/user-data HTTP/1.0\r\n\r\n")).endswith("changed")
+
+
+async def test_connections_to_it_are_bounded(bed: Bed) -> None:
+    await bed.open()
+    port = bed.fabric.sockets[InstanceId("i5")].metadata.getsockname()[1]
+    held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(8)]
+    assert await http(port, "GET / HTTP/1.0\r\n\r\n") == ""
+    bed.names.close(InstanceId("i5"))
+    for reader, writer in held:
+        assert await reader.read() == b""
+        writer.close()
+
+
 async def test_it_is_opened_once_for_a_namespace_and_again_for_a_new_one(bed: Bed, tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     one.touch(), two.touch()
