@@ -1,5 +1,9 @@
 """One fleet for all tests of this folder: three hosts, one template `web`, and a clean project after each test."""
 
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -53,3 +57,30 @@ async def plane(fleet: Fleet, _template: str) -> AsyncIterator[Plane]:
 def hosts(fleet: Fleet) -> list[Host]:
     """The running hosts, in order."""
     return fleet.hosts()
+
+
+@pytest.fixture(scope="session")
+def router_image(fleet: Fleet) -> None:
+    """The template that routers are made from, registered as an operator does it."""
+    if shutil.which("mmdebstrap") is None:
+        pytest.skip("making a base of this machine's packages needs mmdebstrap")
+    moor(fleet, "router-image", "register")
+
+
+def moor(fleet: Fleet, *words: str) -> str:
+    """What a command of moor prints as the fleet's administrator."""
+    access = fleet.access()
+    done = subprocess.run(
+        [sys.executable, "-c", "from cli.main import main; main()", *words],
+        env={
+            **os.environ,
+            "MOORAGE_ADDRESS": access.address,
+            "MOORAGE_API_KEY": access.api_key,
+            "MOORAGE_CA_FILE": str(access.ca_file),
+        },
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout

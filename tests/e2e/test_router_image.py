@@ -1,37 +1,15 @@
 """The router's image, made as an operator makes it: built by a host of the fleet of this machine's packages, and run."""
 
-import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 
 from cli.dev.fleet import Fleet
 from moorage.v1 import templates_pb2
-from tests.e2e.conftest import connect
+from tests.e2e.conftest import connect, moor
 from tests.support.plane import Plane
 
 SYSTEM = "projects/system"
-
-
-def moor(fleet: Fleet, *words: str) -> str:
-    """What a command of moor prints as the fleet's administrator."""
-    access = fleet.access()
-    done = subprocess.run(
-        [sys.executable, "-c", "from cli.main import main; main()", *words],
-        env={
-            **os.environ,
-            "MOORAGE_ADDRESS": access.address,
-            "MOORAGE_API_KEY": access.api_key,
-            "MOORAGE_CA_FILE": str(access.ca_file),
-        },
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 async def test_registered_once_and_run(fleet: Fleet, plane: Plane) -> None:
