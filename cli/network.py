@@ -99,6 +99,7 @@ for command in (attach, tune, detach, add_address, remove_address):
 @click.option("--shared-nic", metavar="NIC", help="A shared network on this NIC of the hosts; see --plug.")
 @click.option("--plug", type=click.Choice(sorted(_PLUGS)), help="How it is put on the NIC.")
 @click.option("--vlan", type=click.IntRange(1, 4094), default=None, help="802.1Q VLAN of the NIC.")
+@click.option("--dhcp-client", is_flag=True, help="A DHCP server outside gives addresses; instead of --subnet.")
 @click.option("--mtu", type=click.IntRange(min=0), default=0, help="Of the instances' interfaces; default computed.")
 @_dns_options
 @click.option("--label", "-l", multiple=True, metavar="K=V", help="Label of the network.")
@@ -115,6 +116,7 @@ def create(
     shared_nic: str | None,
     plug: str | None,
     vlan: int | None,
+    dhcp_client: bool,
     mtu: int,
     dns_domain: str | None,
     forwarders: tuple[str, ...],
@@ -135,6 +137,7 @@ def create(
         attachment=attachment,
         macvlan_mode=mode,
         vlan_id=vlan or 0,
+        dhcp_client=dhcp_client,
         mtu=mtu,
         dns=networks_pb2.NetworkDns(
             domain=dns_domain or "", forwarders=forwarders, no_forwarding=dns_forwarding is False

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from hostagent.dhcp_client.clients import DhcpClients
 from hostagent.domain import AgentHeartbeat, HostCondition, HostFacts, InstanceAssignment, Resources
 from hostagent.executor.executor import Executor
 from hostagent.executor.host_state import HostState
@@ -42,7 +43,7 @@ from hostagent.worker.networks import NetworkKeeper, PeerBook, networks_of
 from hostagent.worker.sweeper import Sweeper
 from hostagent.worker.watcher import EngineWatcher
 from moorage.clock import Clock
-from moorage.errors import EngineUnavailable, NotFound, NotReady
+from moorage.errors import EngineUnavailable, MoorageError, NotFound, NotReady
 from moorage.ids import ContainerId, InstanceId
 from moorage.retry import Backoff
 from moorage.tasks import OnFailure, TaskOwner
@@ -113,10 +114,14 @@ class Agent:
         self._has_begun = asyncio.Event()
         book, name_book = PeerBook(journal), NameBook(journal)
         self.names = InstanceNames(fabric=world.fabric, book=name_book, tasks=self._steps)
+        self.leases = DhcpClients(
+            world.data_dir / "dhcp", tasks=self._steps, clock=world.clock, on_change=self._on_lease
+        )
         self.executor = Executor(
             engine=world.engine,
             fabric=world.fabric,
             names=self.names,
+            leases=self.leases,
             keys=world.keys,
             files=self._files,
             journal=journal,
@@ -220,6 +225,7 @@ class Agent:
 
     async def start(self) -> None:
         """Look at the host, then work; returns when the first look was taken and the session is being opened."""
+        self.leases.forget_others(self.journal.assignments.keys())
         await self.sweeper.begin()
         await self.journal.commit()
         backoff = Backoff(initial=0.1, maximum=5.0)
@@ -341,6 +347,16 @@ class Agent:
         while True:
             await self._world.clock.sleep(_FACTS_SECONDS)
             await self._read_facts()
+
+    def _on_lease(self, instance_id: InstanceId) -> None:
+        self._steps.spawn(self._apply_leases(instance_id), name=f"lease {instance_id}")
+
+    async def _apply_leases(self, instance_id: InstanceId) -> None:
+        try:
+            await self.executor.apply_leases(instance_id)
+        except MoorageError as exc:
+            log.warning("an address was not set", extra={"instance": instance_id, "reason": exc.reason})
+        self.reconciler.wake(instance_id)
 
     def _on_listing(self, changed: set[InstanceId]) -> None:
         self._steps.spawn(self._read_facts(), name="facts")  # it may be another version of the engine

@@ -151,6 +151,8 @@ class NicAssignment:
     rules: tuple[NicRule, ...] = ()
     rate_in_bits: int = 0  # a second, to the instance; 0: no limit
     rate_out_bits: int = 0  # a second, from the instance
+    dhcp_client: bool = False  # its address is what a DHCP server outside gives
+    lease_seconds: int = 0  # set by this agent: how long that address is good for; 0: for good
     security_groups: tuple[str, ...] = ()  # ids; none: not filtered
 
 
@@ -411,6 +413,14 @@ class InstanceState(enum.IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class LeasedNic:
+    """An interface with what a DHCP server outside gave it."""
+
+    name: str
+    addresses: tuple[str, ...]  # with prefix length
+
+
+@dataclass(frozen=True, slots=True)
 class InstanceReport:
     """What the agent says of one instance, ordered by (`run`, `sequence`)."""
 
@@ -430,6 +440,7 @@ class InstanceReport:
     pull_percent: int = 0
     generation: int = 0  # of the assignment that this report answers
     network_generation: int = 0  # of the newest assignment whose interfaces the host has, and no others
+    leased: tuple[LeasedNic, ...] = ()  # what DHCP servers outside have given
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,12 +62,14 @@ def instance(record: Instance, *, is_stale: bool = False) -> instances_pb2.Insta
     status.image_digest = record.image.partition("@")[2]
     status.stale = is_stale
     status.owner = record.owner
+    leased = {one.name: one.addresses for one in record.observed.leased}
     for nic in record.nics:
         status.nics.add(
             network=nic.network,
             interface=nic.interface,
             mac=nic.mac,
-            addresses=nic.addresses,
+            addresses=leased.get(nic.interface, ()) if nic.dhcp_client else nic.addresses,
+            leased=nic.dhcp_client,
             security_groups=nic.security_groups,
         )
     status.nics_ready = record.observed.network_generation >= record.nics_generation

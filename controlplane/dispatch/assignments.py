@@ -45,6 +45,7 @@ class NicAssignment:
     rules: tuple[NicRule, ...] = ()
     rate_in_bits: int = 0
     rate_out_bits: int = 0
+    dhcp_client: bool = False
     security_groups: tuple[str, ...] = ()  # uids
 
 
@@ -115,6 +116,7 @@ def instance_assignment(instance: Instance, zone: str = "") -> InstanceAssignmen
                 nic.rules,
                 nic.rate_in_bits,
                 nic.rate_out_bits,
+                nic.dhcp_client,
                 nic.security_group_uids,
             )
             for nic in instance.nics

@@ -195,8 +195,17 @@ class InstanceNic:
     rules: tuple[NicRule, ...] = ()
     rate_in_bits: int = 0
     rate_out_bits: int = 0
+    dhcp_client: bool = False  # its addresses are those that a server outside gives
     security_groups: tuple[str, ...] = ()  # projects/{project}/securityGroups/{group}, in order of name
     security_group_uids: tuple[str, ...] = ()  # of the same
+
+
+@dataclass(frozen=True, slots=True)
+class LeasedNic:
+    """An interface with what a DHCP server outside gave it."""
+
+    name: str = ""
+    addresses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +228,7 @@ class Observed:
     pull_percent: int = 0
     container_id: str = ""
     network_generation: int = 0  # newest one whose interfaces its host has, and no others
+    leased: tuple[LeasedNic, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,6 +95,7 @@ class NetworkSpec:
     attachment: SharedAttachment = SharedAttachment.UNSPECIFIED
     macvlan_mode: MacvlanMode = MacvlanMode.UNSPECIFIED
     vlan_id: int = 0
+    dhcp_client: bool = False
 
     @property
     def is_exclusive(self) -> bool:

@@ -25,6 +25,7 @@ def check(spec: NetworkSpec, field: str) -> list[FieldViolation]:
         "attachment": spec.attachment not in _ON_BRIDGE,
         "macvlan_mode": spec.macvlan_mode is not MacvlanMode.UNSPECIFIED,
         "vlan_id": spec.vlan_id != 0,
+        "dhcp_client": spec.dhcp_client,
     }
     if spec.kind is not NetworkKind.SHARED:
         return [
@@ -32,6 +33,8 @@ def check(spec: NetworkSpec, field: str) -> list[FieldViolation]:
             for name, is_given in given.items()
             if is_given
         ]
+    if spec.dhcp_client and spec.subnets:
+        found.append(FieldViolation(f"{field}.subnets", "addresses come from the DHCP server outside", "NOT_ALLOWED"))
     if given["bridge"] and given["parent"]:
         found.append(FieldViolation(f"{field}.parent", "cannot go with a bridge; name one of them", "NOT_ALLOWED"))
     elif not given["bridge"] and not given["parent"]:

@@ -1,5 +1,7 @@
 """Addresses for the interfaces of one instance, chosen against what is taken. Pure: the caller writes the leases."""
 
+import hashlib
+import ipaddress
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -33,6 +35,7 @@ class Taken:
 
     has_address: Callable[[str, str], bool]
     has_mac: Callable[[str, str], bool]
+    owner_uid: str = ""  # of the instance itself
 
 
 def with_interfaces(wanted: Sequence[Nic], have: Sequence[InstanceNic]) -> tuple[Nic, ...]:
@@ -84,7 +87,9 @@ def assign_nics(
             found.append(FieldViolation(f"{place}.interface", f"{interface!r} is taken or no valid name", "INVALID"))
         names.add(interface)
         for other in result:
-            if overlaps(_cidrs(network), [s.cidr for s in networks[other.network].spec.subnets]):
+            if other.network == network.name or overlaps(
+                _cidrs(network), [s.cidr for s in networks[other.network].spec.subnets]
+            ):
                 found.append(
                     FieldViolation(f"{place}.network", f"overlaps the subnet of {other.network}", "SUBNET_OVERLAPS")
                 )
@@ -97,9 +102,10 @@ def assign_nics(
             found.append(FieldViolation(f"{place}.mac", f"{nic.mac!r} is no unicast MAC address", "MAC_INVALID"))
         elif mac is not None and taken.has_mac(network.uid, mac):
             found.append(FieldViolation(f"{place}.mac", f"{mac} is taken", "MAC_TAKEN"))
-        if problems or not addresses:
+        if problems or not (addresses or network.spec.dhcp_client):
             continue
-        first = addresses[0][1]
+        # Without an address of ours the MAC is made from who has it.
+        first = addresses[0][1] if addresses else _stand_in(taken.owner_uid, interface)
         kept = old.mac if old is not None and old.network_uid == network.uid else ""
         if mac is not None and mac[:5] in DERIVED_PREFIXES and mac not in (kept, derived_mac(network.uid, first)):
             found.append(FieldViolation(f"{place}.mac", f"{mac[:5]}... is kept for addresses' own MACs", "MAC_TAKEN"))
@@ -123,11 +129,18 @@ def assign_nics(
                 rules=nic.rules,
                 rate_in_bits=nic.rate_in_bits,
                 rate_out_bits=nic.rate_out_bits,
+                dhcp_client=network.spec.dhcp_client,
             )
         )
     if found:
         raise InvalidSpec(found)
     return tuple(result)
+
+
+def _stand_in(owner_uid: str, interface: str) -> str:
+    """Something that an address can be made of, and with it a MAC: the same for one interface of one instance always."""
+    digest = hashlib.sha256(f"{owner_uid}/{interface}".encode()).digest()
+    return str(ipaddress.IPv6Address(digest[:16]))
 
 
 def _cidrs(network: Network) -> list[str]:
@@ -151,6 +164,9 @@ def _addresses(
     found: list[FieldViolation] = []
     wanted: dict[Subnet, list[str]] = {}
     own = [a.split("/")[0] for a in old.addresses] if old is not None and old.network_uid == network.uid else []
+    if nic.addresses and network.spec.dhcp_client:
+        found.append(FieldViolation(f"{place}.addresses", "come from the DHCP server outside", "NOT_ALLOWED"))
+        return [], found
     for index, text in enumerate(nic.addresses):
         where = f"{place}.addresses[{index}]"
         if parse_address(text) is None:

@@ -31,7 +31,7 @@ def check_spec(spec: NetworkSpec, field: str) -> list[FieldViolation]:
     found: list[FieldViolation] = []
     shared = spec.kind is NetworkKind.SHARED
     found += attachments.check(spec, field)
-    if shared and not spec.subnets:
+    if shared and not spec.subnets and not spec.dhcp_client:
         found.append(FieldViolation(f"{field}.subnets", "a shared network needs its subnets", "REQUIRED"))
     if shared and spec.egress:
         found.append(
@@ -116,7 +116,7 @@ def with_defaults(spec: NetworkSpec, network_uid: str, taken: Iterable[str]) -> 
     """
     kind = NetworkKind.ISOLATED if spec.kind is NetworkKind.UNSPECIFIED else spec.kind
     subnets: Sequence[Subnet] = spec.subnets
-    if not subnets:
+    if not subnets and not spec.dhcp_client:
         subnets = (Subnet(_free_subnet(taken)), Subnet(_local_subnet(network_uid)))
     if kind is NetworkKind.ISOLATED:
         subnets = [s if s.gateway else replace(s, gateway=first_address(s.cidr)) for s in subnets]

@@ -125,7 +125,7 @@ def _taken(tx: Transaction, owner_uid: str) -> Taken:
     def has_mac(network_uid: str, mac: str) -> bool:
         return any(lease.value.owner_uid != owner_uid for lease in tx.find(ADDRESS, "mac", f"{network_uid}/{mac}"))
 
-    return Taken(has_address, has_mac)
+    return Taken(has_address, has_mac, owner_uid)
 
 
 def usage_of(instance: Instance) -> Quota:

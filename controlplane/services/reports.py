@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from controlplane.domain.hosts import Host, HostCondition, HostFacts, HostLinkState, QuarantinedItem
-from controlplane.domain.instances import DesiredState, Instance, InstanceState, Observed
+from controlplane.domain.instances import DesiredState, Instance, InstanceState, LeasedNic, Observed
 from controlplane.domain.kinds import EPOCH_START, HOST, INSTANCE
 from controlplane.domain.lineage import has_lost_history
 from controlplane.history import record_event
@@ -49,6 +49,7 @@ class Report:
     pull_percent: int = 0
     generation: int = 0
     network_generation: int = 0
+    leased: tuple[LeasedNic, ...] = ()
 
 
 class ReportService:
@@ -186,6 +187,7 @@ class ReportService:
             report.pull_percent,
             report.container_id,
             report.network_generation,
+            report.leased,
         )
         give_back(tx, instance, report.network_generation)
         tx.put(INSTANCE, replace(instance, observed=observed))

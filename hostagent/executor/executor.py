@@ -9,12 +9,21 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from hostagent.domain import ContainerObservation, ContainerPhase, ContainerSpec, InstanceAssignment, NicFilter
+from hostagent.dhcp_client.lease import leased_nics, with_leases
+from hostagent.domain import (
+    ContainerObservation,
+    ContainerPhase,
+    ContainerSpec,
+    InstanceAssignment,
+    LeasedNic,
+    NicAssignment,
+    NicFilter,
+)
 from hostagent.executor.bind_mounts import check_sources
 from hostagent.executor.filters import filters_of
 from hostagent.executor.host_state import GENERATION_LABEL, INSTANCE_LABEL, NONCE_LABEL, HostState, NamespaceState
 from hostagent.executor.leftovers import kill_leftovers
-from hostagent.executor.ports import Engine, Fabric, Names, RuntimeKeys
+from hostagent.executor.ports import Engine, Fabric, Leases, Names, RuntimeKeys
 from hostagent.files import HostsLine, InstanceFiles, render
 from hostagent.journal.journal import Journal
 from hostagent.journal.state import LocalState, PulledImage, RunStage
@@ -46,6 +55,7 @@ class Executor:
         engine: Engine,
         fabric: Fabric,
         names: Names,
+        leases: Leases,
         keys: RuntimeKeys,
         files: InstanceFiles,
         journal: Journal,
@@ -59,6 +69,7 @@ class Executor:
         self._engine = engine
         self._fabric = fabric
         self._names = names
+        self._leases = leases
         self._keys = keys
         self._files = files
         self._journal = journal
@@ -223,8 +234,12 @@ class Executor:
         instance_id = assignment.instance_id
         before = self._state.namespaces.get(instance_id)
         filters = self._filters(assignment)
-        path = await self._fabric.ensure_instance(instance_id, assignment.nics, self._state.networks, filters)
+        asking = {nic.name: assignment.hostname or assignment.name for nic in assignment.nics if nic.dhcp_client}
+        await self._leases.release(instance_id, keep=asking)  # while the interface is still there
+        nics = self._with_leases(assignment)
+        path = await self._fabric.ensure_instance(instance_id, nics, self._state.networks, filters)
         await self._names.open(instance_id, path)
+        self._leases.follow(instance_id, path, asking)
         self._state.namespaces[instance_id] = NamespaceState(path, assignment.nics, filters)
         self._state.lost_namespaces.discard(instance_id)
         if before is None:
@@ -232,6 +247,25 @@ class Executor:
         elif before.nics != assignment.nics:
             self._state.ports.pop(instance_id, None)  # they may have to lead to another address
         self._on_prepared(instance_id)
+
+    async def apply_leases(self, instance_id: InstanceId) -> None:
+        """Give an instance's interfaces what DHCP servers outside have given them, or take it away."""
+        assignment, known = self._journal.assignments.get(instance_id), self._state.namespaces.get(instance_id)
+        if assignment is None or known is None or known.nics != assignment.nics:
+            return  # what is about to be plugged takes it along
+        nics, filters = self._with_leases(assignment), self._filters(assignment)
+        await self._fabric.ensure_instance(instance_id, nics, self._state.networks, filters)
+
+    def lease_wait_seconds(self, instance_id: InstanceId) -> float:
+        """How long the process should still wait for a first address."""
+        return self._leases.wait_seconds(instance_id)
+
+    def leased(self, instance_id: InstanceId) -> tuple[LeasedNic, ...]:
+        """What DHCP servers outside have given an instance's interfaces."""
+        return leased_nics(self._leases.leases(instance_id))
+
+    def _with_leases(self, assignment: InstanceAssignment) -> tuple[NicAssignment, ...]:
+        return with_leases(assignment.nics, self._leases.leases(assignment.instance_id), self._now())
 
     async def apply_filters(self, assignment: InstanceAssignment) -> None:
         """Make the interfaces let pass what their security groups allow now."""
@@ -359,6 +393,7 @@ class Executor:
 
     async def remove_namespace(self, instance_id: InstanceId) -> None:
         """Remove namespace, interfaces and ports."""
+        await self._leases.release(instance_id)
         self._names.close(instance_id)
         await self._fabric.remove_instance(instance_id)
         self._state.namespaces.pop(instance_id, None)

@@ -4,10 +4,11 @@ view.
 Errors are classes of `moorage.errors`; NotFound always means that the container, image or namespace is not there.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from hostagent.dhcp_client.lease import Lease
 from hostagent.domain import (
     ContainerObservation,
     ContainerSpec,
@@ -90,6 +91,15 @@ class Names(Protocol):
 
     async def open(self, instance_id: InstanceId, namespace: Path) -> None: ...
     def close(self, instance_id: InstanceId) -> None: ...
+
+
+class Leases(Protocol):
+    """DHCP clients of instances' interfaces, and what they were given."""
+
+    def leases(self, instance_id: InstanceId) -> Mapping[str, Lease]: ...
+    def wait_seconds(self, instance_id: InstanceId) -> float: ...
+    def follow(self, instance_id: InstanceId, namespace: Path, wanted: Mapping[str, str]) -> None: ...
+    async def release(self, instance_id: InstanceId, keep: Collection[str] = ()) -> None: ...
 
 
 class RuntimeKeys(Protocol):

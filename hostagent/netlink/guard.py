@@ -73,6 +73,7 @@ def port_rules(
     addresses: Sequence[str],
     rate_bits: int = 0,
     neighbours: Sequence[str] | None = None,
+    asks_dhcp: bool = False,
 ) -> str:
     """Rules of one port: `addresses` without prefix length. Replaces what was there.
 
@@ -82,6 +83,7 @@ def port_rules(
     Args:
         neighbours: of a router's port: the subnets of its network. It sends on what others sent, so any source may come
         out of it but addresses of these subnets that are not its own. None: it is no router's.
+        asks_dhcp: whether it may ask DHCP servers for an address.
     """
     table = f"{family.value} moorage"
     v4 = [a for a in addresses if ipaddress.ip_address(a).version == 4]
@@ -93,6 +95,9 @@ def port_rules(
     if rate_bits:
         rate, burst = rate_bits // 8 * 9 // 8, 4 * shaping.burst_bytes(rate_bits)
         rules.append(f"limit rate over {rate} bytes/second burst {burst} bytes drop")
+    if asks_dhcp:
+        rules.append("ether type ip ip saddr 0.0.0.0 udp sport 68 udp dport 67 accept")
+        rules.append(f"ether type arp arp saddr ether {mac} arp saddr ip 0.0.0.0 accept")
     if v4:
         own = ", ".join(v4)
         rules += [

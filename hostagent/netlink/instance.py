@@ -310,7 +310,9 @@ def _ensure_port(
     assert port is not None
     bare = [a.split("/")[0] for a in nic.addresses]
     neighbours = [subnet.cidr for subnet in network.subnets] if nic.forwards else None
-    nft.run(guard.port_rules(site.guard, host_end, nic.mac.lower(), bare, nic.rate_out_bits, neighbours))
+    nft.run(
+        guard.port_rules(site.guard, host_end, nic.mac.lower(), bare, nic.rate_out_bits, neighbours, nic.dhcp_client)
+    )
     shaping.ensure(rtnl, port.index, nic.rate_in_bits)
     if (port.master, port.mtu, port.up, port.alias) == (bridge_index, network.mtu, True, alias):
         rtnl.run([links.fdb_local_add(port.index, nic.mac)])
@@ -367,7 +369,8 @@ def _configure(space: Namespace, nics: Sequence[NicAssignment], *, fresh: bool) 
         # in the order given: the first is the one that the kernel prefers as source
         ordered = [str(ipaddress.ip_interface(a)) for a in nic.addresses]
         added[nic.name] = [address for address in ordered if address not in have]
-        messages += [links.address_add(link.index, address) for address in added[nic.name]]
+        fresh_ones = ordered if nic.lease_seconds else added[nic.name]  # a lease that was renewed is good for longer
+        messages += [links.address_add(link.index, one, valid_seconds=nic.lease_seconds) for one in fresh_ones]
         if not link.up:
             messages.append(links.link_set(index=link.index, up=True, no_link_local=not with_v6))
         wanted_routes += _routes(nic, link.index)

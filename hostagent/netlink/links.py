@@ -49,7 +49,7 @@ _VXLAN_ID, _VXLAN_LOCAL, _VXLAN_LEARNING, _VXLAN_PROXY, _VXLAN_PORT, _VXLAN_LOCA
 _NDA_DST, _NDA_LLADDR, _NDA_PORT = 1, 2, 6
 _NTF_SELF, _NTF_MASTER = 0x02, 0x04
 _NUD_REACHABLE, _NUD_NOARP, _NUD_PERMANENT = 0x02, 0x40, 0x80
-_IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO, _IFA_FLAGS = 1, 2, 6, 8
 _IFA_F_NODAD, _IFA_F_PERMANENT = 0x02, 0x80
 _IFA_F_NOPREFIXROUTE = 0x200
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_TABLE = 1, 4, 5, 15
@@ -267,12 +267,15 @@ def _ifaddr(index: int, interface: ipaddress.IPv4Interface | ipaddress.IPv6Inter
     return body + attr(_IFA_LOCAL, address.packed) + attr(_IFA_ADDRESS, address.packed) + u32(_IFA_FLAGS, flags)
 
 
-def address_add(index: int, interface: str) -> Message:
-    """An address with prefix length. Duplicate detection is off: the control plane's allocator knows that it is
-    free."""
+def address_add(index: int, interface: str, *, valid_seconds: int = 0) -> Message:
+    """An address with prefix length, for so long (0: for good). Duplicate detection is off: the control plane's
+    allocator knows that it is free."""
     parsed = ipaddress.ip_interface(interface)
-    flags = _IFA_F_PERMANENT | (_IFA_F_NODAD if parsed.version == 6 else 0)
-    return Message(_RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, _ifaddr(index, parsed, flags), what=f"add {interface}")
+    flags = (0 if valid_seconds else _IFA_F_PERMANENT) | (_IFA_F_NODAD if parsed.version == 6 else 0)
+    body = _ifaddr(index, parsed, flags)
+    if valid_seconds:
+        body += attr(_IFA_CACHEINFO, struct.pack("=IIII", valid_seconds, valid_seconds, 0, 0))
+    return Message(_RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, body, what=f"add {interface}")
 
 
 def address_delete(index: int, interface: str) -> Message:

@@ -159,6 +159,8 @@ class Reconciler:
             ports=state.ports.get(instance_id),
             has_files=instance_id in state.folders,
             retry_at=self._retry_at.get(instance_id),
+            lease_wait_seconds=self._executor.lease_wait_seconds(instance_id),
+            leased=self._executor.leased(instance_id),
         )
 
     async def reconcile_once(self, instance_id: InstanceId) -> bool:

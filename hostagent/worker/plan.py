@@ -20,6 +20,7 @@ from hostagent.domain import (
     ContainerPhase,
     DesiredState,
     InstanceAssignment,
+    LeasedNic,
     NicAssignment,
     NicFilter,
     PublishedPort,
@@ -76,6 +77,8 @@ class InstanceView:
     ports: tuple[PublishedPort, ...] | None = None  # None: not looked at yet
     has_files: bool = False
     retry_at: float | None = None  # monotonic seconds; no new run before
+    lease_wait_seconds: float = 0.0  # for a DHCP server outside to give a first address
+    leased: tuple[LeasedNic, ...] = ()  # what such servers have given
 
 
 def is_alive(container: ContainerObservation | None) -> bool:
@@ -269,6 +272,8 @@ def _bring_up(view: InstanceView) -> list[Action]:
     if not view.has_key:
         steps.append(PublishRuntimeKey("the runtime must find the namespace", container.container_id))
     steps += _ports_steps(view)
+    if not steps and view.lease_wait_seconds > 0:
+        return [WaitBackoff("a DHCP server outside has not answered yet", view.lease_wait_seconds)]
     return steps or [Start("all is prepared", container.container_id)]
 
 

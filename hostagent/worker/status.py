@@ -47,6 +47,7 @@ def report(
         pull_percent=100 if view.has_image or container else pull_percent,
         generation=view.assignment.generation,
         network_generation=view.assignment.generation if is_plugged(view) else 0,
+        leased=view.leased,
     )
 
 

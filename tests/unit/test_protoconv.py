@@ -64,7 +64,7 @@ PAIRS: list[tuple[type, type[Message], set[str], set[str]]] = [
     (
         instances.Observed,
         instances_pb2.InstanceStatus,
-        {"epoch", "sequence", "generation", "network_generation"},
+        {"epoch", "sequence", "generation", "network_generation", "leased"},
         {"host", "nics", "placement", "image_digest", "stale", "owner", "nics_ready"},
     ),
     (networks.NetworkSpec, networks_pb2.NetworkSpec, set(), set()),

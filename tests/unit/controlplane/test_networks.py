@@ -9,8 +9,8 @@ import pytest
 from controlplane.access.policy import ProjectPolicy
 from controlplane.access.quota import Quota
 from controlplane.api import convert
-from controlplane.dispatch.assignments import network_assignment
-from controlplane.domain.instances import InstanceSpec, Nic
+from controlplane.dispatch.assignments import instance_assignment, network_assignment
+from controlplane.domain.instances import InstanceSpec, InstanceState, LeasedNic, Nic
 from controlplane.domain.kinds import NETWORK
 from controlplane.domain.networks import MacvlanMode, NetworkDns, NetworkKind, NetworkSpec, SharedAttachment, Subnet
 from controlplane.networks.subnets import check_spec
@@ -271,3 +271,36 @@ def test_attachments_that_cannot_be(fields: dict[str, Any], wrong: list[tuple[st
     assert [(one.field, one.reason) for one in check_spec(spec, "s")] == [
         (f"s.{field}", reason) for field, reason in wrong
     ]
+
+
+async def test_addresses_from_a_server_outside(world: World) -> None:
+    await world.projects.update(P, policy=ProjectPolicy(allowed_nics=("eth1",)))
+    spec = replace(on_nic(_MACVLAN), subnets=(), dhcp_client=True)
+    assert [one.field for one in check_spec(replace(spec, subnets=(Subnet("192.0.2.0/24"),)), "s")] == ["s.subnets"]
+    assert [one.reason for one in check_spec(NetworkSpec(dhcp_client=True), "s")] == ["NOT_ALLOWED"]
+    lan = await world.networks.create(P, "lan", {}, spec)
+    assert lan.spec.subnets == ()
+    await world.network("n", "10.1.0.0/24")
+    record = await world.host("h")
+    await world.host("h", facts=replace(record.facts, links=("eth1",)))
+    with pytest.raises(InvalidSpec) as wanted:
+        await world.create("i", Nic("lan", addresses=("192.0.2.9",)))
+    assert problems(wanted.value) == [("instance.spec.nics[0].addresses", "NOT_ALLOWED")]
+    with pytest.raises(InvalidSpec) as twice:
+        await world.create("i", Nic("lan"), Nic("lan"))
+    assert problems(twice.value) == [("instance.spec.nics[1].network", "SUBNET_OVERLAPS")]
+    made = await world.create("i", Nic("lan"), Nic("n"))
+    other = await world.create("j", Nic("lan"))
+    assert (made.nics[0].addresses, made.nics[0].dhcp_client) == ((), True)
+    assert made.nics[0].mac != other.nics[0].mac
+    placed = await world.place("i", "h")
+    assert instance_assignment(placed).nics[0].dhcp_client
+    given = (LeasedNic("eth0", ("192.0.2.9/24",)),)
+    await world.report(placed, InstanceState.RUNNING, leased=given)
+    shown = convert.instance(world.get("i")).status.nics
+    assert [(list(nic.addresses), nic.leased) for nic in shown] == [
+        (["192.0.2.9/24"], True),
+        (["10.1.0.2/24"], False),
+    ]
+    replaced = await world.changes.replace(P, "i", spec=made.spec)
+    assert replaced.nics == made.nics, "with its MAC"

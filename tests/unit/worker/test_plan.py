@@ -10,6 +10,7 @@ from hostagent.domain import (
     ContainerPhase,
     DesiredState,
     InstanceState,
+    LeasedNic,
     NicFilter,
     Resources,
     RestartMode,
@@ -241,6 +242,20 @@ def test_what_an_instance_without_a_namespace_lost_is_free() -> None:
     assert report(world.view(), []).network_generation == 1
     lost = replace(running().view(), is_namespace_lost=True, has_namespace=False, ports=None)
     assert report(lost, []).network_generation == 0, "its process may still use them"
+
+
+def test_the_process_waits_a_little_for_an_address_from_outside() -> None:
+    world = World()
+    while (steps := world.plan()) and not any(isinstance(step, do.Start) for step in steps):
+        for step in steps:
+            world.apply(step)
+    waiting = replace(world.view(), lease_wait_seconds=7.0)
+    (step,) = do_plan(waiting)
+    assert isinstance(step, do.WaitBackoff)
+    assert step.seconds == 7.0
+    assert report(waiting, [step]).state is InstanceState.PREPARING
+    given = (LeasedNic("eth0", ("10.3.0.120/24",)),)
+    assert report(replace(world.view(), leased=given), []).leased == given
 
 
 def test_a_forced_deletion_kills_at_once() -> None:
