@@ -29,6 +29,7 @@ from hostagent.router.dnsmasq import DhcpApplier
 from hostagent.router.figures import RouterFiguresReader
 from hostagent.router.keeper import RouterKeeper
 from hostagent.router.ports import RouterFabric
+from hostagent.router.roles import read_role
 from hostagent.router.rules import RulesApplier
 from hostagent.session.outbox import Outbox
 from hostagent.session.session import Connect, Session
@@ -161,6 +162,7 @@ class Agent:
             appliers=(RulesApplier(world.fabric), DhcpApplier(self._files.router_folder), self.balancers),
             clock=world.clock,
             tasks=self._steps,
+            role_of=lambda bundle: read_role(bundle, self._files.router_folder),
             publish=self.outbox.put_router,
         )
         self._intake = Intake(
@@ -233,6 +235,7 @@ class Agent:
         self._tasks.supervise(self.networks.run, name="network keeper")
         self._tasks.supervise(self.routers.run, name="router keeper")
         self._tasks.supervise(self.routers.sweep, name="router sweep")
+        self._tasks.supervise(self.routers.watch_roles, name="roles of routers")
         self._tasks.supervise(self.images.run, name="image keeper")
         self._tasks.supervise(self._sweep, name="sweep", backoff=Backoff(initial=1.0, maximum=30.0))
         self._tasks.supervise(self._watch_facts, name="facts", backoff=Backoff(initial=1.0, maximum=30.0))

@@ -25,6 +25,7 @@ from moorage.tasks import TaskOwner
 log = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 60.0
+ROLE_SECONDS = 0.25
 _BACKOFF = Backoff(initial=0.2, maximum=10.0)
 
 
@@ -33,6 +34,7 @@ class RouterKeeper:
 
     Args:
         appliers: the parts of a bundle, in the order in which they are applied.
+        role_of: what a router does now.
         publish: takes each report; it is called often, and with equal reports too.
     """
 
@@ -44,6 +46,7 @@ class RouterKeeper:
         appliers: Sequence[Applier],
         clock: Clock,
         tasks: TaskOwner,
+        role_of: Callable[[RouterBundle], RouterRole],
         publish: Callable[[RouterReport], None],
     ) -> None:
         self._journal = journal
@@ -51,8 +54,10 @@ class RouterKeeper:
         self._appliers = tuple(appliers)
         self._clock = clock
         self._tasks = tasks
+        self._role_of = role_of
         self._publish = publish
         self._standings: dict[InstanceId, Standing] = {}
+        self._unreadable: dict[InstanceId, UnreadableRouter] = {}
         self._delays: dict[InstanceId, Iterator[float]] = {}
         self._marked: set[InstanceId] = set()
         self._busy: set[InstanceId] = set()
@@ -73,14 +78,13 @@ class RouterKeeper:
 
     def refuse(self, unreadable: UnreadableRouter) -> None:
         """A configuration came that this agent does not understand; what is in force stays."""
-        known = self._standings.get(unreadable.instance_id, Standing())
-        failed = RouterBundle(unreadable.instance_id, unreadable.version)
-        error = f"this agent does not understand it: {unreadable.problem}"
-        self._publish(report(failed, replace(known, failed=failed, error=error), RouterRole.UNSPECIFIED))
+        self._unreadable[unreadable.instance_id] = unreadable
+        self._tell(unreadable.instance_id)
 
     def forget(self, instance_id: InstanceId) -> None:
         """Nothing of an instance is left on this host."""
         self._standings.pop(instance_id, None)
+        self._unreadable.pop(instance_id, None)
         self._delays.pop(instance_id, None)
         self._marked.discard(instance_id)
         for applier in self._appliers:
@@ -104,11 +108,13 @@ class RouterKeeper:
                 self._doubt(instance_id)
             self.mark(self._journal.routers)
 
-    async def reconcile_once(self) -> bool:
-        """Work off what is marked now. Returns False if something has to be tried again."""
-        marked, self._marked = self._marked, set()
-        results = [await self._settle(instance_id) for instance_id in sorted(marked)]
-        return all(results)
+    async def watch_roles(self) -> None:
+        """Tell what becomes of members of pairs: roles move without us. Until cancelled."""
+        while True:
+            await self._clock.sleep(ROLE_SECONDS)
+            for instance_id, bundle in self._journal.routers.items():
+                if bundle.pair is not None and instance_id in self._standings:
+                    self._tell(instance_id)
 
     async def _work(self, instance_id: InstanceId) -> None:
         try:
@@ -168,8 +174,18 @@ class RouterKeeper:
         self._standings[instance_id] = after
         if after.running is not None and self._journal.good_router(instance_id) != after.running:
             self._journal.set_good_router(after.running)
-        self._publish(report(wanted, after, _role(wanted)))
+        self._tell(instance_id)
         return True
+
+    def _tell(self, instance_id: InstanceId) -> None:
+        standing = self._standings.get(instance_id, Standing())
+        wanted, unreadable = self._journal.routers.get(instance_id), self._unreadable.get(instance_id)
+        if unreadable is not None and (wanted is None or unreadable.version > wanted.version):
+            failed = RouterBundle(instance_id, unreadable.version)
+            error = f"this agent does not understand it: {unreadable.problem}"
+            standing = replace(standing, failed=failed, error=error)
+        role = self._role_of(standing.running) if standing.running is not None else RouterRole.UNSPECIFIED
+        self._publish(report(instance_id, standing, role))
 
     async def _apply(self, wanted: RouterBundle, standing: Standing) -> Standing:
         problem = await self._try(wanted)
@@ -193,8 +209,3 @@ class RouterKeeper:
             if problem is not None:
                 return problem
         return None
-
-
-def _role(bundle: RouterBundle) -> RouterRole:
-    """An only member is active by being there."""
-    return RouterRole.ACTIVE if bundle.pair is None else RouterRole.UNSPECIFIED

@@ -8,6 +8,7 @@ import enum
 from dataclasses import dataclass, replace
 
 from hostagent.router_bundle import RouterBundle, RouterReport, RouterRole
+from moorage.ids import InstanceId
 
 
 class Step(enum.Enum):
@@ -51,13 +52,13 @@ def is_same(one: RouterBundle, other: RouterBundle) -> bool:
     return replace(one, version=0) == replace(other, version=0)
 
 
-def report(wanted: RouterBundle, standing: Standing, role: RouterRole) -> RouterReport:
+def report(instance_id: InstanceId, standing: Standing, role: RouterRole) -> RouterReport:
     """What is said of a router."""
     running, failed = standing.running, standing.failed
     return RouterReport(
-        instance_id=wanted.instance_id,
+        instance_id=instance_id,
         running_version=running.version if running is not None else 0,
         failed_version=failed.version if failed is not None else 0,
         error=standing.error,
-        role=role if running is not None else RouterRole.UNSPECIFIED,
+        role=role,
     )

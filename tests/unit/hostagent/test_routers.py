@@ -127,6 +127,18 @@ async def test_after_a_reboot_without_a_control_plane_the_last_good_one_is_in_fo
     await host.control_plane.start()
 
 
+async def test_a_member_of_a_pair_is_what_its_keepalived_says(host: Host) -> None:
+    pair = router_bundles_pb2.PairBundle(virtual_id=7, priority=100, own_address="10.1.0.5", peer_address="10.1.0.6")
+    set_router(host, bundle(5, pair=pair))
+    await host.start_agent()
+    await until_report(host, running_version=5, role=routers_pb2.ROUTER_ROLE_UNSPECIFIED)
+    folder = host.data_dir / "instances/i1/router/keepalived"
+    folder.mkdir(parents=True, exist_ok=True)
+    for word, role in (("BACKUP", routers_pb2.ROUTER_ROLE_STANDBY), ("MASTER", routers_pb2.ROUTER_ROLE_ACTIVE)):
+        (folder / "role").write_text(f"{word}\n")
+        await until_report(host, role=role)
+
+
 async def test_what_runs_is_told_again_to_a_new_session(host: Host) -> None:
     set_router(host, bundle(5))
     await host.start_agent()
