@@ -20,6 +20,7 @@ from controlplane import config as configuration
 from controlplane import history, keys
 from controlplane.api import interceptor
 from controlplane.api.agent import AgentDeps, AgentServicer, ReleaseBrake
+from controlplane.api.balancers import BalancerServicer
 from controlplane.api.dns import DnsServicer
 from controlplane.api.enrollment import EnrollmentServicer
 from controlplane.api.hosts import HostServicer, ZoneServicer
@@ -48,6 +49,7 @@ from controlplane.router_members.loop import RouterMembers
 from controlplane.scheduler.loop import Scheduler
 from controlplane.services import lookup
 from controlplane.services.access import AccessService
+from controlplane.services.balancers import BalancerService
 from controlplane.services.context import Context
 from controlplane.services.dns import DnsService
 from controlplane.services.enrollment import EnrollmentService
@@ -77,6 +79,7 @@ from moorage.tasks import TaskOwner
 from moorage.v1 import (
     access_pb2_grpc,
     agent_pb2_grpc,
+    balancers_pb2_grpc,
     dns_pb2_grpc,
     enrollment_pb2_grpc,
     events_pb2_grpc,
@@ -225,6 +228,7 @@ class ControlPlane:
         networks = NetworkService(context)
         routers = RouterService(context)
         router_rules = RouterRuleService(context)
+        balancers = BalancerService(context)
         public_addresses = PublicAddressService(context)
         groups = SecurityGroupService(context)
         hosts = HostService(context)
@@ -256,6 +260,7 @@ class ControlPlane:
             ),
             (networks_pb2_grpc.add_NetworkServiceServicer_to_server, NetworkServicer(networks, store)),
             (routers_pb2_grpc.add_RouterServiceServicer_to_server, RouterServicer(routers)),
+            (balancers_pb2_grpc.add_BalancerServiceServicer_to_server, BalancerServicer(balancers, broker)),
             (router_rules_pb2_grpc.add_RouterRuleServiceServicer_to_server, RouterRuleServicer(router_rules)),
             (
                 public_addresses_pb2_grpc.add_PublicAddressServiceServicer_to_server,
@@ -276,7 +281,7 @@ class ControlPlane:
             (events_pb2_grpc.add_EventServiceServicer_to_server, EventServicer(EventService(context))),
             (
                 watch_pb2_grpc.add_WatchServiceServicer_to_server,
-                WatchServicer(store, networks, routers, router_rules, public_addresses, groups),
+                WatchServicer(store, networks, routers, router_rules, balancers, public_addresses, groups),
             ),
         ]
         agent = AgentServicer(
@@ -375,6 +380,7 @@ def _reachable(listened: str, advertised: str) -> str:
 def _service_names() -> tuple[str, ...]:
     nouns = (
         "AccessService",
+        "BalancerService",
         "DnsService",
         "EnrollmentService",
         "EventService",

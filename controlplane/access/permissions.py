@@ -141,6 +141,14 @@ _SERVICES: Final[Mapping[str, Mapping[str, Rule]]] = {
         "DeletePublicAddress": project_rule(_OPERATOR, "name"),
     },
     # The names inside of rules are short or of the router's project: the service reads no others.
+    _MOORAGE + "BalancerService": {
+        "CreateBalancer": project_rule(_OPERATOR, "parent"),
+        "GetBalancer": project_rule(_VIEWER, "name"),
+        "ListBalancers": project_rule(_VIEWER, "parent"),
+        "UpdateBalancer": project_rule(_OPERATOR, "balancer.name"),
+        "DeleteBalancer": project_rule(_OPERATOR, "name"),
+        "GetBalancerStatistics": project_rule(_VIEWER, "name"),
+    },
     _MOORAGE + "RouterRuleService": {
         "CreateRouterRule": project_rule(_OPERATOR, "parent"),
         "BatchCreateRouterRules": project_rule(_OPERATOR, "parent", "requests.parent"),

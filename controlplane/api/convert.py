@@ -15,15 +15,17 @@ from controlplane.domain.names import host_name, zone_name
 from controlplane.domain.networks import AddressLease, Network
 from controlplane.domain.operations import AuditEvent, Event, Operation, failure_error
 from controlplane.domain.projects import Member, Project
-from controlplane.domain.routers import PublicAddress, Router, RouterRule
+from controlplane.domain.routers import Balancer, PublicAddress, Router, RouterRule
 from controlplane.domain.security_groups import SecurityGroup
 from controlplane.domain.templates import Template
 from controlplane.networks import attachments
+from controlplane.routers.balancer_status import BalancerStatus
 from controlplane.routers.status import RouterStatus, RuleStatus
 from controlplane.services.lookup import etag_of
 from moorage import protoconv
 from moorage.v1 import (
     access_pb2,
+    balancers_pb2,
     dns_pb2,
     enrollment_pb2,
     events_pb2,
@@ -130,6 +132,18 @@ def router_rule(record: RouterRule, status: RuleStatus) -> router_rules_pb2.Rout
     message = router_rules_pb2.RouterRule(name=record.name, uid=record.uid, etag=etag_of(record), labels=record.labels)
     message.create_time.FromDatetime(record.create_time)
     protoconv.fill(record.spec, message.spec)
+    protoconv.fill(status, message.status)
+    return message
+
+
+def balancer(record: Balancer, status: BalancerStatus) -> balancers_pb2.Balancer:
+    """A balancer; private keys are never given back."""
+    message = balancers_pb2.Balancer(name=record.name, uid=record.uid, etag=etag_of(record), labels=record.labels)
+    message.create_time.FromDatetime(record.create_time)
+    protoconv.fill(record.spec, message.spec)
+    for listener in message.spec.listeners:
+        for certificate in listener.certificates:
+            certificate.ClearField("private_key_pem")
     protoconv.fill(status, message.status)
     return message
 

@@ -11,6 +11,7 @@ from controlplane.api import convert
 from controlplane.api.caller import current_user
 from controlplane.domain.kinds import (
     API_KEY,
+    BALANCER,
     EVENT,
     HOST,
     INSTANCE,
@@ -25,6 +26,7 @@ from controlplane.domain.kinds import (
     TEMPLATE,
 )
 from controlplane.domain.names import parse_parent
+from controlplane.services.balancers import BalancerService
 from controlplane.services.networks import NetworkService
 from controlplane.services.public_addresses import PublicAddressService
 from controlplane.services.router_rules import RouterRuleService
@@ -46,6 +48,7 @@ _KINDS: Mapping[str, tuple[Kind[Any], str]] = {
     "templates": (TEMPLATE, "template"),
     "routers": (ROUTER, "router"),
     "router_rules": (ROUTER_RULE, "router_rule"),
+    "balancers": (BALANCER, "balancer"),
     "public_addresses": (PUBLIC_ADDRESS, "public_address"),
     "security_groups": (SECURITY_GROUP, "security_group"),
     "events": (EVENT, "event"),
@@ -65,6 +68,7 @@ class WatchServicer(watch_pb2_grpc.WatchServiceServicer):
         networks: NetworkService,
         routers: RouterService,
         rules: RouterRuleService,
+        balancers: BalancerService,
         public_addresses: PublicAddressService,
         groups: SecurityGroupService,
     ) -> None:
@@ -72,6 +76,7 @@ class WatchServicer(watch_pb2_grpc.WatchServiceServicer):
         self._networks = networks
         self._routers = routers
         self._rules = rules
+        self._balancers = balancers
         self._public_addresses = public_addresses
         self._groups = groups
 
@@ -160,6 +165,8 @@ class WatchServicer(watch_pb2_grpc.WatchServiceServicer):
                 message = convert.router(record, self._routers.status(record))
             case "router_rule":
                 message = convert.router_rule(record, self._rules.status(record))
+            case "balancer":
+                message = convert.balancer(record, self._balancers.status(record))
             case "public_address":
                 message = convert.public_address(record, *self._public_addresses.used_by(record))
             case "security_group":

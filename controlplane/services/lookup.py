@@ -8,6 +8,7 @@ from controlplane.domain.dns import DnsRecord
 from controlplane.domain.hosts import Host
 from controlplane.domain.instances import Instance
 from controlplane.domain.kinds import (
+    BALANCER,
     DNS_RECORD,
     HOST,
     INSTANCE,
@@ -24,7 +25,7 @@ from controlplane.domain.names import child_name, parse_child
 from controlplane.domain.networks import Network
 from controlplane.domain.operations import RequestRecord
 from controlplane.domain.projects import Project
-from controlplane.domain.routers import PublicAddress, Router, RouterRule
+from controlplane.domain.routers import Balancer, PublicAddress, Router, RouterRule
 from controlplane.domain.security_groups import SecurityGroup
 from controlplane.domain.templates import Template
 from moorage.errors import AlreadyExists, InvalidSpec, NotFound, NotReady, VersionConflict
@@ -95,6 +96,12 @@ def router_rule(view: View, project_id: str, router_id: str, rule_id: str) -> Ro
     """A rule by name. Raises NotFound."""
     name = f"projects/{project_id}/routers/{router_id}/rules/{rule_id}"
     return require(view, ROUTER_RULE, f"{project_id}/{router_id}/{rule_id}", name)
+
+
+def balancer(view: View, project_id: str, router_id: str, balancer_id: str) -> Balancer:
+    """A balancer by name. Raises NotFound."""
+    name = f"projects/{project_id}/routers/{router_id}/balancers/{balancer_id}"
+    return require(view, BALANCER, f"{project_id}/{router_id}/{balancer_id}", name)
 
 
 def public_address(view: View, project_id: str, address_id: str) -> PublicAddress:

@@ -19,7 +19,6 @@ from hostagent.router_bundle import (
     PoolBundle,
     Stickiness,
 )
-from tests.integration.router.certificates import certificate, trusting
 from tests.integration.router.haproxy_bed import (
     PATIENCE_SECONDS,
     ROUTER,
@@ -30,6 +29,18 @@ from tests.integration.router.haproxy_bed import (
     pool,
     request,
 )
+from tests.support import certificates
+
+
+def certificate(name: str) -> Certificate:
+    """A new one, self-signed."""
+    made = certificates.make(name)
+    return Certificate(made.certificate_pem, made.private_key_pem)
+
+
+def trusting(one: Certificate) -> ssl.SSLContext:
+    """A client that believes this one only."""
+    return certificates.trusting(one.certificate_pem)
 
 
 async def names(router: RouterBed, count: int, **how: str) -> collections.Counter[str]:
@@ -237,8 +248,8 @@ async def test_tls_shows_the_certificate_that_fits_the_name_and_takes_a_new_one_
     a, _ = two
     one, other = certificate("one.test"), certificate("other.test")
 
-    def tls(*certificates: Certificate) -> tuple[ListenerBundle, ...]:
-        return (ListenerBundle(ROUTER, 80), ListenerBundle(ROUTER, 443, certificates=certificates))
+    def tls(*shown: Certificate) -> tuple[ListenerBundle, ...]:
+        return (ListenerBundle(ROUTER, 80), ListenerBundle(ROUTER, 443, certificates=shown))
 
     await router.apply(balancer(pool(a.bundle()), listeners=tls(one, other)))
     assert (await router.get(port=443, host="one.test", tls=trusting(one))).body == "i10"

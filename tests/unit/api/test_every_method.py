@@ -51,12 +51,15 @@ def _request(path: str, project: str) -> Message:
 def _name(descriptor: Descriptor, field: str, path: str, project: str) -> str:
     assert descriptor.fields_by_name[field].type == FieldDescriptor.TYPE_STRING
     is_rule = ".RouterRuleService/" in path
+    is_balancer = ".BalancerService/" in path
     if field == "parent":
         is_in_network = path.endswith(("/ListAddresses", "/CreateDnsRecord", "/ListDnsRecords"))
-        below = "/networks/x" if is_in_network else "/routers/x" if is_rule else ""
+        below = "/networks/x" if is_in_network else "/routers/x" if is_rule or is_balancer else ""
         return f"projects/{project}{below}"
     if is_rule:
         return f"projects/{project}/routers/x/rules/x"
+    if is_balancer:
+        return f"projects/{project}/routers/x/balancers/x"
     collection = {
         "Operation": "operations",
         "Template": "templates",

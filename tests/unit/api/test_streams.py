@@ -1,7 +1,7 @@
 """Looking into instances: each call joined with the side stream that the host's agent opens."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -12,69 +12,12 @@ from controlplane.domain.kinds import HOST
 from moorage.errors import NotReady
 from moorage.v1 import agent_pb2, instance_streams_pb2_grpc, instances_pb2, instances_pb2_grpc
 from moorage.v1 import instance_streams_pb2 as pb
-from tests.support.controlplane import Agent, Plane, bearer, hello, instance, reason_of, refusal
-
-_Answer = Callable[[agent_pb2.StreamRequest, Any], AsyncIterator[agent_pb2.OpenStreamRequest]]
-
-
-class Fake:
-    """An agent that answers every side stream with `answer(request, what the caller sends)`."""
-
-    def __init__(self, plane: Plane, agent: Agent) -> None:
-        self._stub = plane.agent_stub(agent)
-        self._end = asyncio.Event()
-        self.answer: _Answer = _nothing
-        self.requests: list[agent_pb2.StreamRequest] = []
-        self.opened: list[Any] = []
-        self._task = asyncio.create_task(self._run())
-
-    async def _run(self) -> None:
-        async def outgoing() -> AsyncIterator[agent_pb2.SessionRequest]:
-            yield hello()
-            await self._end.wait()
-
-        async with asyncio.TaskGroup() as group:
-            self.call = self._stub.Session(outgoing())
-            while (message := await self.call.read()) is not grpc.aio.EOF:
-                if message.WhichOneof("part") == "stream":
-                    self.requests.append(message.stream)
-                    group.create_task(self._open(message.stream))
-
-    async def _open(self, request: agent_pb2.StreamRequest) -> None:
-        inputs: asyncio.Queue[Any] = asyncio.Queue()
-
-        async def outgoing() -> AsyncIterator[agent_pb2.OpenStreamRequest]:
-            yield agent_pb2.OpenStreamRequest(stream_id=request.stream_id)
-            async for message in self.answer(request, inputs):
-                yield message
-
-        call = self._stub.OpenStream(outgoing())
-        self.opened.append(call)
-        try:
-            while (message := await call.read()) is not grpc.aio.EOF:
-                inputs.put_nowait(message)
-        except grpc.aio.AioRpcError:
-            return
-        finally:
-            inputs.put_nowait(None)
-
-    async def end(self) -> None:
-        self._end.set()
-        for call in (*self.opened, self.call):
-            call.cancel()
-        await asyncio.wait([self._task])
-
-
-async def _nothing(request: agent_pb2.StreamRequest, inputs: Any) -> AsyncIterator[agent_pb2.OpenStreamRequest]:
-    yield _ended()
-
-
-def _ended(error: Any = None) -> agent_pb2.OpenStreamRequest:
-    return agent_pb2.OpenStreamRequest(end=agent_pb2.StreamEnd(error=error))
+from tests.support.controlplane import Plane, bearer, instance, reason_of, refusal
+from tests.unit.api.stream_agent import StreamAgent, ended
 
 
 @pytest.fixture
-async def fake(plane: Plane) -> AsyncIterator[Fake]:
+async def fake(plane: Plane) -> AsyncIterator[StreamAgent]:
     await plane.template()
     agent = await plane.agent("a")
     api: Any = instances_pb2_grpc.InstanceServiceStub(plane.channel())
@@ -82,7 +25,7 @@ async def fake(plane: Plane) -> AsyncIterator[Fake]:
         instances_pb2.CreateInstanceRequest(parent="projects/default", instance_id="web", instance=instance()),
         metadata=bearer(plane.admin_key),
     )
-    fake = Fake(plane, agent)
+    fake = StreamAgent(plane, agent)
     await plane.running(made.name)
     await plane.eventually(lambda: any(h.value.epoch for h in plane.store.view().all(HOST)))
     yield fake
@@ -97,7 +40,7 @@ def _stub(plane: Plane) -> Any:
     return stub
 
 
-async def test_logs_and_stats(plane: Plane, fake: Fake) -> None:
+async def test_logs_and_stats(plane: Plane, fake: StreamAgent) -> None:
     async def answer(request: agent_pb2.StreamRequest, inputs: Any) -> AsyncIterator[agent_pb2.OpenStreamRequest]:
         if request.WhichOneof("kind") == "logs":
             assert request.logs.tail == 5
@@ -105,7 +48,7 @@ async def test_logs_and_stats(plane: Plane, fake: Fake) -> None:
                 yield agent_pb2.OpenStreamRequest(logs=pb.StreamLogsResponse(data=line))
         else:
             yield agent_pb2.OpenStreamRequest(stats=pb.StreamStatsResponse(pids=3))
-        yield _ended()
+        yield ended()
 
     fake.answer = answer
     metadata = bearer(plane.admin_key)
@@ -116,10 +59,10 @@ async def test_logs_and_stats(plane: Plane, fake: Fake) -> None:
     assert all(r.instance_id == plane.record("default", "web").uid for r in fake.requests)
 
 
-async def test_what_went_wrong_on_the_host_is_told(plane: Plane, fake: Fake) -> None:
+async def test_what_went_wrong_on_the_host_is_told(plane: Plane, fake: StreamAgent) -> None:
     async def answer(request: agent_pb2.StreamRequest, inputs: Any) -> AsyncIterator[agent_pb2.OpenStreamRequest]:
         yield agent_pb2.OpenStreamRequest(logs=pb.StreamLogsResponse(data=b"one"))
-        yield _ended(status_of(NotReady("it is gone", reason="NO_CONTAINER")))
+        yield ended(status_of(NotReady("it is gone", reason="NO_CONTAINER")))
 
     fake.answer = answer
     call = _stub(plane).StreamLogs(pb.StreamLogsRequest(name=NAME), metadata=bearer(plane.admin_key))
@@ -128,7 +71,7 @@ async def test_what_went_wrong_on_the_host_is_told(plane: Plane, fake: Fake) -> 
     assert (error.code(), reason_of(error)) == (grpc.StatusCode.FAILED_PRECONDITION, "NO_CONTAINER")
 
 
-async def test_exec_goes_both_ways(plane: Plane, fake: Fake) -> None:
+async def test_exec_goes_both_ways(plane: Plane, fake: StreamAgent) -> None:
     async def answer(request: agent_pb2.StreamRequest, inputs: Any) -> AsyncIterator[agent_pb2.OpenStreamRequest]:
         assert list(request.exec.command) == ["cat"]
         yield agent_pb2.OpenStreamRequest(exec=pb.ExecInstanceResponse(started=True))
@@ -137,7 +80,7 @@ async def test_exec_goes_both_ways(plane: Plane, fake: Fake) -> None:
                 break
             yield agent_pb2.OpenStreamRequest(exec=pb.ExecInstanceResponse(stdout=message.exec.stdin.upper()))
         yield agent_pb2.OpenStreamRequest(exec=pb.ExecInstanceResponse(exit_code=3))
-        yield _ended()
+        yield ended()
 
     fake.answer = answer
     inputs = [
@@ -152,7 +95,7 @@ async def test_exec_goes_both_ways(plane: Plane, fake: Fake) -> None:
     assert seen[-1].exit_code == 3
 
 
-async def test_files_in_and_out(plane: Plane, fake: Fake) -> None:
+async def test_files_in_and_out(plane: Plane, fake: StreamAgent) -> None:
     received = []
 
     async def answer(request: agent_pb2.StreamRequest, inputs: Any) -> AsyncIterator[agent_pb2.OpenStreamRequest]:
@@ -162,7 +105,7 @@ async def test_files_in_and_out(plane: Plane, fake: Fake) -> None:
         else:
             for chunk in (b"x", b"y"):
                 yield agent_pb2.OpenStreamRequest(chunk=chunk)
-        yield _ended()
+        yield ended()
 
     fake.answer = answer
     metadata = bearer(plane.admin_key)
@@ -176,12 +119,12 @@ async def test_files_in_and_out(plane: Plane, fake: Fake) -> None:
     assert reason_of(error) == "STREAM_INVALID"
 
 
-async def test_ports(plane: Plane, fake: Fake) -> None:
+async def test_ports(plane: Plane, fake: StreamAgent) -> None:
     async def answer(request: agent_pb2.StreamRequest, inputs: Any) -> AsyncIterator[agent_pb2.OpenStreamRequest]:
         assert request.forward.port == 8080
         message = await inputs.get()
         yield agent_pb2.OpenStreamRequest(forward=pb.ForwardPortResponse(data=message.forward.data[::-1]))
-        yield _ended()
+        yield ended()
 
     fake.answer = answer
     parts = [pb.ForwardPortRequest(start=pb.ForwardStart(name=NAME, port=8080)), pb.ForwardPortRequest(data=b"abc")]
@@ -189,7 +132,7 @@ async def test_ports(plane: Plane, fake: Fake) -> None:
     assert [message.data async for message in call] == [b"cba"]
 
 
-async def test_bad_requests(plane: Plane, fake: Fake) -> None:
+async def test_bad_requests(plane: Plane, fake: StreamAgent) -> None:
     metadata = bearer(plane.admin_key)
     stub = _stub(plane)
     calls = {
@@ -207,7 +150,7 @@ async def test_bad_requests(plane: Plane, fake: Fake) -> None:
     assert fake.requests == []
 
 
-async def test_a_caller_who_goes_away_ends_the_side_stream(plane: Plane, fake: Fake) -> None:
+async def test_a_caller_who_goes_away_ends_the_side_stream(plane: Plane, fake: StreamAgent) -> None:
     ended = asyncio.Event()
 
     async def answer(request: agent_pb2.StreamRequest, inputs: Any) -> AsyncIterator[agent_pb2.OpenStreamRequest]:
@@ -229,7 +172,7 @@ async def test_a_caller_who_goes_away_ends_the_side_stream(plane: Plane, fake: F
     await asyncio.wait_for(ended.wait(), 30)
 
 
-async def test_a_host_that_goes_away_ends_the_call(plane: Plane, fake: Fake) -> None:
+async def test_a_host_that_goes_away_ends_the_call(plane: Plane, fake: StreamAgent) -> None:
     async def answer(request: agent_pb2.StreamRequest, inputs: Any) -> AsyncIterator[agent_pb2.OpenStreamRequest]:
         yield agent_pb2.OpenStreamRequest(logs=pb.StreamLogsResponse(data=b"one"))
         await inputs.get()

@@ -22,6 +22,7 @@ from controlplane.domain.networks import Network, NetworkKind, NetworkSpec, Subn
 from controlplane.domain.projects import Project
 from controlplane.domain.security_groups import SecurityGroup, SecurityGroupSpec, SecurityRule
 from controlplane.services.access import AccessService
+from controlplane.services.balancers import BalancerService
 from controlplane.services.context import Context
 from controlplane.services.dns import DnsService
 from controlplane.services.hosts import HostService, ZoneService
@@ -68,6 +69,7 @@ class World:
         self.reports = ReportService(self.context)
         self.routers = RouterService(self.context)
         self.rules = RouterRuleService(self.context)
+        self.balancers = BalancerService(self.context)
         self.templates = TemplateService(self.context)
         self.groups = SecurityGroupService(self.context)
         self.zones = ZoneService(self.context)

@@ -1,0 +1,70 @@
+"""How a balancer stands, worked out from records when somebody looks. Pure."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from controlplane.domain.instances import Instance
+from controlplane.domain.kinds import ROUTER
+from controlplane.domain.routers import Balancer, Router, RouterObserved, RouterRole
+from controlplane.routers.balancer_bundles import OutsideAndInside, endpoints
+from controlplane.routers.bundle import main_members, outside_and_inside
+from controlplane.routers.scene import RouterScene, read
+from controlplane.routers.status import is_running
+from moorage.store.base import View
+
+
+@dataclass(frozen=True, slots=True)
+class BalancerStatus:
+    """What is seen of a balancer; mirrors moorage.v1.BalancerStatus."""
+
+    active: bool = False
+    message: str = ""
+    endpoints: tuple[str, ...] = ()
+
+
+def balancer_status(
+    view: View, balancer: Balancer, revision: int, expired: tuple[str, datetime] | None
+) -> BalancerStatus:
+    """How a balancer stands.
+
+    Args:
+        revision: of the commit that wrote it; 0: it was only checked.
+        expired: which certificate ended, as its field, and when; None: none.
+    """
+    found = view.get(ROUTER, f"{balancer.project}/{balancer.router}")
+    if found is None:
+        return BalancerStatus()
+    scene = read(view, found.value)
+    members = main_members(scene)
+    places = endpoints(balancer, outside_and_inside(scene, members[0]) if members else OutsideAndInside())
+    message = _why_not(scene, members, balancer, revision, places)
+    is_active = revision > 0 and not message
+    if not message and expired is not None:
+        message = f"the certificate {expired[0]} ended at {expired[1]:%Y-%m-%d %H:%M} UTC"
+    return BalancerStatus(is_active, message, places)
+
+
+def active_member(router: Router, members: tuple[Instance, ...]) -> Instance | None:
+    """The running member that has the traffic; None: none runs."""
+    roles = {observed.instance_uid: observed.role for observed in router.observed}
+    running = [member for member in members if is_running(member)]
+    active = [member for member in running if roles.get(member.uid) is RouterRole.ACTIVE]
+    return next(iter([*active, *running]), None)
+
+
+def _why_not(
+    scene: RouterScene, members: tuple[Instance, ...], balancer: Balancer, revision: int, places: tuple[str, ...]
+) -> str:
+    seen = {observed.instance_uid: observed for observed in scene.router.observed}
+    running = [member for member in members if is_running(member)]
+    if not running:
+        return "the router does not run"
+    for member in running:
+        observed = seen.get(member.uid, RouterObserved(member.uid))
+        if observed.failed_version >= revision > observed.running_version:
+            return f"{member.name} could not load it: {observed.error}"
+        if observed.running_version < revision:
+            return f"{member.name} is still at version {observed.running_version}, and this came with {revision}"
+    if not places:
+        return "the router's containers do not have its addresses yet"
+    return ""
