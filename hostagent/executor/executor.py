@@ -268,12 +268,12 @@ class Executor:
         return with_leases(assignment.nics, self._leases.leases(assignment.instance_id), self._now())
 
     async def apply_filters(self, assignment: InstanceAssignment) -> None:
-        """Make the interfaces let pass what their security groups allow now."""
+        """Make interfaces that are plugged let pass what the security groups that they carry now allow now."""
         filters = self._filters(assignment)
         await self._fabric.filter_instance(assignment.instance_id, filters)
         known = self._state.namespaces.get(assignment.instance_id)
         if known is not None:
-            self._state.namespaces[assignment.instance_id] = replace(known, filters=filters)
+            self._state.namespaces[assignment.instance_id] = replace(known, nics=assignment.nics, filters=filters)
 
     def _filters(self, assignment: InstanceAssignment) -> tuple[NicFilter, ...]:
         filters = filters_of(assignment, self._journal.security_groups, self._journal.group_members)

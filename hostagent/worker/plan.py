@@ -13,7 +13,7 @@ Order rules that safety hangs on:
 - the end of a run is recorded before the next one begins.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hostagent.domain import (
     ContainerObservation,
@@ -233,11 +233,16 @@ def _network_steps(view: InstanceView) -> list[Action]:
         return [EnsureNetwork("an instance needs it", network_id) for network_id in view.missing_networks]
     if view.unknown_networks or view.wanted_filters is None:
         return []  # its assignment is on the way: a change of the network or group wakes the instance
-    if not view.has_namespace or view.nics != view.assignment.nics:
+    if not view.has_namespace or _plugged_as(view.nics) != _plugged_as(view.assignment.nics):
         return [PrepareNamespace("the network comes before the process")]
-    if view.filters != view.wanted_filters:
-        return [ApplyFilters("its security groups allow something else")]
+    if view.nics != view.assignment.nics or view.filters != view.wanted_filters:
+        return [ApplyFilters("its security groups are others, or allow something else")]
     return []
+
+
+def _plugged_as(nics: tuple[NicAssignment, ...] | None) -> list[NicAssignment] | None:
+    """What plugging makes of them: security groups come and go without it, and need not wait for their turn."""
+    return None if nics is None else [replace(nic, security_groups=()) for nic in nics]
 
 
 def _ports_steps(view: InstanceView) -> list[Action]:

@@ -13,7 +13,14 @@ from controlplane.access.roles import Role
 from controlplane.domain.kinds import API_KEY, INSTANCE, MEMBER, ZONE
 from controlplane.domain.networks import NetworkKind
 from controlplane.domain.projects import Member
-from moorage.v1 import instances_pb2, instances_pb2_grpc, watch_pb2, watch_pb2_grpc
+from moorage.v1 import (
+    instances_pb2,
+    instances_pb2_grpc,
+    security_groups_pb2,
+    security_groups_pb2_grpc,
+    watch_pb2,
+    watch_pb2_grpc,
+)
 from tests.support.controlplane import Plane, bearer, instance, reason_of, refusal, running
 
 
@@ -211,3 +218,31 @@ async def test_what_is_counted_is_there_in_a_watch_as_well(plane: Plane) -> None
     host, made = (next(getattr(c, n) for c in existing if c.WhichOneof("object") == n) for n in ("host", "instance"))
     assert host.status.used.instances == 1
     assert not made.status.stale
+
+
+async def test_security_groups(plane: Plane) -> None:
+    metadata = bearer(plane.admin_key)
+    api: Any = security_groups_pb2_grpc.SecurityGroupServiceStub(plane.channel())
+    make = security_groups_pb2.CreateSecurityGroupRequest(parent="projects/default", security_group_id="web")
+    made = await api.CreateSecurityGroup(make, metadata=metadata)
+    watching = Watching(plane, metadata, kinds=["security_groups"])
+    try:
+        existing, _ = await watching.until_synced()
+        assert [change.security_group for change in existing] == [made]
+        changed = security_groups_pb2.SecurityGroup(name=made.name, etag=made.etag)
+        changed.spec.rules.add(direction=security_groups_pb2.SECURITY_DIRECTION_IN, ports=["80"], protocol=2)
+        changed = await api.UpdateSecurityGroup(
+            security_groups_pb2.UpdateSecurityGroupRequest(security_group=changed), metadata=metadata
+        )
+        assert changed.etag != made.etag
+        message = await watching.read()
+        assert (message.change.type, message.change.security_group) == (watch_pb2.CHANGE_TYPE_UPDATED, changed)
+        listed = await api.ListSecurityGroups(
+            security_groups_pb2.ListSecurityGroupsRequest(parent="projects/-"), metadata=metadata
+        )
+        assert list(listed.security_groups) == [changed]
+        gone = security_groups_pb2.DeleteSecurityGroupRequest(name=made.name, etag=changed.etag)
+        await api.DeleteSecurityGroup(gone, metadata=metadata)
+        assert (await watching.read()).change.type == watch_pb2.CHANGE_TYPE_DELETED
+    finally:
+        watching.end()

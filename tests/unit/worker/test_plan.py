@@ -209,6 +209,11 @@ def test_security_groups_filter_before_the_start_and_change_in_place() -> None:
     assert [type(step) for step in world.plan()] == [do.ApplyFilters]
     settle(world)
     assert world.filters == world.wanted_filters
+    grouped = replace(world.wanted.nics[0], security_groups=("g1",))
+    world.wanted = replace(world.wanted, nics=(grouped,), generation=2)
+    assert [type(step) for step in world.plan()] == [do.ApplyFilters], "nothing has to be plugged for it"
+    settle(world)
+    assert report(world.view(), []).network_generation == 2
     world.wanted_filters = None
     assert world.plan() == [], "what is in force stays until it is known what shall be"
     world.restart_agent()

@@ -123,7 +123,8 @@ class World:
                 self.namespace, self.nics, self.filters = True, self.wanted.nics, self.wanted_filters
             case do.ApplyFilters():
                 assert self.namespace
-                self.filters = self.wanted_filters
+                assert self.wanted_filters is not None
+                self.nics, self.filters = self.wanted.nics, self.wanted_filters
             case do.CreateContainer():
                 assert not self.containers
                 assert self.image
