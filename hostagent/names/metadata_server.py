@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from aiohttp import web
 
 from hostagent.names.metadata import Response
+from hostagent.names.ration import Ration
 
 _CONNECTIONS_AT_ONCE = 8
 _IDLE_SECONDS, _LONGEST_SECONDS = 15.0, 60.0
@@ -21,11 +22,13 @@ class MetadataServer:
 
     Args:
         admits: whether there is room for one more connection, of all instances.
+        ration: of the instance.
     """
 
-    def __init__(self, respond: Respond, *, admits: Callable[[], bool]) -> None:
+    def __init__(self, respond: Respond, *, admits: Callable[[], bool], ration: Ration) -> None:
         self._respond = respond
         self._admits = admits
+        self._ration = ration
         self._server = web.Server(self._handle, access_log=None, keepalive_timeout=_IDLE_SECONDS)
 
     def __call__(self) -> asyncio.Protocol:
@@ -47,6 +50,8 @@ class MetadataServer:
             connection.force_close()
 
     async def _handle(self, request: web.BaseRequest) -> web.Response:
+        if wait := self._ration.wait_seconds():
+            await asyncio.sleep(wait)
         found = self._respond(request.method, request.path, request.headers)
         return web.Response(
             status=found.status,

@@ -3,8 +3,8 @@
 Who asks is known by the socket on which the question came, so nobody can ask in another's name. What is answered
 comes from directories of the journal: neither control plane nor router is needed for it.
 
-An instance can keep no more than its share of this agent busy: so many questions on their way elsewhere, so many
-streams, so many datagrams at a turn.
+An instance can keep no more than its share of this agent busy: so many questions a second (`ration.py`) and at a turn,
+so many on their way elsewhere, so many connections.
 """
 
 import asyncio
@@ -21,6 +21,7 @@ from hostagent.names.book import NameBook
 from hostagent.names.forwarder import Forwarder, HostResolvers, OpenSocket, from_here
 from hostagent.names.metadata_server import MetadataServer
 from hostagent.names.ports import NamesFabric, NameSockets
+from hostagent.names.ration import Ration
 from hostagent.names.streams import DnsStream
 from hostagent.names.wire import Query
 from moorage.ids import InstanceId
@@ -44,10 +45,13 @@ Deliver = Callable[[bytes], None]
 class _Door:
     """One instance's sockets, and what of it is under way."""
 
-    def __init__(self, instance_id: InstanceId, namespace: tuple[int, int], sockets: NameSockets) -> None:
+    def __init__(
+        self, instance_id: InstanceId, namespace: tuple[int, int], sockets: NameSockets, ration: Ration
+    ) -> None:
         self.instance_id = instance_id
         self.namespace = namespace
         self.sockets = sockets
+        self.ration = ration
         self.servers: list[asyncio.Server] = []
         self.streams: set[DnsStream] = set()
         self.metadata: MetadataServer | None = None
@@ -102,11 +106,11 @@ class InstanceNames:
             return
         self.close(instance_id)
         sockets = await self._fabric.open_name_sockets(instance_id)
-        door = self._doors[instance_id] = _Door(instance_id, identity, sockets)
         loop = asyncio.get_running_loop()
+        door = self._doors[instance_id] = _Door(instance_id, identity, sockets, Ration(loop.time))
         loop.add_reader(sockets.datagrams, self._readable, door)
         door.metadata = MetadataServer(
-            functools.partial(self._book.describe, instance_id=instance_id), admits=self._admits
+            functools.partial(self._book.describe, instance_id=instance_id), admits=self._admits, ration=door.ration
         )
         door.servers.append(
             await loop.create_server(lambda: self._stream(door), sock=sockets.streams, backlog=_BACKLOG)
@@ -136,16 +140,28 @@ class InstanceNames:
 
     def _readable(self, door: _Door) -> None:
         for _ in range(_DATAGRAMS_AT_A_TURN):
+            if wait := door.ration.wait_seconds():
+                loop = asyncio.get_running_loop()
+                loop.remove_reader(door.sockets.datagrams)
+                loop.call_later(wait, self._read_again, door)
+                return
             try:
                 data, sender = door.sockets.datagrams.recvfrom(wire.LARGEST_UDP)
             except OSError:  # nothing more is there, or an error that an earlier answer met
                 return
             self._take(door, data, functools.partial(_send, door.sockets.datagrams, sender), is_stream=False)
 
+    def _read_again(self, door: _Door) -> None:
+        if self._doors.get(door.instance_id) is door:
+            asyncio.get_running_loop().add_reader(door.sockets.datagrams, self._readable, door)
+
     def _stream(self, door: _Door) -> DnsStream:
         is_full = len(door.streams) >= _STREAMS_AT_ONCE or not self._admits()
         return DnsStream(
-            door.streams, is_full=is_full, take=lambda data, deliver: self._take(door, data, deliver, is_stream=True)
+            door.streams,
+            is_full=is_full,
+            ration=door.ration,
+            take=lambda data, deliver: self._take(door, data, deliver, is_stream=True),
         )
 
     def _admits(self) -> bool:

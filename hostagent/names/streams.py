@@ -5,8 +5,11 @@ ready (RFC 7766). A stream that stays silent is closed.
 import asyncio
 from collections.abc import Callable
 
+from hostagent.names.ration import Ration
+
 IDLE_SECONDS = 15.0
-_LARGEST_UNREAD = 64 * 1024 + 2
+_AT_A_TURN = 8
+_NEXT_TURN_SECONDS = 0.001
 
 #: Takes a question, and what to call with its answer.
 Take = Callable[[bytes, Callable[[bytes], None]], None]
@@ -18,10 +21,12 @@ class DnsStream(asyncio.Protocol):
     Args:
         streams: it is in this set while it is open.
         is_full: refuse it.
+        ration: of the instance whose it is.
     """
 
-    def __init__(self, streams: "set[DnsStream]", *, is_full: bool, take: Take) -> None:
+    def __init__(self, streams: "set[DnsStream]", *, is_full: bool, ration: Ration, take: Take) -> None:
         self._streams = streams
+        self._ration = ration
         self._is_full = is_full
         self._take = take
         self._buffer = b""
@@ -42,14 +47,27 @@ class DnsStream(asyncio.Protocol):
         """Take every question that is whole."""
         self._buffer += data
         self._restart_clock()
-        while len(self._buffer) >= 2:
+        self._take_whole_ones()
+
+    def _take_whole_ones(self) -> None:
+        """What the ration does not allow stays in the buffer, and nothing more is read until it does."""
+        taken = 0
+        while self._transport is not None and len(self._buffer) >= 2:
             length = int.from_bytes(self._buffer[:2])
             if len(self._buffer) < 2 + length:
                 break
+            if wait := self._ration.wait_seconds() if taken < _AT_A_TURN else _NEXT_TURN_SECONDS:
+                self._transport.pause_reading()
+                asyncio.get_running_loop().call_later(wait, self._go_on)
+                return
             question, self._buffer = self._buffer[2 : 2 + length], self._buffer[2 + length :]
             self._take(question, self._deliver)
-        if len(self._buffer) > _LARGEST_UNREAD:
-            self.abort()
+            taken += 1
+
+    def _go_on(self) -> None:
+        if self._transport is not None:
+            self._transport.resume_reading()
+            self._take_whole_ones()
 
     def pause_writing(self) -> None:
         """One who asks and does not read: no answers pile up here."""

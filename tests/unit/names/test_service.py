@@ -28,6 +28,7 @@ from hostagent.domain import (
 from hostagent.journal.journal import AssignmentChange, Journal, PeerChange
 from hostagent.names.book import NameBook
 from hostagent.names.forwarder import Forwarder
+from hostagent.names.ration import Ration
 from hostagent.names.service import InstanceNames
 from hostagent.netlink.name_sockets import NameSockets
 from moorage.ids import InstanceId, NetworkId
@@ -230,6 +231,46 @@ async def test_one_who_floods_is_told_so(bed: Bed) -> None:
         found = dns.message.from_wire(await asyncio.wait_for(loop.sock_recv(flood, 512), 1))
         assert found.rcode() == dns.rcode.SERVFAIL
     assert await bed.values(port, "db") == {"10.1.0.6"}
+
+
+def test_a_ration() -> None:
+    now = [100.0]
+    ration = Ration(lambda: now[0])
+    assert [ration.wait_seconds() for _ in range(200)] == [0.0] * 200
+    now[0] += 0.04
+    assert ration.wait_seconds() == pytest.approx(0.06)
+    now[0] += 0.06
+    assert ration.wait_seconds() == 0.0
+
+
+async def test_one_who_asks_faster_than_it_may_waits(bed: Bed) -> None:
+    port = await bed.open()
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as many:
+        many.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        many.connect(("127.0.0.1", port))
+        started = time.monotonic()
+        for number in range(201):
+            many.send(dns.message.make_query("db", "A", id=number).to_wire())
+        answered = {int.from_bytes((await asyncio.wait_for(loop.sock_recv(many, 512), 5))[:2]) for _ in range(201)}
+        assert time.monotonic() - started > 0.05
+        assert answered == set(range(201))
+
+
+async def test_one_who_asks_faster_than_it_may_over_tcp_waits(bed: Bed) -> None:
+    await bed.open()
+    port = bed.fabric.sockets[InstanceId("i5")].streams.getsockname()[1]
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    queries = [dns.message.make_query("db", "A", id=number).to_wire() for number in range(450)]
+    started = time.monotonic()
+    writer.write(b"".join(len(query).to_bytes(2) + query for query in queries))
+    answered = []
+    for _ in queries:
+        data = await reader.readexactly(int.from_bytes(await reader.readexactly(2)))
+        answered.append(int.from_bytes(data[:2]))
+    assert answered == list(range(450))
+    assert time.monotonic() - started > 0.15
+    writer.close()
 
 
 async def test_no_answer_from_beyond_is_a_failure_of_the_server(bed: Bed) -> None:
