@@ -261,7 +261,7 @@ class ControlPlane:
             (networks_pb2_grpc.add_NetworkServiceServicer_to_server, NetworkServicer(networks, store)),
             (routers_pb2_grpc.add_RouterServiceServicer_to_server, RouterServicer(routers)),
             (balancers_pb2_grpc.add_BalancerServiceServicer_to_server, BalancerServicer(balancers, broker)),
-            (router_rules_pb2_grpc.add_RouterRuleServiceServicer_to_server, RouterRuleServicer(router_rules)),
+            (router_rules_pb2_grpc.add_RouterRuleServiceServicer_to_server, RouterRuleServicer(router_rules, broker)),
             (
                 public_addresses_pb2_grpc.add_PublicAddressServiceServicer_to_server,
                 PublicAddressServicer(public_addresses),

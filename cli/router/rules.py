@@ -18,7 +18,7 @@ from cli.session import Session, pass_session, project_option
 from cli.spec import key_values
 from moorage.client import Client, paginate
 from moorage.ids import new_id
-from moorage.units import parse_duration
+from moorage.units import format_bytes, parse_duration
 from moorage.v1 import router_rules_pb2
 
 COLUMNS = (
@@ -230,6 +230,35 @@ def rm(session: Session, router: str, names: tuple[str, ...], wait: bool, timeou
             await client.wait_router(parent, _seconds(timeout))
 
     session.run(work)
+
+
+COUNTER_COLUMNS = (
+    Column("RULE", lambda counter: short(counter.rule)),
+    Column("PACKETS", lambda counter: str(counter.packets)),
+    Column("BYTES", lambda counter: format_bytes(counter.bytes)),
+)
+
+
+@rule.command("counters")
+@_router
+@project_option
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["table", "json", "yaml"]),
+    default="table",
+    show_default=True,
+    help="How to print.",
+)
+@pass_session
+def counters(session: Session, router: str, output: str) -> None:
+    """Show what each rule of a router counted since its start; of translations, connections' first packets."""
+
+    async def work(client: Client) -> list[router_rules_pb2.RuleCounter]:
+        request = router_rules_pb2.ListRuleCountersRequest(parent=session.name_in_project("routers", router))
+        return list((await client.router_rules.ListRuleCounters(request)).counters)
+
+    print_list(session.run(work), COUNTER_COLUMNS, output)
 
 
 @rule.command("apply")

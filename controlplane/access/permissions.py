@@ -157,6 +157,7 @@ _SERVICES: Final[Mapping[str, Mapping[str, Rule]]] = {
         "UpdateRouterRule": project_rule(_OPERATOR, "rule.name"),
         "DeleteRouterRule": project_rule(_OPERATOR, "name"),
         "BatchDeleteRouterRules": project_rule(_OPERATOR, "parent", "names"),
+        "ListRuleCounters": project_rule(_VIEWER, "parent"),
     },
     # The template may be the project system's; the service sees to it.
     _MOORAGE + "RouterService": {

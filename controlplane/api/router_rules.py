@@ -5,11 +5,12 @@ from typing import Any
 import grpc
 
 from controlplane.api import convert, masks, requests
+from controlplane.dispatch.streams import StreamBroker
 from controlplane.domain.names import parse_child, parse_grandchild
 from controlplane.domain.routers import RouterRule, RouterRuleSpec
 from controlplane.services.router_rules import NewRule, RouterRuleService
 from moorage.errors import FieldViolation, InvalidSpec
-from moorage.v1 import router_rules_pb2, router_rules_pb2_grpc
+from moorage.v1 import router_bundles_pb2, router_rules_pb2, router_rules_pb2_grpc
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -22,8 +23,9 @@ def _new(request: router_rules_pb2.CreateRouterRuleRequest, field: str) -> NewRu
 class RouterRuleServicer(router_rules_pb2_grpc.RouterRuleServiceServicer):
     """Rules of routers."""
 
-    def __init__(self, rules: RouterRuleService) -> None:
+    def __init__(self, rules: RouterRuleService, broker: StreamBroker) -> None:
         self._rules = rules
+        self._broker = broker
 
     def _message(self, record: RouterRule) -> router_rules_pb2.RouterRule:
         return convert.router_rule(record, self._rules.status(record))
@@ -103,3 +105,21 @@ class RouterRuleServicer(router_rules_pb2_grpc.RouterRuleServiceServicer):
             ids.append(rule_id)
         await self._rules.delete(project_id, router_id, ids)
         return router_rules_pb2.BatchDeleteRouterRulesResponse()
+
+    async def ListRuleCounters(
+        self, request: router_rules_pb2.ListRuleCountersRequest, context: _Context
+    ) -> router_rules_pb2.ListRuleCountersResponse:
+        member = self._rules.counting_member(*parse_child(request.parent, "routers", "parent"))
+        wanted = router_bundles_pb2.RouterFiguresRequest(rules=True)
+        stream_id, stream = await self._broker.open(member.host_uid, member.uid, "router_figures", wanted)
+        try:
+            figures = [figure async for answer in stream.messages() for figure in answer.rules]
+        finally:
+            self._broker.close(stream_id)
+        counters = [
+            router_rules_pb2.RuleCounter(
+                rule=f"{request.parent}/rules/{figure.rule_id}", packets=figure.packets, bytes=figure.bytes
+            )
+            for figure in sorted(figures, key=lambda f: f.rule_id)
+        ]
+        return router_rules_pb2.ListRuleCountersResponse(counters=counters)

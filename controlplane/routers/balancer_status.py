@@ -5,7 +5,7 @@ from datetime import datetime
 
 from controlplane.domain.instances import Instance
 from controlplane.domain.kinds import ROUTER
-from controlplane.domain.routers import Balancer, Router, RouterObserved, RouterRole
+from controlplane.domain.routers import Balancer, RouterObserved
 from controlplane.routers.balancer_bundles import OutsideAndInside, endpoints
 from controlplane.routers.bundle import main_members, outside_and_inside
 from controlplane.routers.scene import RouterScene, read
@@ -42,14 +42,6 @@ def balancer_status(
     if not message and expired is not None:
         message = f"the certificate {expired[0]} ended at {expired[1]:%Y-%m-%d %H:%M} UTC"
     return BalancerStatus(is_active, message, places)
-
-
-def active_member(router: Router, members: tuple[Instance, ...]) -> Instance | None:
-    """The running member that has the traffic; None: none runs."""
-    roles = {observed.instance_uid: observed.role for observed in router.observed}
-    running = [member for member in members if is_running(member)]
-    active = [member for member in running if roles.get(member.uid) is RouterRole.ACTIVE]
-    return next(iter([*active, *running]), None)
 
 
 def _why_not(

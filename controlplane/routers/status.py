@@ -112,6 +112,14 @@ def is_running(member: Instance) -> bool:
     return member.desired is DesiredState.RUNNING and member.observed.state is InstanceState.RUNNING
 
 
+def active_member(router: Router, members: Sequence[Instance]) -> Instance | None:
+    """The running one that has the traffic; of those that say nothing of it, the first. None: none runs."""
+    roles = {observed.instance_uid: observed.role for observed in router.observed}
+    running = [member for member in members if is_running(member)]
+    active = [member for member in running if roles.get(member.uid) is RouterRole.ACTIVE]
+    return next(iter([*active, *running]), None)
+
+
 def _members(members: Sequence[Instance], seen: dict[str, RouterObserved]) -> tuple[RouterMember, ...]:
     found = []
     for member in members:

@@ -11,10 +11,11 @@ from controlplane.domain.instances import Instance
 from controlplane.domain.kinds import BALANCER, INSTANCE
 from controlplane.domain.names import check_id, check_labels
 from controlplane.domain.routers import Balancer, BalancerSpec, Router
-from controlplane.routers.balancer_status import BalancerStatus, active_member, balancer_status
+from controlplane.routers.balancer_status import BalancerStatus, balancer_status
 from controlplane.routers.bundle import main_members
 from controlplane.routers.claims import claims_of_balancer, clashes
 from controlplane.routers.scene import read
+from controlplane.routers.status import active_member
 from controlplane.services import lookup
 from controlplane.services.balancer_field_rules import check_spec, normal_spec, other_family
 from controlplane.services.certificate_rules import admit, ended

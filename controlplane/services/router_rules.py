@@ -7,11 +7,14 @@ address is used by one router only. What rules lead to may go away: they stay, l
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from controlplane.domain.instances import Instance
 from controlplane.domain.kinds import BALANCER, PUBLIC_ADDRESS, ROUTER_RULE
 from controlplane.domain.names import check_id, check_labels, parse_grandchild
 from controlplane.domain.routers import PublicAddress, Router, RouterRule, RouterRuleSpec
+from controlplane.routers.bundle import main_members
 from controlplane.routers.claims import Claim, claims_of_balancer, claims_of_rule, clashes
-from controlplane.routers.status import RuleStatus, rule_status
+from controlplane.routers.scene import read
+from controlplane.routers.status import RuleStatus, active_member, rule_status
 from controlplane.services import lookup
 from controlplane.services.context import Context
 from controlplane.services.dry_run import commit
@@ -19,7 +22,7 @@ from controlplane.services.paging import Page, PageRequest, label_field, list_pa
 from controlplane.services.routers import touch
 from controlplane.services.rule_field_rules import check_spec, kind_of, normal_spec
 from controlplane.services.rule_targets import RuleTargets
-from moorage.errors import AlreadyExists, FieldViolation, InvalidSpec
+from moorage.errors import AlreadyExists, FieldViolation, InvalidSpec, Unavailable
 from moorage.store.base import Transaction, Versioned, View
 
 LARGEST_BATCH = 1000
@@ -116,6 +119,19 @@ class RouterRuleService:
         view = self._context.store.view()
         found = view.get(ROUTER_RULE, ROUTER_RULE.key(rule))
         return rule_status(view, rule, found.revision if found is not None and found.value.uid == rule.uid else 0)
+
+    def counting_member(self, project_id: str, router_id: str) -> Instance:
+        """The container that counts what a router's rules see.
+
+        Raises:
+            NotFound: the router does not exist. Unavailable (ROUTER_NOT_RUNNING): none of its containers runs.
+        """
+        view = self._context.store.view()
+        router = lookup.router(view, project_id, router_id)
+        member = active_member(router, main_members(read(view, router)))
+        if member is None:
+            raise Unavailable(f"{router.name} does not run", reason="ROUTER_NOT_RUNNING")
+        return member
 
     async def update(
         self,

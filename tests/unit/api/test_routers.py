@@ -1,5 +1,6 @@
 """Routers, their rules and public addresses as a stock client sees them."""
 
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -11,16 +12,18 @@ from google.rpc import error_details_pb2
 
 from controlplane.access.roles import Role
 from controlplane.domain.instances import InstanceState, Observed
-from controlplane.domain.kinds import INSTANCE, ROUTER
+from controlplane.domain.kinds import HOST, INSTANCE, ROUTER
 from controlplane.domain.routers import RouterObserved
 from moorage.store.base import Transaction
 from moorage.v1 import (
+    agent_pb2,
     instances_pb2,
     instances_pb2_grpc,
     networks_pb2,
     networks_pb2_grpc,
     public_addresses_pb2,
     public_addresses_pb2_grpc,
+    router_bundles_pb2,
     router_rules_pb2,
     router_rules_pb2_grpc,
     routers_pb2,
@@ -29,6 +32,7 @@ from moorage.v1 import (
     watch_pb2_grpc,
 )
 from tests.support.controlplane import Plane, bearer, detail, instance, reason_of, refusal
+from tests.unit.api.stream_agent import StreamAgent, ended
 
 P = "projects/default"
 EDGE = f"{P}/routers/edge"
@@ -184,6 +188,36 @@ async def test_batches_stay_with_their_router(api: Api) -> None:
     assert reason_of(await refusal(api.rules.BatchDeleteRouterRules(delete, metadata=api.metadata))) == "NAME_INVALID"
     wrong = router_rules_pb2.GetRouterRuleRequest(name=f"{P}/rules/a")
     assert reason_of(await refusal(api.rules.GetRouterRule(wrong, metadata=api.metadata))) == "NAME_INVALID"
+
+
+async def test_counters_are_read_from_the_container_that_has_the_traffic(api: Api) -> None:
+    await api.create()
+    request = router_rules_pb2.ListRuleCountersRequest(parent=EDGE)
+    error = await refusal(api.rules.ListRuleCounters(request, metadata=api.metadata))
+    assert (error.code(), reason_of(error)) == (grpc.StatusCode.UNAVAILABLE, "ROUTER_NOT_RUNNING")
+    host = await api.plane.agent("a")
+    fake = StreamAgent(api.plane, host)
+    await api.plane.eventually(lambda: any(found.value.epoch for found in api.plane.store.view().all(HOST)))
+    await api.plane.eventually(lambda: bool(api.plane.store.view().find(INSTANCE, "owner", EDGE)))
+    member = await api.plane.running(f"{P}/instances/edge-router-1")
+
+    async def answer(asked: Any, _: Any) -> AsyncIterator[agent_pb2.OpenStreamRequest]:
+        assert (asked.instance_id, asked.router_figures.rules) == (member.uid, True)
+        figures = router_bundles_pb2.RouterFigures()
+        figures.rules.add(rule_id="web", packets=3, bytes=180)
+        figures.rules.add(rule_id="nat", packets=1, bytes=60)
+        yield agent_pb2.OpenStreamRequest(router_figures=figures)
+        yield ended()
+
+    fake.answer = answer
+    try:
+        answered = await api.rules.ListRuleCounters(request, metadata=api.metadata)
+        assert [(c.rule, c.packets, c.bytes) for c in answered.counters] == [
+            (f"{EDGE}/rules/nat", 1, 60),
+            (f"{EDGE}/rules/web", 3, 180),
+        ]
+    finally:
+        await fake.end()
 
 
 async def test_watches_show_them_as_they_stand(api: Api) -> None:

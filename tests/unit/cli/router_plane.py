@@ -95,6 +95,11 @@ class RouterRules(router_rules_pb2_grpc.RouterRuleServiceServicer):
             self.plane.remove(name)
         return router_rules_pb2.BatchDeleteRouterRulesResponse()
 
+    def ListRuleCounters(self, request: Any, context: Any) -> Any:
+        self.plane.get(request.parent)
+        counter = router_rules_pb2.RuleCounter(rule=f"{request.parent}/rules/web", packets=3, bytes=2048)
+        return router_rules_pb2.ListRuleCountersResponse(counters=[counter])
+
 
 def _normalize(rule: Any) -> None:
     if rule.spec.HasField("port_forward") and not rule.spec.port_forward.protocol:

@@ -232,6 +232,13 @@ def test_rules(moor: Moor, plane: Plane) -> None:
     assert moor("router", "rule", "rm", "edge", "web", "made").output == "Deleted web.\nDeleted made.\n"
 
 
+def test_counters(moor: Moor, plane: Plane) -> None:
+    plane.put(routers_pb2.Router(name=EDGE))
+    assert moor("router", "rule", "counters", "edge").output.split() == ["RULE", "PACKETS", "BYTES", "web", "3", "2Ki"]
+    assert '"packets": "3"' in moor("router", "rule", "counters", "edge", "-o", "json").output
+    moor("router", "rule", "counters", "none", code=3)
+
+
 def test_rules_of_a_file(moor: Moor, plane: Plane, tmp_path: Any) -> None:
     plane.put(routers_pb2.Router(name=EDGE))
     file = tmp_path / "rules.yaml"
@@ -290,7 +297,10 @@ def _active(plane: Plane, rule_id: str, is_active: bool = True) -> Callable[[], 
     """A rule's status, which only its router's change makes known."""
 
     def change() -> None:
-        rule = plane.objects[f"{EDGE}/rules/{rule_id}"]
+        name = f"{EDGE}/rules/{rule_id}"
+        with plane.changed:  # a watch of an earlier command may come to this step before the rule is made
+            assert plane.changed.wait_for(lambda: name in plane.objects, timeout=20)
+        rule = plane.objects[name]
         rule.status.active = is_active
         rule.status.message = "" if is_active else "not yet"
 

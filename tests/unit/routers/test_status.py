@@ -22,7 +22,7 @@ from controlplane.domain.routers import (
     StaticNat,
 )
 from controlplane.router_members.loop import RouterMembers
-from controlplane.routers.status import RuleStatus, status_of
+from controlplane.routers.status import RuleStatus, active_member, status_of
 from controlplane.services.router_rules import NewRule
 from controlplane.services.routers import RouterChange
 from moorage.store.base import Transaction
@@ -90,6 +90,14 @@ def test_members_and_addresses_are_shown() -> None:
     shown = found.members[1]
     assert (shown.role, shown.running_version, shown.failed_version, shown.error) == (ACTIVE, 7, 8, "e")
     assert found.outside_addresses == ("198.51.100.9", "198.51.100.20")
+
+
+def test_who_has_the_traffic() -> None:
+    both = (seen(role=STANDBY), seen("2", role=ACTIVE))
+    assert active_member(router(observed=both), [ONE, TWO]) == TWO
+    assert active_member(router(), [ONE, TWO]) == ONE
+    assert active_member(router(observed=both), [ONE, member("2")]) == ONE, "one that does not run says nothing"
+    assert active_member(router(), [WAITING]) is None
 
 
 class _Edge:
