@@ -235,12 +235,18 @@ class Executor:
         before = self._state.namespaces.get(instance_id)
         filters = self._filters(assignment)
         asking = {nic.name: assignment.hostname or assignment.name for nic in assignment.nics if nic.dhcp_client}
+        # From here on nobody knows what is plugged, until all is: one that fails half way must not count as what was
+        # there before, else what it left would never be taken away, and its addresses be given to others.
+        self._state.namespaces[instance_id] = replace(before or NamespaceState(), nics=None)
         await self._leases.release(instance_id, keep=asking)  # while the interface is still there
+        leases = self._leases.leases(instance_id)
         nics = self._with_leases(assignment)
         path = await self._fabric.ensure_instance(instance_id, nics, self._state.networks, filters)
         await self._names.open(instance_id, path)
         self._leases.follow(instance_id, path, asking)
         self._state.namespaces[instance_id] = NamespaceState(path, assignment.nics, filters)
+        if self._leases.leases(instance_id) != leases:
+            await self.apply_leases(instance_id)  # one came or went meanwhile
         self._state.lost_namespaces.discard(instance_id)
         if before is None:
             self._state.ports[instance_id] = ()  # else an earlier agent may have published some

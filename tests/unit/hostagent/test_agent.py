@@ -248,6 +248,23 @@ async def test_a_failing_step_is_told_and_tried_again(host: Host) -> None:
     assert host.control_plane.reports["i1"].reason == ""
 
 
+async def test_what_a_failed_plug_may_have_left_is_taken_away(host: Host) -> None:
+    """The fabric has made something and failed: a deletion removes it, and going back to what was before repairs it."""
+    host.control_plane.set_complete([instance(), instance("i2", 6)], [network()])
+    host.fabric.faults["ensure_instance"] = [Unavailable("half way", reason="NETLINK_BUSY")] * 2
+    await host.start_agent()
+    await host.control_plane.until_state("i1", pb.INSTANCE_STATE_RUNNING)
+    await host.control_plane.until_state("i2", pb.INSTANCE_STATE_RUNNING)
+    more = agent_pb2.NicAssignment(network_id="n1", name="eth1", mac="02:00:00:00:01:05", addresses=["10.1.0.77/24"])
+    host.fabric.faults["ensure_instance"] = [Unavailable("half way", reason="NETLINK_BUSY")]
+    host.control_plane.change(instance(generation=2, nics=[instance().nics[0], more]))
+    await host.control_plane.until(lambda: not host.fabric.faults["ensure_instance"])
+    host.fabric.instances[InstanceId("i1")] = ()  # as if the failed call had changed it
+    host.control_plane.change(instance(generation=3))
+    await host.control_plane.until(lambda: host.control_plane.reports["i1"].network_generation == 3)
+    assert [nic.name for nic in host.fabric.instances[InstanceId("i1")]] == ["eth0"]
+
+
 async def test_a_command_that_cannot_run_fails_with_its_reason(host: Host) -> None:
     host.engine.fail_next("start", InvalidSpec.of("command", "no such file", "START_REFUSED"))
     host.control_plane.set_complete([instance()], [network()])
