@@ -8,6 +8,7 @@ A member's own addresses win over records of its name: everybody on the network 
 comes before any name server, and one name shall not have two answers.
 """
 
+import functools
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -81,7 +82,7 @@ def build(
         for name in names:
             addresses.setdefault(name, {}).update(dict.fromkeys(member.addresses))
         for address in member.addresses if names else ():
-            reverse = ipaddress.ip_address(address).reverse_pointer
+            reverse = _reverse_name(address)
             pointers[reverse] = (*pointers.get(reverse, ()), f"{names[0]}.{domain}")
     nodes: dict[str, dict[str, tuple[Value, ...]]] = {domain: {}}
     for name, found in addresses.items():
@@ -94,6 +95,11 @@ def build(
         _add_parents(nodes, full, domain)
     dotted = frozenset(name for name in addresses if "." in name)
     return Directory(domain, serial, nodes, dotted, pointers, tuple(ipaddress.ip_network(cidr) for cidr in subnets))
+
+
+@functools.lru_cache(1 << 16)  # directories are built anew with each member that comes or goes
+def _reverse_name(address: str) -> str:
+    return ipaddress.ip_address(address).reverse_pointer
 
 
 def _addresses(found: Iterable[str]) -> dict[str, tuple[Value, ...]]:
