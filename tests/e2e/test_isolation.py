@@ -39,7 +39,7 @@ while True:
     kind = inner[12:14]
     if kind == b"\\x08\\x06":
         seen["arp"] += 1
-    elif kind == b"\\x86\\xdd" and inner[20] == 58 and inner[54] in (135, 136):
+    elif kind == b"\\x86\\xdd" and inner[20] == 58 and inner[54] == 135:  # advertisements are no questions
         seen["nd"] += 1
     elif (kind == b"\\x08\\x00" and inner[23] == 1) or (kind == b"\\x86\\xdd" and inner[20] == 58):
         seen["echo"] += 1
