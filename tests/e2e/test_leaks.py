@@ -11,16 +11,16 @@ import asyncio
 import contextlib
 import os
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import pytest
 
 from cli.dev.fleet import Fleet
 from cli.dev.host import Host
-from moorage.errors import DeadlineExceeded
+from moorage.errors import DeadlineExceeded, NotFound
+from moorage.v1 import dns_pb2, networks_pb2, security_groups_pb2
 from moorage.v1 import instances_pb2 as pb
-from moorage.v1 import networks_pb2
 from tests.support import snapshot
 from tests.support.plane import Plane, until
 
@@ -64,11 +64,66 @@ async def _stop_one(plane: Plane, lot: random.Random, made: Made) -> None:
     )
 
 
+async def _guard(plane: Plane, lot: random.Random, made: Made) -> None:
+    """A security group whose rules name itself and another one, on some interfaces; one of the two comes and goes."""
+    first, second = (f"{made.name}-{name}" for name in ("in", "all"))
+    groups = plane.client.security_groups
+    way = security_groups_pb2.SECURITY_DIRECTION_IN
+    for name, rule in (
+        (second, security_groups_pb2.SecurityRule(direction=way, cidrs=["10.0.0.0/8", "fd00::/8"])),
+        (first, security_groups_pb2.SecurityRule(direction=way, group=second)),
+    ):
+        spec = security_groups_pb2.SecurityGroupSpec(rules=[rule], deny_out=lot.random() < 0.3)
+        await groups.CreateSecurityGroup(
+            security_groups_pb2.CreateSecurityGroupRequest(
+                parent=plane.project,
+                security_group_id=name,
+                security_group=security_groups_pb2.SecurityGroup(spec=spec),
+            )
+        )
+    for last in made.instances:
+        await _change_nics(plane, last, [first, second] if lot.random() < 0.5 else [first])
+    if lot.random() < 0.5:
+        await _change_nics(plane, lot.choice(made.instances), [])
+
+
+async def _change_nics(plane: Plane, last: str, groups: Sequence[str]) -> None:
+    instance = await plane.get(last)
+    del instance.spec.nics[0].security_groups[:]
+    instance.spec.nics[0].security_groups.extend(groups)
+    request = pb.UpdateInstanceRequest(instance=pb.Instance(name=instance.name, spec=instance.spec))
+    request.update_mask.paths.append("spec.nics")
+    await plane.client.instances.UpdateInstance(request)
+
+
+async def _plug(plane: Plane, lot: random.Random, made: Made) -> None:
+    """Another interface on the network of all comes, and perhaps goes."""
+    last = lot.choice(made.instances)
+    instance = await plane.get(last)
+    before = pb.InstanceSpec()
+    before.CopyFrom(instance.spec)
+    instance.spec.nics.add(network=plane.name("networks", "default"))
+    for spec in (instance.spec, before) if lot.random() < 0.5 else (instance.spec,):
+        request = pb.UpdateInstanceRequest(instance=pb.Instance(name=instance.name, spec=spec))
+        request.update_mask.paths.append("spec.nics")
+        await plane.client.instances.UpdateInstance(request)
+        await plane.client.wait_nics(instance.name, 30)
+
+
+async def _name(plane: Plane, lot: random.Random, made: Made) -> None:
+    spec = dns_pb2.DnsRecordSpec(name="www", type=dns_pb2.DNS_RECORD_TYPE_CNAME, values=[made.instances[0]])
+    await plane.client.dns.CreateDnsRecord(
+        dns_pb2.CreateDnsRecordRequest(
+            parent=plane.name("networks", made.name), dns_record=dns_pb2.DnsRecord(spec=spec)
+        )
+    )
+
+
 async def _nothing(plane: Plane, lot: random.Random, made: Made) -> None:
     return
 
 
-FURNISH: Sequence[Furnish] = (_nothing, _toggle_egress, _reboot_one, _stop_one)
+FURNISH: Sequence[Furnish] = (_nothing, _toggle_egress, _reboot_one, _stop_one, _guard, _plug, _name)
 
 
 @dataclass(frozen=True)
@@ -143,6 +198,17 @@ class History:
         await asyncio.gather(*(self._plane.delete(some, force=True, within_seconds=60) for some in groups.values()))
         requests = [networks_pb2.DeleteNetworkRequest(name=self._plane.name("networks", name)) for name in names]
         await asyncio.gather(*(self._plane.client.networks.DeleteNetwork(one) for one in requests))
+        await self._delete_groups(names)
+
+    async def _delete_groups(self, names: Collection[str]) -> None:
+        """The security groups that were made for these networks, in an order in which none is named by another."""
+        for suffix in ("in", "all"):
+            for name in sorted(names):
+                full = self._plane.name("securityGroups", f"{name}-{suffix}")
+                with contextlib.suppress(NotFound):  # not every network has some
+                    await self._plane.client.security_groups.DeleteSecurityGroup(
+                        security_groups_pb2.DeleteSecurityGroupRequest(name=full)
+                    )
 
 
 async def _agents(fleet: Fleet) -> dict[str, int]:

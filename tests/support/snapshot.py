@@ -30,7 +30,9 @@ _COMMANDS: Mapping[str, str] = {
     "routes": "ip -4 route show table all; ip -6 route show table all",
     "policy rules": "ip -4 rule; ip -6 rule",
     "queues": "tc qdisc show | sed 's/ [0-9a-f]*: / /g'",
-    "mounts": "cut -d' ' -f5- /proc/self/mountinfo | sed 's/ shared:[0-9]*//; s/ master:[0-9]*//'",
+    # the underlays of other boxes on the machine are seen from inside hosts
+    "mounts": "cut -d' ' -f5- /proc/self/mountinfo | grep -v '^/run/netns/[a-z0-9]*-underlay ' | "
+    "sed 's/ shared:[0-9]*//; s/ master:[0-9]*//'",
     "sockets": "ss -Hlntu | awk '{print $1, $5}'",
 }
 
