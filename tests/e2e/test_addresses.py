@@ -6,6 +6,7 @@ import ipaddress
 import random
 
 import pytest
+from google.protobuf import field_mask_pb2
 
 from cli.dev.fleet import Fleet
 from cli.dev.host import Host
@@ -26,7 +27,8 @@ async def step(plane: Plane, fleet: Fleet, dice: random.Random) -> str:
     last, client = dice.choice(NAMES), plane.client.instances
     name = plane.name("instances", last)
     what = dice.choices(
-        ("create", "delete", "stop", "start", "reboot", "replace", "kill agent"), weights=(10, 6, 3, 3, 2, 4, 1)
+        ("create", "delete", "stop", "start", "reboot", "replace", "replug", "kill agent"),
+        weights=(10, 6, 3, 3, 2, 4, 5, 1),
     )[0]
     wanted = dice.sample(NETWORKS, dice.randint(1, 2))
     with contextlib.suppress(AlreadyExists, NotFound, NotReady):
@@ -43,6 +45,10 @@ async def step(plane: Plane, fleet: Fleet, dice: random.Random) -> str:
                 await client.RebootInstance(pb.RebootInstanceRequest(name=name))
             case "replace":
                 await client.ReplaceInstance(pb.ReplaceInstanceRequest(name=name, spec=plane.spec(networks=wanted)))
+            case "replug":
+                changed = pb.Instance(name=name, spec=plane.spec(networks=wanted))
+                mask = field_mask_pb2.FieldMask(paths=["spec.nics"])
+                await client.UpdateInstance(pb.UpdateInstanceRequest(instance=changed, update_mask=mask))
             case "kill agent":
                 host = f"h{dice.randint(1, 3)}"
                 await fleet.kill(host, "agent")
@@ -59,7 +65,11 @@ async def test_a_random_history(plane: Plane, fleet: Fleet, hosts: list[Host], s
 
     async def are_at_rest() -> dict[str, pb.Instance]:
         found = await plane.instances()
-        moving = [i for i in found.values() if i.status.state != _AT_REST.get(i.desired_state) or not i.status.run]
+        moving = [
+            i
+            for i in found.values()
+            if i.status.state != _AT_REST.get(i.desired_state) or not i.status.run or not i.status.nics_ready
+        ]
         return {} if moving else found or {"": pb.Instance()}
 
     instances = await until(are_at_rest, what=f"rest after {history}", within_seconds=60)
