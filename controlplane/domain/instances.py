@@ -190,6 +190,7 @@ class InstanceNic:
     gateways: tuple[str, ...] = ()
     forwards: bool = False  # a router's: it sends on what others sent
     lent_addresses: tuple[str, ...] = ()  # with prefix length; held by public addresses, not by the instance
+    lent_revision: int = 0  # of the commit that changed them last
     mtu: int = 0
     routes: tuple[NicRoute, ...] = ()
     rules: tuple[NicRule, ...] = ()

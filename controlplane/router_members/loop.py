@@ -157,11 +157,16 @@ class RouterMembers:
         if member is None:
             return
         outside, *legs = member.nics
+        nics_generation = member.nics_generation
+        if outside.lent_addresses != action.lent_addresses:
+            outside = replace(outside, lent_addresses=action.lent_addresses, lent_revision=tx.revision)
+            nics_generation = member.generation + 1
         changed = replace(
             member,
             spec=replace(member.spec, published_ports=action.published_ports),
             effective=replace(member.effective, published_ports=action.published_ports),
-            nics=(replace(outside, lent_addresses=action.lent_addresses), *legs),
+            nics=(outside, *legs),
+            nics_generation=nics_generation,
             generation=member.generation + 1,
         )
         check_still_fits(tx, member, changed)

@@ -4,7 +4,7 @@ A change of revision r is in force once a member runs a configuration of version
 stopped one said last is no more true.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from controlplane.domain.instances import DesiredState, Instance, InstanceState
@@ -205,18 +205,18 @@ def _why_not_yet(router: Router, scene: RouterScene, revision: int, public: Publ
             return f"{member.name} could not load it: {observed.error}"
         if observed.running_version < revision:
             return f"{member.name} is still at version {observed.running_version}, and this came with {revision}"
-    if public is not None and not any(_holds(member, public) for member in running):
+    if public is not None and not any(_has_in_force(member, public, seen) for member in running):
         return f"the router's containers do not have {public.address} yet"
     return ""
 
 
-def _holds(member: Instance, public: PublicAddress) -> bool:
-    return any(
-        address.partition("/")[0] == public.address
-        for nic in member.nics
-        if nic.network_uid == public.network_uid
-        for address in nic.lent_addresses
-    )
+def _has_in_force(member: Instance, public: PublicAddress, seen: Mapping[str, RouterObserved]) -> bool:
+    """Whether the address is on a member's outside interface, as its host says, and in the configuration that it runs."""
+    nic = next((nic for nic in member.nics if nic.network_uid == public.network_uid), None)
+    if nic is None or public.address not in (address.partition("/")[0] for address in nic.lent_addresses):
+        return False
+    running_version = seen[member.uid].running_version if member.uid in seen else 0
+    return running_version >= nic.lent_revision and member.observed.network_generation >= member.nics_generation
 
 
 def _get(view: View, name: str) -> Instance | None:

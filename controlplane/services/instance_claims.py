@@ -94,8 +94,12 @@ class InstanceClaims:
         behind = frozenset(nic.network_uid for nic in before.nics if nic.forwards)
         leased = assign_nics(nics, networks, _taken(tx, before.uid), self._cursors, where, keep, behind)
         leased = grouped(tx, nics, leased)
-        lent = {nic.network_uid: nic.lent_addresses for nic in before.nics}
-        leased = tuple(replace(nic, lent_addresses=lent.get(nic.network_uid, ())) for nic in leased)
+        lent = {nic.network_uid: (nic.lent_addresses, nic.lent_revision) for nic in before.nics}
+        leased = tuple(
+            replace(nic, lent_addresses=addresses, lent_revision=revision)
+            for nic in leased
+            for addresses, revision in [lent.get(nic.network_uid, ((), 0))]
+        )
         wanted = {(nic.network_uid, address.split("/")[0]) for nic in leased for address in nic.addresses}
         for found in tx.find(ADDRESS, "owner", before.uid):
             lease = found.value

@@ -22,6 +22,7 @@ from controlplane.access.permissions import TABLE
 from controlplane.domain.hosts import HostAdminState, HostLinkState
 from controlplane.domain.instances import InstanceState
 from controlplane.domain.operations import OperationState
+from controlplane.domain.routers import RouterState
 from controlplane.domain.templates import TemplateState
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -138,7 +139,9 @@ def _default(field: "dataclasses.Field[object]") -> str:
     return f"`{value}`" if value != "" else "none"
 
 
-@pytest.mark.parametrize("states", [InstanceState, TemplateState, OperationState, HostLinkState, HostAdminState])
+@pytest.mark.parametrize(
+    "states", [InstanceState, TemplateState, OperationState, HostLinkState, HostAdminState, RouterState]
+)
 def test_every_state_is_explained(states: type) -> None:
     listed = set(first_cells("states.md"))
     names = {state.name for state in states} - {"UNSPECIFIED"}  # type: ignore[attr-defined]

@@ -120,12 +120,12 @@ class _Edge:
         """The members' keeper has its turn."""
         await self._members.reconcile_once()
 
-    async def load(self, version: int | None = None, **fields: Any) -> None:
+    async def load(self, version: int | None = None, network_generation: int = 1, **fields: Any) -> None:
         """The member runs this version; default: the newest."""
 
         def write(tx: Transaction) -> None:
             (found,) = tx.find(INSTANCE, "owner", self.router.name)
-            tx.put(INSTANCE, replace(found.value, observed=RUNNING))
+            tx.put(INSTANCE, replace(found.value, observed=replace(RUNNING, network_generation=network_generation)))
             said = RouterObserved(found.value.uid, 1, tx.revision if version is None else version, **fields)
             tx.put(ROUTER, replace(self.router, observed=(said,)))
 
@@ -188,7 +188,10 @@ async def test_a_rule_waits_for_its_public_address(edge: _Edge) -> None:
     assert (found.active, found.public_address) == (False, address)
     assert found.message == f"the router's containers do not have {address} yet"
     await edge.settle()
+    assert not edge.rule("nat").active, "it is lent, and its host has not said that it is there"
+    await edge.load(network_generation=2)
     assert edge.rule("nat").active
+    assert edge.rule("nat").public_address in edge.world.routers.status(edge.router).outside_addresses
 
 
 async def test_a_rule_whose_network_left_the_router(edge: _Edge) -> None:
