@@ -17,8 +17,10 @@ from pathlib import Path
 
 from benchmarks.deploy import FOLDER, Say, run_until_signalled
 from benchmarks.deploy_boxes import alone, boxes
+from benchmarks.network_balancer import Balancer
 from benchmarks.network_bed import NetworkBed
 from benchmarks.network_case import Case, Samples, result, table
+from benchmarks.network_router import FailedRequests, ManyRules, OneRule, Restart
 from benchmarks.network_streams import cross_host, same_host
 from cli.dev.rootfs import demo_rootfs
 from moorage.errors import MoorageError
@@ -28,7 +30,15 @@ _REST_SECONDS = 0.5  # between two measurements, for what the last one left to d
 
 def all_cases(seconds: int) -> list[Case]:
     """Every case, in order. `seconds`: how long a stream lasts."""
-    return [same_host(seconds), cross_host(seconds)]
+    return [
+        same_host(seconds),
+        cross_host(seconds),
+        Balancer(seconds),
+        OneRule(),
+        ManyRules(),
+        FailedRequests(),
+        Restart(),
+    ]
 
 
 async def measure(case: Case, bed: NetworkBed, *, rounds: int, say: Say) -> Samples:

@@ -10,6 +10,7 @@ import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.deploy_moorage import register_template
 from benchmarks.deploy_swarm import form_swarm, load_everywhere, make_overlay
@@ -25,18 +26,31 @@ PROJECT = "projects/default"
 OVERLAY = "bench"
 _TIMEOUT_SECONDS = 60.0
 _STREAM_PORT = 5201
+#: Joins the control groups of a process ($0), of version 1 and 2, and becomes another program.
+_JOIN = """
+while IFS=: read -r _ controllers path; do
+    for folder in "/sys/fs/cgroup/${controllers#name=}$path" "/sys/fs/cgroup/unified$path"; do
+        [ -w "$folder/cgroup.procs" ] && echo $$ >"$folder/cgroup.procs" 2>/dev/null && break
+    done
+done <"/proc/$0/cgroup"
+exec "$@"
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """Something to measure from or to."""
 
-    namespace: Path
+    pid: int  # of its container's process
     address: str
 
     def command(self, *argv: str) -> list[str]:
         """The command that runs another one in its network."""
-        return ["nsenter", f"--net={self.namespace}", "--", *argv]
+        return ["nsenter", f"--net=/proc/{self.pid}/ns/net", "--", *argv]
+
+    def contained_command(self, *argv: str) -> list[str]:
+        """The same, with the container's share of the processors too: what runs outside has another on a busy machine."""
+        return ["sh", "-c", _JOIN, str(self.pid), *self.command(*argv)]
 
 
 class NetworkBed:
@@ -99,15 +113,19 @@ class NetworkBed:
             await self.client.networks.DeleteNetwork(networks_pb2.DeleteNetworkRequest(name=name))
 
     @contextlib.asynccontextmanager
-    async def instances(self, network: str, hosts: Mapping[str, str]) -> AsyncIterator[dict[str, Endpoint]]:
-        """Instances on a network, without limits; `hosts` says where each is, by its id."""
+    async def instances(self, networks: Sequence[str], hosts: Mapping[str, str]) -> AsyncIterator[dict[str, Endpoint]]:
+        """Instances on these networks, without limits, by id; their endpoints have the first network's address.
+
+        Args:
+            hosts: where each is, by its id.
+        """
         requests = []
         for instance_id, host in hosts.items():
             spec = instances_pb2.InstanceSpec(
                 template=f"{PROJECT}/templates/{IMAGE}",
                 command=COMMAND,
                 stop_signal=STOP_SIGNAL,
-                nics=[instances_pb2.Nic(network=network)],
+                nics=[instances_pb2.Nic(network=network) for network in networks],
             )
             spec.placement.host = f"hosts/{host}"
             requests.append(
@@ -129,8 +147,8 @@ class NetworkBed:
 
     async def _endpoint(self, instance: instances_pb2.Instance) -> Endpoint:
         engine = self.engines[instance.status.host.rpartition("/")[2]]
-        namespace = _namespace(await engine.inspect(instance.status.container_id))
-        return Endpoint(namespace, instance.status.nics[0].addresses[0].partition("/")[0])
+        pid = _pid(await engine.inspect(instance.status.container_id))
+        return Endpoint(pid, instance.status.nics[0].addresses[0].partition("/")[0])
 
     # -- theirs -------------------------------------------------------------------------------------------------------
 
@@ -154,7 +172,7 @@ class NetworkBed:
             for name, (engine, container) in made.items():
                 about = await engine.inspect(container)
                 address = about["NetworkSettings"]["Networks"][network]["IPAddress"]
-                found[name] = Endpoint(_namespace(about), address)
+                found[name] = Endpoint(_pid(about), address)
             yield found
         finally:
             for engine, container in made.values():
@@ -162,8 +180,8 @@ class NetworkBed:
                     await engine.call("DELETE", f"/containers/{container}", query={"force": "1"})
 
 
-def _namespace(about: Mapping[str, Mapping[str, object]]) -> Path:
-    return Path(f"/proc/{about['State']['Pid']}/ns/net")
+def _pid(about: Mapping[str, Any]) -> int:
+    return int(about["State"]["Pid"])
 
 
 async def stream_gigabits(source: Endpoint, target: Endpoint, *, seconds: int) -> float:

@@ -31,7 +31,7 @@ class Stream:
         where = dict(zip(("sends", "receives"), self.hosts, strict=True))
         async with (
             bed.network("streams", "10.124.0.0/24") as network,
-            bed.instances(network, where) as ours,
+            bed.instances([network], where) as ours,
             bed.containers(self.network, where) as theirs,
         ):
             yield {
