@@ -46,6 +46,7 @@ COMMANDS: dict[str, LazyCommand] = {
     "event": LazyCommand("cli.event:event", "What happened.", _THINGS),
     "audit": LazyCommand("cli.audit:audit", "Who called what.", _THINGS),
     "router": LazyCommand("cli.router.commands:router", "Virtual routers: ways between networks, in and out.", _THINGS),
+    "balancer": LazyCommand("cli.balancer.commands:balancer", "Balancers of routers and their back ends.", _THINGS),
     "public-address": LazyCommand("cli.public_address:public_address", "Public addresses of routers.", _THINGS),
     "router-image": LazyCommand("cli.router_image.commands:router_image", "The image of virtual routers.", _THINGS),
     "login": LazyCommand("cli.login:login", "Remember a control plane and a key.", _SELF),

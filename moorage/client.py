@@ -32,6 +32,7 @@ from moorage.status import error_from_rpc, error_from_status
 if TYPE_CHECKING:
     from moorage.v1 import instances_pb2, operations_pb2, router_rules_pb2, routers_pb2, watch_pb2
     from moorage.v1.access_pb2_grpc import AccessServiceAsyncStub
+    from moorage.v1.balancers_pb2_grpc import BalancerServiceAsyncStub
     from moorage.v1.dns_pb2_grpc import DnsServiceAsyncStub
     from moorage.v1.enrollment_pb2_grpc import EnrollmentServiceAsyncStub
     from moorage.v1.events_pb2_grpc import EventServiceAsyncStub
@@ -240,6 +241,13 @@ class Client:
         from moorage.v1.router_rules_pb2_grpc import RouterRuleServiceStub
 
         return RouterRuleServiceStub(self._channel)
+
+    @cached_property
+    def balancers(self) -> "BalancerServiceAsyncStub":
+        """Balancers of routers."""
+        from moorage.v1.balancers_pb2_grpc import BalancerServiceStub
+
+        return BalancerServiceStub(self._channel)
 
     @cached_property
     def public_addresses(self) -> "PublicAddressServiceAsyncStub":

@@ -52,7 +52,7 @@ from moorage.v1 import (
 from moorage.v1 import (
     instance_streams_pb2 as streams_pb2,
 )
-from tests.unit.cli import router_plane
+from tests.unit.cli import balancer_plane, router_plane
 
 KEY = "moorage-key-for-tests"
 EPOCH = 1_700_000_000  # objects are "years" old, so that ages in tables are checked by pattern only
@@ -837,6 +837,7 @@ def serve(plane: Plane, key_pem: bytes, certificate_pem: bytes) -> tuple[grpc.Se
     operations_pb2_grpc.add_OperationServiceServicer_to_server(Operations(plane), server)
     projects_pb2_grpc.add_ProjectServiceServicer_to_server(Projects(plane), server)
     router_plane.add_to(server, plane)
+    balancer_plane.add_to(server, plane)
     templates_pb2_grpc.add_TemplateServiceServicer_to_server(Templates(plane), server)
     watch_pb2_grpc.add_WatchServiceServicer_to_server(Watch(plane), server)
     zones_pb2_grpc.add_ZoneServiceServicer_to_server(Zones(plane), server)

@@ -1,0 +1,1 @@
+"""`moor balancer`: listeners of routers and what is behind them."""
