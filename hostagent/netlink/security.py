@@ -16,6 +16,7 @@ Invariant: the base chains stay in place and each batch is one transaction, so n
 new rules. `replacement` says everything, whatever was there, and so is the repair.
 """
 
+import functools
 import ipaddress
 from collections.abc import Collection, Iterable, Sequence
 
@@ -104,7 +105,7 @@ def _sets(filters: Sequence[NicFilter]) -> dict[str, tuple[str, tuple[str, ...]]
     for nic in filters:
         for members in nic.members:
             for version, _, kind in _FAMILIES:
-                own = tuple(sorted(a for a in members.addresses if ipaddress.ip_address(a).version == version))
+                own = tuple(a for a in members.addresses if _version(a) == version)
                 found[_set_name(version, members)] = (kind, own)
     return found
 
@@ -129,7 +130,7 @@ def _rules_of(nic: NicFilter) -> list[str]:
     name = nic.interface
     found = [f'forward iifname "{name}" drop', f'forward oifname "{name}" drop']
     for version, family, _ in _FAMILIES:
-        own = [a for a in nic.addresses if ipaddress.ip_address(a).version == version]
+        own = [a for a in nic.addresses if _version(a) == version]
         if own:
             found.append(f'input iifname != {{ "lo", "{name}" }} {family} daddr {{ {", ".join(own)} }} drop')
     found.append(f'input iifname "{name}" jump {_IN}{name}')
@@ -193,12 +194,15 @@ def _traffic(rule: SecurityRule) -> str:
     return ""
 
 
-def _collapsed(cidrs: Sequence[str], version: int) -> list[str]:
+@functools.lru_cache(maxsize=1024)  # the sweep asks for the same each minute
+def _collapsed(cidrs: tuple[str, ...], version: int) -> tuple[str, ...]:
     """Those of one family; an nftables set takes no two that overlap."""
+    own = [cidr for cidr in cidrs if _version(cidr) == version]
     if version == 4:
-        return [str(n) for n in ipaddress.collapse_addresses(map(ipaddress.IPv4Network, _of(cidrs, 4)))]
-    return [str(n) for n in ipaddress.collapse_addresses(map(ipaddress.IPv6Network, _of(cidrs, 6)))]
+        return tuple(str(n) for n in ipaddress.collapse_addresses(map(ipaddress.IPv4Network, own)))
+    return tuple(str(n) for n in ipaddress.collapse_addresses(map(ipaddress.IPv6Network, own)))
 
 
-def _of(cidrs: Sequence[str], version: int) -> list[str]:
-    return [cidr for cidr in cidrs if ipaddress.ip_network(cidr).version == version]
+def _version(text: str) -> int:
+    """Family of an address or CIDR."""
+    return 6 if ":" in text else 4
