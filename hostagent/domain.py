@@ -86,6 +86,14 @@ class DnsRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class VirtualStation:
+    """A MAC with addresses that two members hold in turn: where it is now is learned from its own frames, not told."""
+
+    mac: str
+    addresses: tuple[str, ...]  # without prefix length
+
+
+@dataclass(frozen=True, slots=True)
 class NetworkAssignment:
     """A network that has at least one member on this host."""
 
@@ -105,6 +113,7 @@ class NetworkAssignment:
     attachment: SharedAttachment = SharedAttachment.EXISTING_BRIDGE
     macvlan_mode: MacvlanMode = MacvlanMode.BRIDGE
     vlan_id: int = 0  # 802.1Q, on the NIC; 0: none
+    virtual_stations: tuple[VirtualStation, ...] = ()  # gateways that redundant pairs hold; isolated networks only
 
     def plumbing(self) -> "NetworkAssignment":
         """What of it the host's links and rules depend on: neither members elsewhere nor names."""
@@ -154,6 +163,7 @@ class NicAssignment:
     dhcp_client: bool = False  # its address is what a DHCP server outside gives
     lease_seconds: int = 0  # set by this agent: how long that address is good for; 0: for good
     security_groups: tuple[str, ...] = ()  # ids; none: not filtered
+    virtual: VirtualStation | None = None  # what it may be as well: a member of a redundant pair
 
 
 class SecurityDirection(enum.Enum):

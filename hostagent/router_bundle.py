@@ -241,6 +241,12 @@ class PairBundle:
     peer_address: str
 
 
+def virtual_interface(interface: str) -> str:
+    """The interface of a pair's member that has the virtual MAC of a leg: what is sent to the gateway comes in there, and nothing
+    leaves there but advertisements and ARP."""
+    return f"v-{interface}"
+
+
 @dataclass(frozen=True, slots=True)
 class RouterBundle:
     """The configuration of one router container."""

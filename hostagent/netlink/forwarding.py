@@ -3,13 +3,16 @@
 Each peer gives a forwarding entry on the link (MAC -> underlay address and port), one on the link's bridge port (the
 bridge learns nothing by itself), and a permanent neighbour entry per address, from which the link answers ARP and ND
 locally. Broadcast is replicated to the hosts that have a member, and to no other.
+
+A virtual station (the gateway that a redundant pair holds) gets neighbour entries only: its MAC and addresses are known, and where
+it lives is learned from the frames that it sends all the time, so it moves without us.
 """
 
 import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from hostagent.domain import Peer
+from hostagent.domain import Peer, VirtualStation
 from hostagent.netlink.links import (
     FLOOD_MAC,
     Forwarding,
@@ -31,8 +34,8 @@ class Table:
     neighbours: Mapping[str, str]  # address -> MAC
 
 
-def wanted(peers: Iterable[Peer]) -> Table:
-    """The table that these peers need."""
+def wanted(peers: Iterable[Peer], stations: Iterable[VirtualStation] = ()) -> Table:
+    """The table that these peers and virtual stations need."""
     remote: set[tuple[str, str, int]] = set()
     macs: set[str] = set()
     neighbours: dict[str, str] = {}
@@ -41,12 +44,23 @@ def wanted(peers: Iterable[Peer]) -> Table:
         remote |= {(mac, host, peer.host_port), (FLOOD_MAC, host, peer.host_port)}
         macs.add(mac)
         neighbours |= {str(ipaddress.ip_address(address)): mac for address in peer.addresses}
+    for station in stations:
+        neighbours |= {str(ipaddress.ip_address(address)): station.mac.lower() for address in station.addresses}
     return Table(Forwarding(frozenset(remote), frozenset(macs)), neighbours)
 
 
 def moved(have: Table, want: Table) -> dict[str, str]:
     """Addresses that another MAC has from now on, and that MAC; those that nobody had elsewhere are among them."""
     return {address: mac for address, mac in want.neighbours.items() if have.neighbours.get(address) != mac}
+
+
+def learns(stations: Iterable[VirtualStation], peers: Iterable[Peer], vxlan_port: int) -> bool:
+    """Whether a VXLAN link shall learn where MACs live: only where a virtual station needs it.
+
+    Not if a peer's VXLAN has another UDP port than this host's: the kernel takes it that what it learned has its own. Frames
+    for the station then go to all hosts that have a member, which is slower and right.
+    """
+    return any(True for _ in stations) and all(peer.host_port == vxlan_port for peer in peers)
 
 
 def difference(index: int, have: Table, want: Table) -> list[Message]:

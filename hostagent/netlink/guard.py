@@ -5,6 +5,9 @@ own with the MAC and addresses that its instance may use, everything else is dro
 and neighbour advertisements for others, router advertisements and redirects, and every protocol but IP. A port of ours
 without a chain passes nothing. A batch of `port_rules` replaces the chain whatever it was, so it is also the repair.
 
+A member of a redundant pair may also use the virtual MAC, but only for what no standby sends: VRRP's advertisements, and packets and
+ARP of the virtual addresses. Bridges learn from these frames where the MAC is. Nobody else on an isolated network speaks VRRP.
+
 Where the kernel has no bridge family the same rules hang at netdev ingress of each port.
 """
 
@@ -12,6 +15,7 @@ import ipaddress
 from collections.abc import Callable, Sequence
 from enum import Enum
 
+from hostagent.domain import VirtualStation
 from hostagent.netlink import shaping
 from hostagent.netlink.links import mac_bytes
 from hostagent.netlink.names import MEMBER_PREFIX
@@ -22,6 +26,7 @@ _NEVER_FORWARDED = {
     4: ("0.0.0.0/8", "127.0.0.0/8", str(TRANSIT4), "224.0.0.0/3"),
     6: ("::/127", str(TRANSIT6), "fe80::/10", "ff00::/8"),
 }
+_VRRP = 112  # the protocol's number: not every host has a file with its name
 
 
 class Family(Enum):
@@ -74,6 +79,7 @@ def port_rules(
     rate_bits: int = 0,
     neighbours: Sequence[str] | None = None,
     asks_dhcp: bool = False,
+    virtual: VirtualStation | None = None,
 ) -> str:
     """Rules of one port: `addresses` without prefix length. Replaces what was there.
 
@@ -84,17 +90,21 @@ def port_rules(
         neighbours: of a router's port: the subnets of its network. It sends on what others sent, so any source may come
         out of it but addresses of these subnets that are not its own. None: it is no router's.
         asks_dhcp: whether it may ask DHCP servers for an address.
+        virtual: what it may be in turn with another port.
     """
     table = f"{family.value} moorage"
     v4 = [a for a in addresses if ipaddress.ip_address(a).version == 4]
     v6 = [a for a in addresses if ipaddress.ip_address(a).version == 6]
     if v6:
         v6.append(link_local(mac))
-    targets = ", ".join(hex(int(ipaddress.ip_address(a))) for a in v6)
-    rules = [f"ether saddr != {mac} drop"]
+    targets = _targets(v6)
+    rules = []
     if rate_bits:
         rate, burst = rate_bits // 8 * 9 // 8, 4 * shaping.burst_bytes(rate_bits)
         rules.append(f"limit rate over {rate} bytes/second burst {burst} bytes drop")
+    if virtual is not None:
+        rules += _virtual_rules(virtual, v4, v6)
+    rules += [f"ether saddr != {mac} drop", f"ip protocol {_VRRP} drop", f"ip6 nexthdr {_VRRP} drop"]
     if asks_dhcp:
         rules.append("ether type ip ip saddr 0.0.0.0 udp sport 68 udp dport 67 accept")
         rules.append(f"ether type arp arp saddr ether {mac} arp saddr ip 0.0.0.0 accept")
@@ -102,7 +112,7 @@ def port_rules(
         own = ", ".join(v4)
         rules += [
             f"ether type arp arp saddr ether {mac} arp saddr ip {{ 0.0.0.0, {own} }} accept",
-            f"ether type ip ip saddr {{ {own} }} accept",
+            f"ether type ip ip saddr {{ {', '.join([*v4, *_of(virtual, 4)])} }} accept",
             # who asks by DHCP has no address yet
             "ether type ip ip saddr 0.0.0.0 ip daddr 255.255.255.255 udp sport 68 udp dport 67 accept",
         ]
@@ -112,7 +122,7 @@ def port_rules(
         rules += [
             "icmpv6 type { nd-router-advert, nd-redirect } drop",
             f"icmpv6 type nd-neighbor-advert @th,64,128 != {{ {targets} }} drop",
-            f"ether type ip6 ip6 saddr {{ ::, {', '.join(v6)} }} accept",
+            f"ether type ip6 ip6 saddr {{ {', '.join(['::', *v6, *_of(virtual, 6)])} }} accept",
         ]
         if neighbours is not None:
             rules.append("icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit } drop")
@@ -137,6 +147,39 @@ def _strange(neighbours: Sequence[str], version: int) -> str:
             map(str, ipaddress.collapse_addresses(n for n in nets if isinstance(n, ipaddress.IPv4Network)))
         )
     return ", ".join(map(str, ipaddress.collapse_addresses(n for n in nets if isinstance(n, ipaddress.IPv6Network))))
+
+
+def _virtual_rules(virtual: VirtualStation, own4: Sequence[str], own6: Sequence[str]) -> list[str]:
+    """What may come from a virtual MAC. The packet that says who is active comes from the member's own address."""
+    frame = f"ether saddr {virtual.mac.lower()}"
+    rules = []
+    if own4:
+        rules.append(f"{frame} ip protocol {_VRRP} ip saddr {{ {', '.join(own4)} }} ip daddr 224.0.0.18 accept")
+    if own6:
+        rules.append(f"{frame} ip6 nexthdr {_VRRP} ip6 saddr {{ {', '.join(own6)} }} ip6 daddr ff02::12 accept")
+    if v4 := _of(virtual, 4):
+        held = ", ".join(v4)
+        rules += [
+            f"{frame} arp saddr ether {virtual.mac.lower()} arp saddr ip {{ {held} }} accept",
+            f"{frame} ip protocol != {_VRRP} ip saddr {{ {held} }} accept",
+        ]
+    if v6 := _of(virtual, 6):
+        rules += [
+            f"{frame} icmpv6 type {{ nd-router-advert, nd-redirect }} drop",
+            f"{frame} icmpv6 type nd-neighbor-advert @th,64,128 != {{ {_targets(v6)} }} drop",
+            f"{frame} ip6 nexthdr != {_VRRP} ip6 saddr {{ {', '.join(v6)} }} accept",
+        ]
+    return rules
+
+
+def _of(virtual: VirtualStation | None, version: int) -> list[str]:
+    addresses = () if virtual is None else virtual.addresses
+    return [address for address in addresses if ipaddress.ip_address(address).version == version]
+
+
+def _targets(addresses: Sequence[str]) -> str:
+    """As a neighbour advertisement has them."""
+    return ", ".join(hex(int(ipaddress.ip_address(address))) for address in addresses)
 
 
 def port_removed(family: Family, ports: Sequence[str]) -> str:

@@ -47,6 +47,12 @@ _SYSCTLS = {
     "ipv6/conf/all/disable_ipv6": "0",
     "ipv6/conf/default/disable_ipv6": "0",
 }
+# of a namespace that is a member of a redundant pair
+_PAIR_SYSCTLS = {
+    "ipv4/conf/all/arp_announce": "2",  # ARP for a neighbour never tells the virtual address with the member's own MAC
+    "ipv4/ip_nonlocal_bind": "1",  # a standby's programs listen on addresses that are not there yet
+    "ipv6/ip_nonlocal_bind": "1",
+}
 
 # a namespace inherits the host's forwarding; a router begins when its rules are there
 _ROUTER_SYSCTLS = {"ipv4/ip_forward": "0", "ipv6/conf/all/forwarding": "0"}
@@ -120,6 +126,8 @@ def ensure(
         filtering.ensure(site, space, known_filters, (*filters, *leaving))
         if not fresh:
             _give_back(site, instance_id, nics, networks)
+        if any(nic.virtual is not None for nic in nics):
+            space.sysctl(_PAIR_SYSCTLS)
         have = {} if fresh else links.list_links(space.rtnl)
         stale = _remove_extra(space, instance_id, have, nics)
         for number, nic in enumerate(nics):
@@ -310,18 +318,18 @@ def _ensure_port(
     assert port is not None
     bare = [a.split("/")[0] for a in nic.addresses]
     neighbours = [subnet.cidr for subnet in network.subnets] if nic.forwards else None
-    nft.run(
-        guard.port_rules(site.guard, host_end, nic.mac.lower(), bare, nic.rate_out_bits, neighbours, nic.dhcp_client)
-    )
+    mac, rate = nic.mac.lower(), nic.rate_out_bits
+    nft.run(guard.port_rules(site.guard, host_end, mac, bare, rate, neighbours, nic.dhcp_client, nic.virtual))
     shaping.ensure(rtnl, port.index, nic.rate_in_bits)
+    learning = links.port_set(port.index, learning=nic.virtual is not None)
     if (port.master, port.mtu, port.up, port.alias) == (bridge_index, network.mtu, True, alias):
-        rtnl.run([links.fdb_local_add(port.index, nic.mac)])
+        rtnl.run([links.fdb_local_add(port.index, nic.mac), learning])
         return
     rtnl.run(
         [
             links.link_set(index=port.index, mtu=network.mtu, alias=alias, no_link_local=True),
             links.link_set(index=port.index, master=bridge_index),
-            links.port_set(port.index, learning=False),
+            learning,
             links.fdb_local_add(port.index, nic.mac),
             links.link_set(index=port.index, up=True),
         ]

@@ -47,7 +47,7 @@ _PORT_MODE, _PORT_LEARNING = 4, 8  # IFLA_BRPORT_*
 _BRIDGE_AGEING, _BRIDGE_STP, _BRIDGE_MCAST_SNOOPING = 4, 5, 23  # IFLA_BR_*
 _VXLAN_ID, _VXLAN_LOCAL, _VXLAN_LEARNING, _VXLAN_PROXY, _VXLAN_PORT, _VXLAN_LOCAL6 = 1, 4, 7, 11, 15, 17
 _NDA_DST, _NDA_LLADDR, _NDA_PORT = 1, 2, 6
-_NTF_SELF, _NTF_MASTER = 0x02, 0x04
+_NTF_SELF, _NTF_MASTER, _NTF_STICKY = 0x02, 0x04, 0x40
 _NUD_REACHABLE, _NUD_NOARP, _NUD_PERMANENT = 0x02, 0x40, 0x80
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO, _IFA_FLAGS = 1, 2, 6, 8
 _IFA_F_NODAD, _IFA_F_PERMANENT = 0x02, 0x80
@@ -120,12 +120,20 @@ def bridge_add(name: str, *, mac: str, mtu: int) -> Message:
 
 def vxlan_add(name: str, *, vni: int, local: Address, port: int, mtu: int, ns_fd: int) -> Message:
     """A VXLAN link in the namespace of `ns_fd` whose UDP socket is in the namespace of the netlink socket that sends
-    this."""
+    this. It learns nothing: see `vxlan_set`."""
     data = u32(_VXLAN_ID, vni) + u8(_VXLAN_LEARNING, 0) + u8(_VXLAN_PROXY, 1) + u16be(_VXLAN_PORT, port)
     data += attr(_VXLAN_LOCAL if local.version == 4 else _VXLAN_LOCAL6, local.packed)
     body = ifinfo() + text(_IFLA_IFNAME, name) + u32(_IFLA_MTU, mtu) + u32(_IFLA_NET_NS_FD, ns_fd)
     body += nest(_IFLA_LINKINFO, text(_IFLA_INFO_KIND, "vxlan"), nest(_IFLA_INFO_DATA, data))
     return Message(_RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, what=f"add vxlan {name} (VNI {vni})")
+
+
+def vxlan_set(index: int, *, learning: bool) -> Message:
+    """Whether a VXLAN link learns, from the frames that come, where a MAC without an entry of ours lives."""
+    body = ifinfo(index) + nest(
+        _IFLA_LINKINFO, text(_IFLA_INFO_KIND, "vxlan"), nest(_IFLA_INFO_DATA, u8(_VXLAN_LEARNING, int(learning)))
+    )
+    return Message(_RTM_NEWLINK, 0, body, what=f"set vxlan {index}")
 
 
 def link_set(
@@ -198,12 +206,18 @@ class LinkInfo:
     is_operational: bool = False  # up, with a carrier that the kernel has acted upon
     is_forwarding: bool = False  # as a port of a bridge
     lower: int = 0  # index of the link that it stands on, or is paired with, in that one's namespace
+    is_learning_port: bool = False  # of a bridge
+
+    @property
+    def is_learning_vxlan(self) -> bool:
+        """Whether a VXLAN link learns."""
+        return self.data.get(_VXLAN_LEARNING) == b"\1"
 
     def is_vxlan(self, vni: int, local: Address, port: int) -> bool:
         """Whether it is this VXLAN link, its socket outside."""
         wanted = struct.pack("=I", vni), struct.pack(">H", port), local.packed
         here = self.data.get(_VXLAN_LOCAL if local.version == 4 else _VXLAN_LOCAL6, b"")
-        proxied = self.data.get(_VXLAN_PROXY) == b"\1" and self.data.get(_VXLAN_LEARNING) == b"\0"
+        proxied = self.data.get(_VXLAN_PROXY) == b"\1"
         same = (self.data.get(_VXLAN_ID), self.data.get(_VXLAN_PORT), here) == wanted
         return self.kind == "vxlan" and self.other_namespace and proxied and same
 
@@ -212,6 +226,7 @@ def _parse_link(payload: bytes) -> LinkInfo:
     _family, _type, index, flags, _change = struct.unpack_from("=BxHiII", payload)
     found = attributes(payload, 16)
     info = attributes(found.get(_IFLA_LINKINFO, b""))
+    as_port = attributes(info.get(_IFLA_INFO_SLAVE_DATA, b""))
     return LinkInfo(
         index=index,
         name=found[_IFLA_IFNAME].rstrip(b"\0").decode(),
@@ -226,7 +241,8 @@ def _parse_link(payload: bytes) -> LinkInfo:
         stats=found.get(_IFLA_STATS64, b""),
         lower=struct.unpack("=I", found[_IFLA_LINK])[0] if _IFLA_LINK in found else 0,
         is_operational=found.get(_IFLA_OPERSTATE) == _OPERSTATE_UP,
-        is_forwarding=attributes(info.get(_IFLA_INFO_SLAVE_DATA, b"")).get(_PORT_STATE) == _PORT_STATE_FORWARDING,
+        is_forwarding=as_port.get(_PORT_STATE) == _PORT_STATE_FORWARDING,
+        is_learning_port=as_port.get(_PORT_LEARNING) == b"\1",
     )
 
 
@@ -451,8 +467,10 @@ def fdb_remote_delete(index: int, mac: str, host: str, port: int) -> list[Messag
 
 
 def fdb_local_add(index: int, mac: str) -> Message:
-    """`mac` lives behind this bridge port, for good."""
-    body = _neighbour(socket.AF_BRIDGE, index, _NUD_NOARP, _NTF_MASTER) + attr(_NDA_LLADDR, mac_bytes(mac))
+    """`mac` lives behind this bridge port, for good: no frame that comes in elsewhere moves it."""
+    body = _neighbour(socket.AF_BRIDGE, index, _NUD_NOARP, _NTF_MASTER | _NTF_STICKY) + attr(
+        _NDA_LLADDR, mac_bytes(mac)
+    )
     return Message(_RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, body, what=f"add forwarding {mac} on port {index}")
 
 
@@ -472,18 +490,18 @@ class Forwarding:
 
 
 def list_forwarding(rtnl: Rtnl, index: int, default_port: int) -> Forwarding:
-    """The forwarding entries of one VXLAN link. The kernel leaves out a port that is the link's own."""
+    """The forwarding entries of one VXLAN link but for what it learned. The kernel leaves out a port that is the link's own."""
     remote, on_bridge = set(), set()
     for payload in rtnl.dump(_RTM_GETNEIGH, _neighbour(socket.AF_BRIDGE, index, 0, 0)):
         _f, of, state, _flags, _type = struct.unpack_from("=BxxxiHBB", payload)
         parts = attributes(payload, 12)
-        if of != index or _NDA_LLADDR not in parts:
+        if of != index or _NDA_LLADDR not in parts or not state & _NUD_NOARP:
             continue
         mac = mac_text(parts[_NDA_LLADDR])
         if _NDA_DST in parts:
             port = struct.unpack(">H", parts[_NDA_PORT])[0] if _NDA_PORT in parts else default_port
             remote.add((mac, str(ipaddress.ip_address(parts[_NDA_DST])), port))
-        elif state & _NUD_NOARP:
+        else:
             on_bridge.add(mac)
     return Forwarding(frozenset(remote), frozenset(on_bridge))
 

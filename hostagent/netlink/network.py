@@ -8,7 +8,7 @@ namespace, on the underlay. `ensure` changes only what differs, and is the repai
 import errno
 import ipaddress
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from hostagent.domain import NetworkAssignment, Peer
 from hostagent.netlink import announce, forwarding, guard, links, names, namespaces
@@ -76,14 +76,7 @@ def ensure(site: Site, network: NetworkAssignment) -> None:
         site.network_nft(space).run(
             guard.base(site.guard, names.gateway_mac(network.vni), names.vxlan(network.network_id))
         )
-        _program(
-            site,
-            space,
-            index,
-            network.network_id,
-            network.peers,
-            fresh=fresh or names.vxlan(network.network_id) not in have,
-        )
+        _program(site, space, index, network, fresh=fresh or names.vxlan(network.network_id) not in have)
 
 
 def _ensure_links(site: Site, space: Namespace, network: NetworkAssignment, have: dict[str, links.LinkInfo]) -> int:
@@ -120,7 +113,19 @@ def _ensure_links(site: Site, space: Namespace, network: NetworkAssignment, have
         except OSError as error:
             raise NotReady(f"VXLAN link of network {network.name}: {error.strerror}", reason="VXLAN_TAKEN") from error
         links.wait_ready(space.rtnl, bridge_name)
+        vxlan = links.find_link(space.rtnl, vxlan_name)
+        assert vxlan is not None
+    _set_learning(site, space, vxlan, network)
     return vxlan.index
+
+
+def _set_learning(site: Site, space: Namespace, vxlan: links.LinkInfo, network: NetworkAssignment) -> None:
+    """The link and its bridge port learn while a virtual station is somewhere. Entries of ours stay as they are all the same."""
+    is_learned = forwarding.learns(network.virtual_stations, network.peers, site.vxlan_port)
+    if vxlan.is_learning_vxlan != is_learned:
+        space.rtnl.run([links.vxlan_set(vxlan.index, learning=is_learned)])
+    if vxlan.is_learning_port != bool(network.virtual_stations):
+        space.rtnl.run([links.port_set(vxlan.index, learning=bool(network.virtual_stations))])
 
 
 def _add_vxlan(site: Site, space: Namespace, network: NetworkAssignment, name: str) -> None:
@@ -145,14 +150,12 @@ def _add_vxlan(site: Site, space: Namespace, network: NetworkAssignment, name: s
     space.sysctl({f"ipv6/conf/{name}/forwarding": "0", f"ipv6/conf/{name}/disable_ipv6": "0"})
 
 
-def _program(
-    site: Site, space: Namespace, index: int, network_id: NetworkId, peers: Iterable[Peer], *, fresh: bool
-) -> None:
+def _program(site: Site, space: Namespace, index: int, network: NetworkAssignment, *, fresh: bool) -> None:
     have = forwarding.wanted(()) if fresh else read_table(site, space, index)
-    want = forwarding.wanted(peers)
+    want = forwarding.wanted(network.peers, network.virtual_stations)
     space.rtnl.run(forwarding.difference(index, have, want))
     if not fresh:
-        _tell_members(space, names.bridge(network_id), forwarding.moved(have, want))
+        _tell_members(space, names.bridge(network.network_id), forwarding.moved(have, want))
 
 
 def read_table(site: Site, space: Namespace, index: int) -> forwarding.Table:

@@ -1,0 +1,73 @@
+"""keepalived's configuration as text, and what a pair is on a leg."""
+
+from dataclasses import replace
+
+from hostagent.domain import VirtualStation
+from hostagent.router.keepalived import configuration, role, station
+from hostagent.router_bundle import LegBundle, PairBundle, RouterBundle, RouterRole
+from moorage.ids import InstanceId, NetworkId
+
+PAIR = PairBundle(7, 200, "10.1.0.11", "10.1.0.12")
+BACK = LegBundle(NetworkId("back"), "eth1", ("10.1.0.0/24", "fd00:1::/64"), ("10.1.0.1", "fd00:1::1"))
+FRONT = LegBundle(NetworkId("front"), "eth2", ("fd00:2::/64",), ("fd00:2::1",))
+BUNDLE = RouterBundle(InstanceId("r1"), 3, legs=(BACK,), pair=PAIR)
+
+ONE_LEG = """\
+# Written by moorage-hostagent.
+global_defs {
+    vrrp_version 3
+    enable_script_security
+    script_user root
+    dynamic_interfaces
+}
+vrrp_instance eth1 {
+    state BACKUP
+    interface eth1
+    virtual_router_id 7
+    priority 200
+    nopreempt
+    version 3
+    advert_int 0.25
+    use_vmac v-eth1
+    notify "/usr/local/lib/moorage-router/router-role" root
+    virtual_ipaddress {
+        10.1.0.1/32
+    }
+    virtual_ipaddress_excluded {
+        fd00:1::1/128 dev v-eth1
+    }
+}
+"""
+
+
+def test_one_leg() -> None:
+    assert configuration(BUNDLE) == ONE_LEG
+
+
+def test_several_legs_move_together() -> None:
+    text = configuration(replace(BUNDLE, legs=(BACK, FRONT)))
+    assert "vrrp_sync_group router {\n    group {\n        eth1\n        eth2\n    }\n    notify " in text
+    assert text.count("notify") == 1
+    assert "vrrp_instance eth2 {" in text
+    assert "use_vmac v-eth2" in text
+    assert "fd00:2::1/128\n" in text
+
+
+def test_a_leg_without_gateways_has_nothing_to_hold() -> None:
+    assert configuration(replace(BUNDLE, legs=(BACK, replace(FRONT, addresses=())))) == ONE_LEG
+    assert configuration(replace(BUNDLE, legs=(replace(BACK, addresses=()),))) == ""
+
+
+def test_a_router_that_is_alone_runs_no_keepalived() -> None:
+    assert configuration(replace(BUNDLE, pair=None)) == ""
+
+
+def test_the_mac_is_that_of_the_legs_family() -> None:
+    assert station(PAIR, BACK) == VirtualStation("00:00:5e:00:01:07", ("10.1.0.1", "fd00:1::1"))
+    assert station(PAIR, FRONT) == VirtualStation("00:00:5e:00:02:07", ("fd00:2::1",))
+
+
+def test_roles() -> None:
+    assert role("MASTER\n") is RouterRole.ACTIVE
+    assert role("BACKUP\n") is role("FAULT\n") is RouterRole.STANDBY
+    assert role("STOP\n") is role("") is RouterRole.UNSPECIFIED
