@@ -32,6 +32,7 @@ from hostagent.router_bundle import (
     RuleFigure,
     SourceNatBundle,
     TrafficProtocol,
+    virtual_interface,
 )
 from moorage.errors import InvalidSpec
 
@@ -156,6 +157,7 @@ class _Table:
         self._numbers = numbered(self._ids, known.numbers)
         self._outside = _name(bundle.outside_interface) if bundle.outside_interface else ""
         self._legs = [_name(leg.interface) for leg in bundle.legs]
+        self._inbound = [name for leg in bundle.legs for name in self._arriving(leg.interface)]
         self._rules: list[tuple[str, str]] = []
 
     def text(self) -> str:
@@ -179,6 +181,13 @@ class _Table:
             lines.append(f"add element {TABLE} counted {{ {', '.join(marks)} }}")
         lines += [f"add rule {TABLE} {chain} {rule}" for chain, rule in self._rules]
         return "\n".join(lines) + "\n"
+
+    def _arriving(self, interface: str) -> list[str]:
+        """The interfaces on which packets from this side come in: those to a pair's virtual MAC come in on one of their own."""
+        names = [_name(interface)]
+        if self._bundle.pair is not None and interface != self._bundle.outside_interface:
+            names.append(_name(virtual_interface(interface)))
+        return names
 
     def _rule(self, chain: str, rule: str) -> None:
         self._rules.append((chain, rule))
@@ -290,15 +299,16 @@ class _Table:
                 if cidrs := [cidr for leg in bundle.legs for cidr in _networks(leg.cidrs, version)]:
                     self._rule("forward", f"iifname {self._outside} {_ip(version)} saddr {_set(cidrs)} drop")
             self._rule("forward", f"iifname {self._outside} oifname {_set(legs)} jump inward")
-            self._rule("forward", f"iifname {_set(legs)} oifname {self._outside} jump outward")
-            denied = [_name(leg.interface) for leg in bundle.legs if leg.deny_egress]
+            self._rule("forward", f"iifname {_set(self._inbound)} oifname {self._outside} jump outward")
+            denied = [name for leg in bundle.legs if leg.deny_egress for name in self._arriving(leg.interface)]
             if denied:
                 self._rule("outward", f"iifname {_set(denied)} drop")
             self._rule("outward", "accept")
-        for leg in legs:
-            self._rule("forward", f"iifname {leg} oifname {leg} accept")
+        for leg in bundle.legs:
+            arriving, leaving = self._arriving(leg.interface), _name(leg.interface)
+            self._rule("forward", f"iifname {_set(arriving)} oifname {leaving} accept")
         if len(legs) > 1:
-            self._rule("forward", f"iifname {_set(legs)} oifname {_set(legs)} jump across")
+            self._rule("forward", f"iifname {_set(self._inbound)} oifname {_set(legs)} jump across")
         if bundle.port_forwards and legs:
             opening = f"ct status dnat ct mark and {_OPENING:#x} == {_OPENING:#x}"
             self._rule("forward", f"oifname {_set(legs)} {opening} accept")
@@ -313,7 +323,7 @@ class _Table:
             verdict = f"ct mark set ct mark and 0xffff or {self._numbers[rule.rule_id] << 16:#x} accept"
         ways = ""
         if rule.from_interface:
-            ways += f"iifname {_name(rule.from_interface)} "
+            ways += f"iifname {_set(self._arriving(rule.from_interface))} "
         if rule.to_interface:
             ways += f"oifname {_name(rule.to_interface)} "
         for addresses in _families(rule):
@@ -326,13 +336,13 @@ class _Table:
         self._rule("input", f"icmpv6 type {_ICMP6} accept")
         self._rule("input", "ct state invalid drop")
         self._rule("input", "ct state established,related accept")
-        serving = [_name(leg.interface) for leg in bundle.legs if leg.dhcp is not None]
+        serving = [name for leg in bundle.legs if leg.dhcp is not None for name in self._arriving(leg.interface)]
         if serving:
             self._rule("input", f"iifname {_set(serving)} udp sport 68 udp dport 67 accept")
             self._rule("input", f"iifname {_set(serving)} meta l4proto {{ tcp, udp }} th dport 53 accept")
         if bundle.pair is not None:
-            peer = _address(bundle.pair.peer_address)
-            self._rule("input", f"{_ip(peer.version)} saddr {peer} meta l4proto 112 accept")
+            # Nobody but a pair's members can send it there: see guard.py.
+            self._rule("input", f"iifname {_set(self._inbound)} meta l4proto 112 accept")
         for balancer in bundle.balancers:
             for listener in balancer.listeners:
                 address = _address(listener.address)
