@@ -28,6 +28,7 @@ from hostagent.router.balancers import BalancersApplier
 from hostagent.router.dnsmasq import DhcpApplier
 from hostagent.router.figures import RouterFiguresReader
 from hostagent.router.keeper import RouterKeeper
+from hostagent.router.pair import PairApplier
 from hostagent.router.ports import RouterFabric
 from hostagent.router.roles import read_role
 from hostagent.router.rules import RulesApplier
@@ -159,7 +160,12 @@ class Agent:
         self.routers = RouterKeeper(
             journal=journal,
             state=self.state,
-            appliers=(RulesApplier(world.fabric), DhcpApplier(self._files.router_folder), self.balancers),
+            appliers=(
+                RulesApplier(world.fabric),
+                PairApplier(self._files.router_folder),
+                DhcpApplier(self._files.router_folder),
+                self.balancers,
+            ),
             clock=world.clock,
             tasks=self._steps,
             role_of=lambda bundle: read_role(bundle, self._files.router_folder),

@@ -6,6 +6,7 @@ before its process runs, so no neighbour entry is ever missing.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from controlplane.domain.dns import DnsRecordSpec
 from controlplane.domain.hosts import Host
@@ -13,10 +14,11 @@ from controlplane.domain.instances import DesiredState, Instance, InstanceSpec, 
 from controlplane.domain.kinds import DNS_RECORD, HOST, INSTANCE, NETWORK, ROUTER
 from controlplane.domain.networks import MacvlanMode, Network, NetworkDns, NetworkKind, SharedAttachment, Subnet
 from controlplane.domain.router_bundles import RouterBundle
-from controlplane.domain.routers import DefaultAction, is_router
-from controlplane.routers.bundle import derive
+from controlplane.domain.routers import DefaultAction, Router, is_router
+from controlplane.routers.bundle import VIRTUAL_ID, derive, main_ids
 from controlplane.routers.scene import read
 from moorage.store.base import View
+from moorage.vrrp import virtual_mac
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,14 @@ class Peer:
     host_address: str
     host_port: int
     names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualStation:
+    """A MAC with addresses that members hold in turn; mirrors moorage.v1.VirtualStation."""
+
+    mac: str
+    addresses: tuple[str, ...]  # without prefix length
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +57,7 @@ class NicAssignment:
     rate_out_bits: int = 0
     dhcp_client: bool = False
     security_groups: tuple[str, ...] = ()  # uids
+    virtual: VirtualStation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +79,7 @@ class NetworkAssignment:
     attachment: SharedAttachment = SharedAttachment.UNSPECIFIED
     macvlan_mode: MacvlanMode = MacvlanMode.UNSPECIFIED
     vlan_id: int = 0
+    virtual_stations: tuple[VirtualStation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +103,15 @@ class InstanceAssignment:
     is_router: bool = False
 
 
-def instance_assignment(instance: Instance, zone: str = "") -> InstanceAssignment:
-    """What its host is told of an instance. `zone` is the host's."""
+def instance_assignment(
+    instance: Instance, zone: str = "", stations: Mapping[str, VirtualStation] = MappingProxyType({})
+) -> InstanceAssignment:
+    """What its host is told of an instance.
+
+    Args:
+        zone: the host's.
+        stations: what it may be in turn with another, by uid of the network.
+    """
     return InstanceAssignment(
         instance_id=instance.uid,
         name=instance.id,
@@ -118,6 +137,7 @@ def instance_assignment(instance: Instance, zone: str = "") -> InstanceAssignmen
                 nic.rate_out_bits,
                 nic.dhcp_client,
                 nic.security_group_uids,
+                stations.get(nic.network_uid),
             )
             for nic in instance.nics
         ),
@@ -132,7 +152,9 @@ def instance_assignment(instance: Instance, zone: str = "") -> InstanceAssignmen
 def network_assignment(view: View, network: Network) -> NetworkAssignment:
     """What a host with a member is told of a network. Behind a router, hosts are no gateway."""
     spec = network.spec
-    is_behind = bool(view.find(ROUTER, "network", network.uid))
+    router = _router_of(view, network.uid)
+    is_behind = router is not None
+    station = _station(network) if router is not None and router.spec.redundant else None
     return NetworkAssignment(
         network_id=network.uid,
         name=network.id,
@@ -149,7 +171,31 @@ def network_assignment(view: View, network: Network) -> NetworkAssignment:
         attachment=spec.attachment,
         macvlan_mode=spec.macvlan_mode,
         vlan_id=spec.vlan_id,
+        virtual_stations=(station,) if station is not None else (),
     )
+
+
+def stations_of(view: View, instance: Instance) -> dict[str, VirtualStation]:
+    """By uid of the network, the gateways that a member of a redundant pair holds in turn with the other."""
+    found: dict[str, VirtualStation] = {}
+    for uid in {nic.network_uid for nic in instance.nics} if is_router(instance) else ():
+        router, networks = _router_of(view, uid), view.find(NETWORK, "uid", uid)
+        if router is None or router.name != instance.owner or not router.spec.redundant or not networks:
+            continue
+        station = _station(networks[0].value)
+        if station is not None and instance.id in main_ids(router):
+            found[uid] = station
+    return found
+
+
+def _router_of(view: View, network_uid: str) -> Router | None:
+    """The router that a network is behind."""
+    return next((found.value for found in view.find(ROUTER, "network", network_uid)), None)
+
+
+def _station(network: Network) -> VirtualStation | None:
+    gateways = tuple(subnet.gateway for subnet in network.spec.subnets if subnet.gateway)
+    return VirtualStation(virtual_mac(VIRTUAL_ID, gateways), gateways) if gateways else None
 
 
 def router_bundle(view: View, instance: Instance) -> RouterBundle | None:

@@ -177,11 +177,13 @@ class Dispatcher:
         return touched
 
     def _mark_networks_of(self, before: Router | None, after: Router | None) -> set[str]:
-        """A network that comes behind a router, or is no more, has another gateway."""
+        """A network that comes behind a router, or is no more, has another gateway; so has one whose router becomes a pair."""
         old = set(before.network_uids) if before is not None else set()
         new = set(after.network_uids) if after is not None else set()
         touched: set[str] = set()
-        for network_uid in old ^ new:
+        was_redundant = before is not None and before.spec.redundant
+        is_redundant = after is not None and after.spec.redundant
+        for network_uid in old ^ new if was_redundant == is_redundant else old | new:
             for host_uid in hosts_of_network(self._store.view(), network_uid):
                 session = self._sessions.get(host_uid)
                 if session is not None:

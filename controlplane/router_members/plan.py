@@ -27,7 +27,7 @@ _RESTART = RestartPolicy(
 
 @dataclass(frozen=True, slots=True)
 class CreateMember:
-    """Make a container. `behind`: uids of the networks whose gateway addresses it holds."""
+    """Make a container. `behind`: uids of the networks that it is the router of, alone or in turn with another."""
 
     id: str
     spec: InstanceSpec
@@ -83,9 +83,18 @@ def plan(scene: RouterScene, hosts: Iterable[Host]) -> list[Action]:
         elif [nic.network for nic in want.spec.nics] != [nic.network for nic in member.nics]:
             # Its interfaces are what it is; the successor comes once this one is gone, because it holds the same addresses.
             actions.append(DeleteMember(member.uid, "the router has other networks"))
+        elif want.behind and any(nic.addresses for nic in want.spec.nics) != _holds_gateways(scene, member):
+            actions.append(DeleteMember(member.uid, "the router becomes a pair, or a single one"))
         elif change := _change(scene, scene.outside, member, want):
             actions.append(change)
     return actions
+
+
+def _holds_gateways(scene: RouterScene, member: Instance) -> bool:
+    """Whether gateways are addresses of its own, as those of a single router are."""
+    gateways = {(leg.uid, subnet.gateway) for leg in scene.legs for subnet in leg.spec.subnets}
+    own = {(nic.network_uid, address.partition("/")[0]) for nic in member.nics for address in nic.addresses}
+    return bool(gateways & own)
 
 
 def _wanted(
@@ -94,7 +103,7 @@ def _wanted(
     router = scene.router
     is_pair = router.spec.redundant
     spec = _spec(scene, outside, holds_gateways=not is_pair)
-    behind = frozenset() if is_pair else frozenset(leg.uid for leg in scene.legs)
+    behind = frozenset(leg.uid for leg in scene.legs)
     labels = {LABEL: router.uid}
     why = f"router {router.id} needs it"
     found = [CreateMember(name, spec, labels, behind, why) for name in main_ids(router)]
@@ -135,8 +144,8 @@ def _spec(scene: RouterScene, outside: Network, *, holds_gateways: bool) -> Inst
 
 
 def _change(scene: RouterScene, outside: Network, member: Instance, want: CreateMember) -> ChangeMember | None:
-    # Edge members share no public address: they would be two that answer for it.
-    lent = _lent(scene, outside) if want.behind else ()
+    # Members of a pair and edge members share no public address: they would be two that answer for it.
+    lent = _lent(scene, outside) if want.behind and not scene.router.spec.redundant else ()
     now = next((nic.lent_addresses for nic in member.nics if nic.network_uid == outside.uid), ())
     ports = want.spec.published_ports
     if (lent, ports) == (now, member.effective.published_ports):

@@ -33,6 +33,7 @@ from hostagent.netlink.nft import Nft
 from hostagent.netlink.routing_rules import Rule
 from hostagent.netlink.rtnl import Message, Rtnl
 from hostagent.netlink.site import Site
+from hostagent.router_bundle import virtual_interface
 from moorage.errors import FieldViolation, InvalidSpec, NotFound, NotReady, NotSupported
 from moorage.ids import InstanceId, NetworkId
 
@@ -194,7 +195,8 @@ def _remove_extra(
     space: Namespace, instance_id: InstanceId, have: Mapping[str, links.LinkInfo], nics: Sequence[NicAssignment]
 ) -> set[str]:
     """Take away what is not wanted; the host ends, whose guards are left."""
-    wanted = {nic.name for nic in nics}
+    # What a redundant pair has is made by keepalived, and comes and goes without us.
+    wanted = {nic.name for nic in nics} | {virtual_interface(nic.name) for nic in nics if nic.virtual is not None}
     extra = [name for name, link in have.items() if link.kind in removal.OUR_KINDS and name not in wanted]
     space.rtnl.run([links.link_delete(name) for name in extra])
     return {names.member(instance_id, name) for name in extra}

@@ -12,29 +12,12 @@ priority yields with the first advertisement that it hears.
 import ipaddress
 from collections.abc import Iterable
 
-from hostagent.domain import VirtualStation
-from hostagent.router_bundle import LegBundle, PairBundle, RouterBundle, RouterRole, virtual_interface
+from hostagent.router_bundle import LegBundle, PairBundle, RouterBundle, virtual_interface
+from moorage.vrrp import virtual_version
 
 #: A silence of three of these, and of a part of one that is the longer the lower the priority, makes a standby active.
 ADVERT_SECONDS = 0.25
 ROLE_SCRIPT = "/usr/local/lib/moorage-router/router-role"
-ROLE_FILE = "keepalived/role"  # in the router's folder; see hostagent/router_image/README.md
-_ROLES = {"MASTER": RouterRole.ACTIVE, "BACKUP": RouterRole.STANDBY, "FAULT": RouterRole.STANDBY}
-
-
-def virtual_mac(virtual_id: int, version: int) -> str:
-    """The MAC of a virtual router of IP `version` (RFC 9568). keepalived allows no other use of it."""
-    return f"00:00:5e:00:{1 if version == 4 else 2:02x}:{virtual_id:02x}"
-
-
-def station(pair: PairBundle, leg: LegBundle) -> VirtualStation:
-    """What the pair is on a leg, for guards and neighbour tables: one MAC, which addresses of the other family use too."""
-    return VirtualStation(virtual_mac(pair.virtual_id, _version(leg)), leg.addresses)
-
-
-def role(text: str) -> RouterRole:
-    """What `ROLE_FILE` says."""
-    return _ROLES.get(text.strip(), RouterRole.UNSPECIFIED)
 
 
 def configuration(bundle: RouterBundle) -> str:
@@ -59,7 +42,7 @@ def _instance(pair: PairBundle, leg: LegBundle, *more: str) -> str:
     by_version = {
         version: [a for a in leg.addresses if ipaddress.ip_address(a).version == version] for version in (4, 6)
     }
-    version = _version(leg)
+    version = virtual_version(leg.addresses)
     lines = [
         "state BACKUP",
         f"interface {leg.interface}",
@@ -78,11 +61,6 @@ def _instance(pair: PairBundle, leg: LegBundle, *more: str) -> str:
         place = f"dev {virtual_interface(leg.interface)}"
         lines.append(_block("virtual_ipaddress_excluded", [f"{one} {place}" for one in _alone(by_version[6])]))
     return _block(f"vrrp_instance {leg.interface}", lines)
-
-
-def _version(leg: LegBundle) -> int:
-    """Of the leg's VRRP instance."""
-    return min(ipaddress.ip_address(address).version for address in leg.addresses)
 
 
 def _alone(addresses: Iterable[str]) -> list[str]:

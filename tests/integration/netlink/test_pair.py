@@ -17,8 +17,10 @@ import pytest
 from cli.router_image.recipe import context_folder
 from hostagent.domain import NetworkAssignment, NicAssignment, VirtualStation
 from hostagent.router import keepalived
+from hostagent.router.roles import read_role
 from hostagent.router_bundle import LegBundle, PairBundle, RouterBundle, RouterRole
 from moorage.ids import InstanceId, NetworkId
+from moorage.vrrp import virtual_mac
 from tests.integration.netlink.bed import Bed, Host, arp, ethernet, ipv4_udp, mac, net, nic, peer, plug
 
 NET = "pairnet"
@@ -54,7 +56,7 @@ class Member:
 
     @property
     def station(self) -> VirtualStation:
-        return keepalived.station(self.pair, self.leg)
+        return VirtualStation(virtual_mac(self.pair.virtual_id, GATEWAYS), GATEWAYS)
 
     @property
     def path(self) -> Path:
@@ -100,10 +102,7 @@ class Member:
 
     def role(self) -> RouterRole:
         """What its notify script wrote."""
-        try:
-            return keepalived.role((self.folder / keepalived.ROLE_FILE).read_text())
-        except FileNotFoundError:
-            return RouterRole.UNSPECIFIED
+        return read_role(self.bundle, lambda _: self.folder)
 
     def holds(self, bed: Bed) -> bool:
         """Whether the gateway's address is on it."""

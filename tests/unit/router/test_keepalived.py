@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-from hostagent.domain import VirtualStation
-from hostagent.router.keepalived import configuration, role, station
-from hostagent.router_bundle import LegBundle, PairBundle, RouterBundle, RouterRole
+from hostagent.router.keepalived import configuration
+from hostagent.router_bundle import LegBundle, PairBundle, RouterBundle
 from moorage.ids import InstanceId, NetworkId
+from moorage.vrrp import virtual_mac
 
 PAIR = PairBundle(7, 200, "10.1.0.11", "10.1.0.12")
 BACK = LegBundle(NetworkId("back"), "eth1", ("10.1.0.0/24", "fd00:1::/64"), ("10.1.0.1", "fd00:1::1"))
@@ -63,11 +63,5 @@ def test_a_router_that_is_alone_runs_no_keepalived() -> None:
 
 
 def test_the_mac_is_that_of_the_legs_family() -> None:
-    assert station(PAIR, BACK) == VirtualStation("00:00:5e:00:01:07", ("10.1.0.1", "fd00:1::1"))
-    assert station(PAIR, FRONT) == VirtualStation("00:00:5e:00:02:07", ("fd00:2::1",))
-
-
-def test_roles() -> None:
-    assert role("MASTER\n") is RouterRole.ACTIVE
-    assert role("BACKUP\n") is role("FAULT\n") is RouterRole.STANDBY
-    assert role("STOP\n") is role("") is RouterRole.UNSPECIFIED
+    assert virtual_mac(7, BACK.addresses) == "00:00:5e:00:01:07"
+    assert virtual_mac(255, FRONT.addresses) == "00:00:5e:00:02:ff"

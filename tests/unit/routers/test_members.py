@@ -51,7 +51,7 @@ def test_a_member_that_is_being_removed_is_waited_for() -> None:
 def test_a_pair_has_addresses_of_its_own_and_stays_apart() -> None:
     made = [a for a in plan(s.scene(members=(), router=s.router(redundant=True)), []) if isinstance(a, CreateMember)]
     assert [a.id for a in made] == ["edge-router-1", "edge-router-2"]
-    assert {a.behind for a in made} == {frozenset()}
+    assert {a.behind for a in made} == {frozenset({s.BACK.uid, s.FRONT.uid})}
     assert all(nic.addresses == () for a in made for nic in a.spec.nics)
     assert made[0].spec.placement.anti_affinity[0].labels == {LABEL: "uid-edge"}
 
@@ -83,6 +83,12 @@ def test_ingress_ports_change_in_place() -> None:
 
 def test_other_networks_need_another_container() -> None:
     assert plan(s.scene(legs=(s.BACK,)), []) == [DeleteMember("uid-edge-router-1", "the router has other networks")]
+
+
+def test_a_router_that_becomes_a_pair_gives_up_its_gateways_first() -> None:
+    actions = plan(s.scene(router=s.router(redundant=True)), [])
+    assert DeleteMember("uid-edge-router-1", "the router becomes a pair, or a single one") in actions
+    assert [a.id for a in actions if isinstance(a, CreateMember)] == ["edge-router-2"]
 
 
 def edge(**fields: Any) -> Any:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from controlplane.dispatch.assignments import VirtualStation
 from controlplane.dispatch.dispatcher import Dispatcher
 from controlplane.dispatch.sessions import AssignmentSet, HostSession
 from controlplane.domain.instances import Nic
@@ -105,3 +106,29 @@ async def test_hosts_are_no_gateway_of_a_network_behind_a_router(
     await world.store.update(lambda tx: tx.delete(ROUTER, f"{P}/edge"))
     told = {n.name: n for n, _ in (await news(world, session)).networks}
     assert [s.gateway for s in told["back"].subnets] == ["10.1.0.1"]
+
+
+async def test_hosts_hear_of_the_gateway_that_a_pair_holds_in_turn(
+    world: World, members: RouterMembers, dispatcher: Dispatcher
+) -> None:
+    await world.create("web", Nic("back", addresses=("10.1.0.7",)))
+    await world.place("web", "h2")
+    router = await put_router(world)
+    elsewhere = dispatcher.open("uid-h2", 1)
+    (told,) = (network for network, _ in elsewhere.complete(world.store.view()).networks)
+    assert told.virtual_stations == ()
+
+    pair = replace(router, spec=replace(router.spec, redundant=True))
+    await world.store.update(lambda tx: tx.put(ROUTER, pair))
+    await members.reconcile_once()
+    await place(world)
+    gateway = VirtualStation("00:00:5e:00:01:01", ("10.1.0.1",))
+    ((told, _),) = (await news(world, elsewhere)).networks
+    assert told.virtual_stations == (gateway,)
+
+    (member,) = dispatcher.open("uid-h1", 1).complete(world.store.view()).instances
+    outside, back, front = member.nics
+    assert (outside.virtual, back.virtual) == (None, gateway)
+    assert (back.forwards, back.gateways) == (True, ())
+    assert front.virtual == VirtualStation("00:00:5e:00:01:01", ("10.2.0.1",))
+    assert not {"10.1.0.1/24", "10.2.0.1/24"} & {*back.addresses, *front.addresses}
