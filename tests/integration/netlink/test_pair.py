@@ -247,6 +247,12 @@ async def test_a_repair_leaves_alone_what_was_learned(pair: Pair) -> None:
     peers = (peer(11, pair.one.host), peer(12, pair.two.host), peer(31, pair.two.host))
     wanted = replace(net(NET, peers=peers), virtual_stations=(pair.one.station,))
     await pair.client_host.fabric.ensure_network(wanted)
+    here = (peer(12, pair.two.host), peer(30, pair.client_host), peer(31, pair.two.host))
+    network = replace(net(NET, peers=here), virtual_stations=(pair.one.station,))
+    await pair.one.host.fabric.ensure_network(network)
+    by_id = {network.network_id: network}
+    await pair.one.host.fabric.ensure_instance(InstanceId(pair.one.instance), [pair.one.nic()], by_id)
+    assert pair.active() == [1]
     after = pair.bed.run(pair.client_host.network(NET), "bridge fdb")
     assert f"{pair.one.station.mac} dev mv{NET} dst 192.168.77.1" in after
     assert pair.is_whole()

@@ -84,10 +84,19 @@ def test_a_firewall_rule_speaks_of_each_family_in_which_it_can_fit() -> None:
     ]
 
 
-def test_only_the_peer_may_speak_vrrp() -> None:
-    pair = PairBundle(7, 100, "10.1.0.2", "10.1.0.3")
-    assert "ip saddr 10.1.0.3 meta l4proto 112 accept" in lines(replace(BUNDLE, pair=pair), "input")
+def test_a_member_of_a_pair_hears_vrrp_on_its_legs_only() -> None:
+    pair = replace(BUNDLE, pair=PairBundle(7, 100, "10.1.0.2", "10.1.0.3"))
+    heard = [one for one in lines(pair, "input") if "112" in one]
+    assert heard == ['iifname { "eth1", "v-eth1", "eth2", "v-eth2" } meta l4proto 112 accept']
     assert not any("112" in one for one in lines(BUNDLE, "input"))
+
+
+def test_what_goes_to_a_pairs_gateway_comes_in_on_an_interface_of_its_own() -> None:
+    pair = replace(BUNDLE, pair=PairBundle(7, 100, "10.1.0.2", "10.1.0.3"))
+    forward = lines(pair, "forward")
+    assert 'iifname { "eth1", "v-eth1", "eth2", "v-eth2" } oifname "eth0" jump outward' in forward
+    assert 'iifname { "eth1", "v-eth1" } oifname "eth1" accept' in forward
+    assert not any("v-eth0" in one or ("oifname" in one and "v-" in one.split("oifname")[1]) for one in forward)
 
 
 def test_without_an_outside_nothing_is_translated() -> None:
