@@ -27,36 +27,47 @@ class PairApplier:
         self._folder_of = folder_of
 
     async def apply(self, bundle: RouterBundle) -> str | None:
-        """As Applier.apply."""
+        """As Applier.apply. Before its container runs, the configuration is put where it will find it."""
         text = keepalived.configuration(bundle)
         path = self._folder_of(bundle.instance_id)
         if not text and not path.exists():
             return None  # nor is there a container
-        entrypoint = Entrypoint(path)
         try:
+            path.mkdir(mode=0o755, parents=True, exist_ok=True)
             with Folder.at(path) as shared, shared.sub(_PROGRAM) as folder:
-                return await self._put(folder, entrypoint, text)
+                return await _put(folder, Entrypoint(path), text)
         except OSError as error:
             raise Unavailable(f"the router's folder: {error}", reason="ROUTER_NOT_RUNNING") from error
 
-    async def _put(self, folder: Folder, entrypoint: Entrypoint, text: str) -> str | None:
-        before = folder.read(_CONFIGURATION, limit=_LARGEST)
-        if (before or "") == text:
-            return None
-        if not text:
-            folder.remove(_CONFIGURATION)
-            await entrypoint.sync()
-            return None
-        folder.write(_CANDIDATE, text)
-        try:
-            words = await entrypoint.check(_PROGRAM, _CANDIDATE)
-        finally:
-            folder.remove(_CANDIDATE)
-        if words:
-            return words
-        folder.write(_CONFIGURATION, text)
-        await (entrypoint.sync() if before is None else entrypoint.reload(_PROGRAM))
-        return None
-
     def forget(self, instance_id: InstanceId) -> None:
         """As Applier.forget: the folder went with the instance."""
+
+
+async def _put(folder: Folder, entrypoint: Entrypoint, text: str) -> str | None:
+    before = folder.read(_CONFIGURATION, limit=_LARGEST)
+    if (before or "") == text:
+        return None
+    try:
+        if text and (words := await _words_against(folder, entrypoint, text)):
+            return words
+    except Unavailable:
+        _write(folder, text)  # a container that starts begins with it
+        return None
+    _write(folder, text)
+    await (entrypoint.reload(_PROGRAM) if text and before is not None else entrypoint.sync())
+    return None
+
+
+async def _words_against(folder: Folder, entrypoint: Entrypoint, text: str) -> str:
+    folder.write(_CANDIDATE, text)
+    try:
+        return await entrypoint.check(_PROGRAM, _CANDIDATE)
+    finally:
+        folder.remove(_CANDIDATE)
+
+
+def _write(folder: Folder, text: str) -> None:
+    if text:
+        folder.write(_CONFIGURATION, text)
+    else:
+        folder.remove(_CONFIGURATION)
