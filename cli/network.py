@@ -11,7 +11,7 @@ from cli.names import short
 from cli.output import Column, age, enum_word, output_option, pairs, print_list, print_one
 from cli.plugging import add_address, attach, detach, remove_address, tune
 from cli.session import Session, pass_session, project_option
-from cli.spec import key_values
+from cli.spec import duration, key_values
 from moorage.client import Client, paginate
 from moorage.errors import InvalidSpec
 from moorage.ids import new_id
@@ -91,6 +91,42 @@ for command in (attach, tune, detach, add_address, remove_address):
     network.add_command(command)
 
 
+def _dhcp_options(command: Callable[..., None]) -> Callable[..., None]:
+    option = click.option(
+        "--dhcp-option", "dhcp_options", multiple=True, metavar="CODE=VALUE", help="An option that is told; IPv4."
+    )
+    span = click.option(
+        "--dhcp-range", "dhcp_ranges", multiple=True, metavar="FIRST-LAST", help="For whoever has no reservation."
+    )
+    host = click.option(
+        "--dhcp-host", "dhcp_hosts", multiple=True, metavar="MAC,ADDRESS[,NAME]", help="A fixed address for a stranger."
+    )
+    lease = click.option("--dhcp-lease", default="", metavar="DURATION", help="Default 1h.")
+    enabled = click.option("--dhcp/--no-dhcp", default=None, help="Whether the network's router answers DHCP.")
+    return enabled(span(option(host(lease(command)))))
+
+
+def _dhcp_spec(
+    enabled: bool | None, ranges: tuple[str, ...], options: tuple[str, ...], hosts: tuple[str, ...], lease: str
+) -> networks_pb2.DhcpSpec | None:
+    """What the options say; None: nothing."""
+    if enabled is None and not (ranges or options or hosts or lease):
+        return None
+    spec = networks_pb2.DhcpSpec(enabled=enabled is not False, ranges=ranges)
+    if lease:
+        spec.lease_time.CopyFrom(duration("--dhcp-lease", lease))
+    for word in options:
+        code, _, value = word.partition("=")
+        if not code.isdecimal() or not value:
+            raise click.UsageError(f"--dhcp-option {word}: say CODE=VALUE, such as 42=192.0.2.1.")
+        spec.options.add(code=int(code), value=value)
+    for word in hosts:
+        mac, _, rest = word.partition(",")
+        address, _, hostname = rest.partition(",")
+        spec.hosts.add(mac=mac, address=address, hostname=hostname)
+    return spec
+
+
 @network.command("create")
 @click.argument("name")
 @click.option("--subnet", multiple=True, metavar="CIDR[,gateway=A][,range=A-B]", help="At most one IPv4 and one IPv6.")
@@ -102,6 +138,7 @@ for command in (attach, tune, detach, add_address, remove_address):
 @click.option("--dhcp-client", is_flag=True, help="A DHCP server outside gives addresses; instead of --subnet.")
 @click.option("--mtu", type=click.IntRange(min=0), default=0, help="Of the instances' interfaces; default computed.")
 @_dns_options
+@_dhcp_options
 @click.option("--label", "-l", multiple=True, metavar="K=V", help="Label of the network.")
 @click.option("--validate-only", is_flag=True, help="Check only.")
 @project_option
@@ -121,6 +158,11 @@ def create(
     dns_domain: str | None,
     forwarders: tuple[str, ...],
     dns_forwarding: bool | None,
+    dhcp: bool | None,
+    dhcp_ranges: tuple[str, ...],
+    dhcp_options: tuple[str, ...],
+    dhcp_hosts: tuple[str, ...],
+    dhcp_lease: str,
     label: tuple[str, ...],
     validate_only: bool,
     output: str,
@@ -142,6 +184,7 @@ def create(
         dns=networks_pb2.NetworkDns(
             domain=dns_domain or "", forwarders=forwarders, no_forwarding=dns_forwarding is False
         ),
+        dhcp=_dhcp_spec(dhcp, dhcp_ranges, dhcp_options, dhcp_hosts, dhcp_lease),
     )
 
     async def work(client: Client) -> networks_pb2.Network:
@@ -192,6 +235,7 @@ def get(session: Session, name: str, output: str) -> None:
 @click.argument("name", shell_complete=complete_names("networks"))
 @click.option("--egress/--no-egress", default=None, help="Whether instances reach what lies beyond the host.")
 @_dns_options
+@_dhcp_options
 @project_option
 @output_option("name")
 @pass_session
@@ -202,11 +246,17 @@ def update(
     dns_domain: str | None,
     forwarders: tuple[str, ...],
     dns_forwarding: bool | None,
+    dhcp: bool | None,
+    dhcp_ranges: tuple[str, ...],
+    dhcp_options: tuple[str, ...],
+    dhcp_hosts: tuple[str, ...],
+    dhcp_lease: str,
     output: str,
 ) -> None:
-    """Open or close a network's way out, or change how names are answered on it.
+    """Open or close a network's way out, or change how names or DHCP are answered on it.
 
-    --dns-forwarder replaces all that were named before; an empty one ('') goes back to the hosts' own.
+    --dns-forwarder replaces all that were named before; an empty one ('') goes back to the hosts' own. The options of
+    DHCP together replace what was said of it before.
     """
     changed = networks_pb2.Network()
     paths: list[str] = []
@@ -222,6 +272,10 @@ def update(
     if dns_forwarding is not None:
         changed.spec.dns.no_forwarding = not dns_forwarding
         paths.append("spec.dns.no_forwarding")
+    wanted = _dhcp_spec(dhcp, dhcp_ranges, dhcp_options, dhcp_hosts, dhcp_lease)
+    if wanted is not None:
+        changed.spec.dhcp.CopyFrom(wanted)
+        paths.append("spec.dhcp")
     if not paths:
         raise click.UsageError("Say what to change, such as --egress; see --help.")
 

@@ -8,7 +8,7 @@ import grpc
 from controlplane.api import convert, masks, requests
 from controlplane.domain.kinds import INSTANCE, PUBLIC_ADDRESS
 from controlplane.domain.names import parse_child
-from controlplane.domain.networks import Network, NetworkDns, NetworkSpec
+from controlplane.domain.networks import DhcpSpec, Network, NetworkDns, NetworkSpec
 from controlplane.services.networks import NetworkService
 from moorage.store.base import Store, View
 from moorage.v1 import networks_pb2, networks_pb2_grpc
@@ -57,7 +57,7 @@ class NetworkServicer(networks_pb2_grpc.NetworkServiceServicer):
         self, request: networks_pb2.UpdateNetworkRequest, context: _Context
     ) -> networks_pb2.Network:
         network = request.network
-        allowed = ("labels", "spec.egress", *(f"spec.dns.{name}" for name in _DNS_FIELDS))
+        allowed = ("labels", "spec.egress", "spec.dhcp", *(f"spec.dns.{name}" for name in _DNS_FIELDS))
         paths = masks.paths(request.update_mask, network, allowed, "a network")
         dns = requests.read(NetworkDns, network.spec.dns, "network.spec.dns")
         record = await self._networks.update(
@@ -65,6 +65,7 @@ class NetworkServicer(networks_pb2_grpc.NetworkServiceServicer):
             labels=dict(network.labels) if "labels" in paths else None,
             egress=network.spec.egress if "spec.egress" in paths else None,
             dns={name: getattr(dns, name) for name in _DNS_FIELDS if f"spec.dns.{name}" in paths},
+            dhcp=requests.read(DhcpSpec, network.spec.dhcp, "network.spec.dhcp") if "spec.dhcp" in paths else None,
             etag=network.etag,
             validate_only=request.validate_only,
         )

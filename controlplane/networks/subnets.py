@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from controlplane.domain.networks import NetworkKind, NetworkSpec, Subnet
 from controlplane.networks import attachments
+from controlplane.networks.dhcp import check_dhcp
 from controlplane.networks.domains import check_dns
 from moorage.errors import Exhausted, FieldViolation
 
@@ -40,6 +41,7 @@ def check_spec(spec: NetworkSpec, field: str) -> list[FieldViolation]:
     if spec.mtu and spec.mtu not in _MTU_RANGE:
         found.append(FieldViolation(f"{field}.mtu", "must be between 1280 and 9000", "OUT_OF_RANGE"))
     found += check_dns(spec.dns, f"{field}.dns")
+    found += check_dhcp(spec, f"{field}.dhcp")
     families: set[int] = set()
     for index, subnet in enumerate(spec.subnets):
         where = f"{field}.subnets[{index}]"

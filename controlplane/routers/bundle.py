@@ -217,7 +217,7 @@ def _dhcp(scene: RouterScene, network: Network) -> DhcpBundle | None:
         lease_time_seconds=dhcp.lease_time_seconds or DHCP_LEASE_SECONDS,
         options=dhcp.options,
         reservations=tuple(reservations),
-        domain=f"{network.id}.internal",
+        domain=network.dns_domain,
         mtu=network.spec.mtu,
     )
 

@@ -8,7 +8,7 @@ from controlplane.access import policy as access_policy
 from controlplane.access.quota import Quota, charge
 from controlplane.domain.kinds import ADDRESS, INSTANCE, NETWORK, PROJECT, PUBLIC_ADDRESS, ROUTER
 from controlplane.domain.names import check_id, check_labels
-from controlplane.domain.networks import AddressLease, Network, NetworkKind, NetworkSpec
+from controlplane.domain.networks import AddressLease, DhcpSpec, Network, NetworkKind, NetworkSpec
 from controlplane.history import record_event
 from controlplane.networks import attachments
 from controlplane.networks.subnets import check_spec, overlaps, with_defaults
@@ -105,10 +105,11 @@ class NetworkService:
         labels: Mapping[str, str] | None = None,
         egress: bool | None = None,
         dns: Mapping[str, object] | None = None,
+        dhcp: DhcpSpec | None = None,
         etag: str = "",
         validate_only: bool = False,
     ) -> Network:
-        """Change labels, egress or dns (name of a field to its new value).
+        """Change labels, egress, DHCP or dns (name of a field to its new value).
 
         Raises:
             NotFound, InvalidSpec (DOMAIN_INVALID and others), VersionConflict, NotReady (NETWORK_IN_USE).
@@ -119,6 +120,7 @@ class NetworkService:
             lookup.check_etag(network, etag, network.name)
             spec = network.spec if egress is None else replace(network.spec, egress=egress)
             spec = replace(spec, dns=replace(spec.dns, **dict(dns or {})))  # type: ignore[arg-type]
+            spec = spec if dhcp is None else replace(spec, dhcp=dhcp)
             new_labels = dict(network.labels if labels is None else labels)
             violations = check_labels(new_labels, "network.labels") + check_spec(spec, "network.spec")
             if violations:
