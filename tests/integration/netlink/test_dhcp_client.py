@@ -151,7 +151,7 @@ async def test_given_and_given_back(
     assert bed.pings(one, "10.3.0.1")
     # what is given back is free there, the client is gone, and so is the address
     await part.clients.release(INSTANCE)
-    assert server.given() == {}
+    await until(lambda: server.given() == {}, "the server's word that it has the address again")
     assert clients_running(one) == []
     assert part.clients.leases(INSTANCE) == {}
     await part.plug()
