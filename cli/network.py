@@ -25,6 +25,7 @@ COLUMNS = (
     Column("ADDRESSES", lambda network: str(network.status.addresses_used)),
     Column("HOSTS", lambda network: str(len(network.status.hosts))),
     Column("AGE", lambda network: age(network.create_time)),
+    Column("ROUTER", lambda network: short(network.status.router), wide=True),
     Column("VNI", lambda network: str(network.status.vni or ""), wide=True),
     Column("BRIDGE", lambda network: network.spec.bridge or network.spec.parent, wide=True),
     Column("MTU", lambda network: str(network.spec.mtu or ""), wide=True),
@@ -34,7 +35,7 @@ COLUMNS = (
 
 ADDRESS_COLUMNS = (
     Column("ADDRESS", lambda lease: lease.address),
-    Column("INSTANCE", lambda lease: short(lease.owner)),
+    Column("OWNER", lambda lease: short(lease.owner)),
     Column("INTERFACE", lambda lease: lease.nic),
     Column("MAC", lambda lease: lease.mac),
     Column("AGE", lambda lease: age(lease.create_time)),

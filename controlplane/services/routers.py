@@ -217,7 +217,7 @@ def _normal(spec: RouterSpec) -> RouterSpec:
 
 def _uses(view: View, router: Router) -> str:
     counts = (
-        (len(view.find(ROUTER_RULE, "router", router.uid)), "rules"),
-        (len(view.find(BALANCER, "router", router.uid)), "balancers"),
+        (len(view.find(ROUTER_RULE, "router", router.uid)), "rule"),
+        (len(view.find(BALANCER, "router", router.uid)), "balancer"),
     )
-    return " and ".join(f"{count} {word}" for count, word in counts if count)
+    return " and ".join(f"{count} {word}{'s' if count > 1 else ''}" for count, word in counts if count)

@@ -247,7 +247,7 @@ async def test_deleting_asks_and_the_members_go_first(world: World) -> None:
     await world.rules.create(P, "edge", [NewRule("r", {}, spec)])
     with pytest.raises(NotReady) as caught:
         await world.routers.delete(P, "edge")
-    assert (caught.value.reason, "1 rules" in caught.value.message) == ("ROUTER_IN_USE", True)
+    assert (caught.value.reason, "has 1 rule;" in caught.value.message) == ("ROUTER_IN_USE", True)
     with pytest.raises(VersionConflict):
         await world.routers.delete(P, "edge", etag="x", force=True)
     await world.routers.delete(P, "edge", etag=etag_of(made), force=True)
