@@ -4,6 +4,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from google.protobuf import field_mask_pb2
+
 from moorage.errors import MoorageError
 from moorage.v1 import (
     balancers_pb2,
@@ -155,6 +157,20 @@ class Routers:
             return (await self.client.balancers.GetBalancer(balancers_pb2.GetBalancerRequest(name=name))).status.active
 
         await until(look, what=f"balancer {balancer_id} is in force")
+
+    async def drain(self, router_id: str, balancer_id: str, instance: str, is_drained: bool) -> None:
+        """Let a back end drain, or take part again, and wait until that is in force."""
+        name = f"{self.plane.name('routers', router_id)}/balancers/{balancer_id}"
+        found = await self.client.balancers.GetBalancer(balancers_pb2.GetBalancerRequest(name=name))
+        for backend in found.spec.pools[0].backends:
+            if backend.instance == self.plane.name("instances", instance):
+                backend.drain = is_drained
+        await self.client.balancers.UpdateBalancer(
+            balancers_pb2.UpdateBalancerRequest(
+                balancer=found, update_mask=field_mask_pb2.FieldMask(paths=["spec.pools"])
+            )
+        )
+        await self.active(router_id)
 
     async def routers(self) -> Sequence[routers_pb2.Router]:
         """All of the project."""
