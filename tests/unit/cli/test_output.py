@@ -139,8 +139,8 @@ NAME   KIND       SUBNETS                   EGRESS   ADDRESSES   HOSTS   AGE
 back   ISOLATED   10.1.0.0/24,fd00:1::/64   yes      4           1       -
 """,
     "network addresses back": """\
-ADDRESS    INSTANCE   INTERFACE   MAC                 AGE
-10.1.0.2   web        eth0        02:00:00:00:00:01   -
+ADDRESS    OWNER   INTERFACE   MAC                 AGE
+10.1.0.2   web     eth0        02:00:00:00:00:01   -
 """,
     "operation ls": """\
 NAME   VERB       TARGET   STATE     PERCENT   PHASE            AGE
