@@ -20,6 +20,7 @@ from benchmarks.deploy_boxes import alone, boxes
 from benchmarks.network_balancer import Balancer
 from benchmarks.network_bed import NetworkBed
 from benchmarks.network_case import Case, Samples, result, table
+from benchmarks.network_pair import PairFailover
 from benchmarks.network_router import FailedRequests, ManyRules, OneRule, Restart
 from benchmarks.network_streams import cross_host, same_host
 from cli.dev.rootfs import demo_rootfs
@@ -38,6 +39,7 @@ def all_cases(seconds: int) -> list[Case]:
         ManyRules(),
         FailedRequests(),
         Restart(),
+        PairFailover(),
     ]
 
 

@@ -95,11 +95,11 @@ class RouterBed:
         members = {f"behind-{n}": ("h2", "h3")[n % 2] for n in range(count)}
         async with contextlib.AsyncExitStack() as stack:
             back = await stack.enter_async_context(bed.network("router-back", "10.125.0.0/24"))
-            outside = await stack.enter_async_context(_outside(bed))
+            outside = await stack.enter_async_context(outside_network(bed))
             inside = await stack.enter_async_context(bed.instances([back], members))
             world = await stack.enter_async_context(bed.instances([outside], {"world": "h3"}))
-            router = await stack.enter_async_context(_router(bed, back, outside))
-            yield cls(bed, back, outside, router.status.outside_addresses[0], world["world"], inside)
+            made = await stack.enter_async_context(router(bed, back, outside))
+            yield cls(bed, back, outside, made.status.outside_addresses[0], world["world"], inside)
 
     async def forward(self, ports: Sequence[int], instance: str, target_port: int) -> None:
         """Ask for port forwards, all or none, each named after its port."""
@@ -255,7 +255,8 @@ async def register_router_image(fleet: Fleet) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _outside(bed: NetworkBed) -> AsyncIterator[str]:
+async def outside_network(bed: NetworkBed) -> AsyncIterator[str]:
+    """A network with egress; its name."""
     name = f"{PROJECT}/networks/router-outside"
     spec = networks_pb2.NetworkSpec(subnets=[networks_pb2.Subnet(cidr="10.126.0.0/24")], egress=True)
     await bed.client.networks.CreateNetwork(
@@ -270,9 +271,15 @@ async def _outside(bed: NetworkBed) -> AsyncIterator[str]:
 
 
 @contextlib.asynccontextmanager
-async def _router(bed: NetworkBed, back: str, outside: str) -> AsyncIterator[routers_pb2.Router]:
-    spec = routers_pb2.RouterSpec(legs=[routers_pb2.RouterLeg(network=back)], outside_network=outside)
-    spec.placement.host = "hosts/h1"
+async def router(
+    bed: NetworkBed, back: str, outside: str, *, redundant: bool = False
+) -> AsyncIterator[routers_pb2.Router]:
+    """A router, active inside the block: on h1, or a pair where the scheduler wants it."""
+    spec = routers_pb2.RouterSpec(
+        legs=[routers_pb2.RouterLeg(network=back)], outside_network=outside, redundant=redundant
+    )
+    if not redundant:
+        spec.placement.host = "hosts/h1"
     await bed.client.routers.CreateRouter(
         routers_pb2.CreateRouterRequest(
             parent=PROJECT, router_id=ROUTER, router=routers_pb2.Router(spec=spec), request_id=new_id()
