@@ -45,15 +45,20 @@ SYSCTLS = {
     # public addresses are answered for on the outside only, gateways on their leg only
     "ipv4/conf/all/arp_ignore": "1",
     "ipv4/conf/all/arp_announce": "2",
-    # answers may come by another way where there are two, but what no route leads back to is dropped
-    "ipv4/conf/all/rp_filter": "2",
-    "ipv4/conf/default/rp_filter": "2",
+    # The stricter of `all` and the interface's own counts. An interface without an address drops everything under either, and a standby's
+    # with the virtual MAC has none: it would not hear the active one.
+    "ipv4/conf/all/rp_filter": "0",
+    "ipv4/conf/default/rp_filter": "0",
     "ipv4/conf/all/accept_redirects": "0",
     "ipv6/conf/all/accept_redirects": "0",
     # the middle of a connection that nobody let in is no beginning of one
     "netfilter/nf_conntrack_tcp_loose": "0",
 }
-INTERFACE_SYSCTLS = {"ipv4/conf/{}/send_redirects": "0"}  # neighbours that meet by a public address must come back
+INTERFACE_SYSCTLS = {
+    "ipv4/conf/{}/send_redirects": "0",  # neighbours that meet by a public address must come back
+    # answers may come by another way where there are two, but what no route leads back to is dropped
+    "ipv4/conf/{}/rp_filter": "2",
+}
 
 _COUNTER = re.compile(r"counter r-(\S+) \{\s+packets (\d+) bytes (\d+)")
 _NUMBER = re.compile(r'0x([0-9a-f]{8}) : "r-([^"]+)"')

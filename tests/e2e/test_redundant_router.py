@@ -1,0 +1,66 @@
+"""A redundant router on the box: the active one's host is cut off while the control plane is dead, and its network goes on."""
+
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from cli.dev.fleet import Fleet
+from cli.dev.host import Host
+from cli.dev.programs import CONTROLPLANE
+from moorage.v1 import routers_pb2
+from tests.support import onhost
+from tests.support.plane import Plane, until
+from tests.support.routers import Routers
+
+GATEWAY = "10.73.0.1"
+FAILOVER_SECONDS = 2.0
+ACTIVE, STANDBY = routers_pb2.ROUTER_ROLE_ACTIVE, routers_pb2.ROUTER_ROLE_STANDBY
+
+
+@pytest.fixture
+async def routers(plane: Plane, router_image: None) -> AsyncIterator[Routers]:
+    """Routers of the test's project; gone after it."""
+    made = Routers(plane)
+    yield made
+    await made.clean()
+
+
+async def test_its_network_goes_on_without_the_active_ones_host(
+    plane: Plane, routers: Routers, fleet: Fleet, hosts: list[Host]
+) -> None:
+    await plane.network("back", "10.73.0.0/24")
+    await plane.network("outside", "198.51.100.0/24", egress=True)
+    await routers.create("edge", "back", redundant=True)
+
+    async def roles() -> dict[str, str] | None:
+        members = (await routers.get("edge")).status.members
+        found = {str(member.role): member.host.removeprefix("hosts/") for member in members}
+        return found if set(found) == {str(ACTIVE), str(STANDBY)} else None
+
+    placed = await until(roles, what="one member is active and one waits")
+    assert placed is not None
+    lost = placed[str(ACTIVE)]
+    free = next(number for number in (1, 2, 3) if f"h{number}" not in placed.values())
+    client = (await plane.run({"client": plane.spec(host=free, networks=["back"])}))["client"]
+    world = (await plane.run({"world": plane.spec(host=free, networks=["outside"])}))["world"]
+    beyond = world.status.nics[0].addresses[0].partition("/")[0]
+
+    async def pings(target: str) -> bool:
+        argv = ("ping", "-c1", "-W1", target)
+        return " 0% packet loss" in await onhost.inside(hosts[free - 1], client.uid, *argv, check=False)
+
+    assert await pings(GATEWAY)
+    assert await pings(beyond)
+    await fleet.kill(CONTROLPLANE)
+    try:
+        await fleet.cut(lost)
+        begun = time.monotonic()
+        while not (await pings(GATEWAY) and await pings(beyond)):
+            assert time.monotonic() - begun < FAILOVER_SECONDS, "the gateway is not back"
+    finally:
+        await fleet.heal(lost)
+        await fleet.start(CONTROLPLANE)
+    again = await until(roles, what="only one member is active again", within_seconds=60)
+    assert again is not None
+    assert await pings(beyond)
