@@ -58,9 +58,7 @@ def derive(scene: RouterScene, member: Instance, version: int) -> RouterBundle:
         outside_interface=outside.interface if outside is not None else "",
         outside_addresses=_addresses(outside),
         legs=tuple(
-            _leg(scene, network, by_network[network.uid], holds_gateways=member.id in main_ids(scene.router))
-            for network in scene.legs
-            if network.uid in by_network
+            _leg(scene, network, member, by_network[network.uid]) for network in scene.legs if network.uid in by_network
         ),
         source_nats=_all(map(translations.source_nat, rules)),
         static_nats=_all(map(translations.static_nat, rules)),
@@ -186,7 +184,8 @@ def _on(member: Instance, network_uid: str) -> InstanceNic | None:
     return next((nic for nic in member.nics if nic.network_uid == network_uid), None)
 
 
-def _leg(scene: RouterScene, network: Network, nic: InstanceNic, *, holds_gateways: bool) -> LegBundle:
+def _leg(scene: RouterScene, network: Network, member: Instance, nic: InstanceNic) -> LegBundle:
+    holds_gateways = member.id in main_ids(scene.router)
     wanted = next((leg for leg in scene.router.spec.legs if leg.network == network.name), None)
     return LegBundle(
         network_id=network.uid,
@@ -196,15 +195,18 @@ def _leg(scene: RouterScene, network: Network, nic: InstanceNic, *, holds_gatewa
         if holds_gateways
         else _addresses(nic),
         deny_egress=wanted is not None and wanted.egress is DefaultAction.DENY,
-        dhcp=_dhcp(scene, network),
+        dhcp=_dhcp(scene, network, member) if holds_gateways else None,
     )
 
 
-def _dhcp(scene: RouterScene, network: Network) -> DhcpBundle | None:
-    """Every instance has a reservation, so that one that asks gets what it has."""
+def _dhcp(scene: RouterScene, network: Network, member: Instance) -> DhcpBundle | None:
+    """Every instance has a reservation, so that one that asks gets what it has. Members of a pair give out a half of each range."""
     dhcp = network.spec.dhcp
     if dhcp is None or not dhcp.enabled:
         return None
+    ranges = dhcp.ranges
+    if scene.router.spec.redundant:
+        ranges = _share(ranges, main_ids(scene.router).index(member.id))
     reservations = [
         DhcpReservation(nic.mac, tuple(a.partition("/")[0] for a in nic.addresses), instance.effective.hostname)
         for _name, instance in sorted(scene.instances.items())
@@ -213,13 +215,25 @@ def _dhcp(scene: RouterScene, network: Network) -> DhcpBundle | None:
     ]
     reservations += [DhcpReservation(host.mac.lower(), (host.address,), host.hostname) for host in dhcp.hosts]
     return DhcpBundle(
-        ranges=dhcp.ranges,
+        ranges=ranges,
         lease_time_seconds=dhcp.lease_time_seconds or DHCP_LEASE_SECONDS,
         options=dhcp.options,
         reservations=tuple(reservations),
         domain=network.dns_domain,
         mtu=network.spec.mtu,
     )
+
+
+def _share(ranges: tuple[str, ...], index: int) -> tuple[str, ...]:
+    """The half of each range that one member of a pair gives out: they know nothing of each other's leases."""
+    found = []
+    for one in ranges:
+        first, last = (ipaddress.ip_address(end.strip()) for end in one.split("-"))
+        middle = first + (int(last) - int(first) + 1) // 2
+        begin, end = (first, middle - 1) if index == 0 else (middle, last)
+        if int(begin) <= int(end):
+            found.append(f"{begin}-{end}")
+    return tuple(found)
 
 
 def _firewall(rules: tuple[RouterRule, ...], interfaces: dict[str, str]) -> tuple[FirewallBundle, ...]:

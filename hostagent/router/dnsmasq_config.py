@@ -4,7 +4,8 @@ Only `dnsmasq.conf` needs a restart when it changes, and it has what rarely does
 it reads again on SIGHUP: reservations, options, names, name servers. Leases lie in a folder of dnsmasq's own, and outlive it.
 
 Each leg has a tag, set by its ranges, and options are sent by that tag. Every leg has a range, be it a `static` one that gives addresses to
-those with a reservation only. IPv4; instances get their IPv6 addresses from the agent.
+those with a reservation only. Both members of a pair answer, active or not, each from ranges of its own. IPv4; instances get their IPv6
+addresses from the agent.
 
 Names that dnsmasq does not know it asks the agent for, which answers in every instance's namespace and so in the router's: members
 of its networks, and all others by way of the host. Where the bundle names forwarders, they are asked for what is no member's.
@@ -15,7 +16,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from hostagent.router_bundle import DhcpBundle, LegBundle, RouterBundle
+from hostagent.router_bundle import DhcpBundle, LegBundle, RouterBundle, virtual_interface
 
 FOLDER = "/run/moorage-router/dnsmasq"
 CONFIGURATION_FILE = "dnsmasq.conf"
@@ -79,7 +80,7 @@ def configuration(bundle: RouterBundle, *, folder: str = FOLDER) -> DnsmasqConfi
         reservations = [line for leg in legs for line in _reservations(leg)]
         options = [line for leg in legs for line in _options(leg)]
         servers = list(_servers(legs))
-        main = [*_main(legs), f"dhcp-leasefile={folder}/{LEASES_FILE}"]
+        main = [*_main(legs, is_pair=bundle.pair is not None), f"dhcp-leasefile={folder}/{LEASES_FILE}"]
         inline = [f"dhcp-host={line}" for line in reservations] + [f"dhcp-option={line}" for line in options]
         return DnsmasqConfiguration(
             _lines([*main, *(f"{word}={folder}/{name}" for word, name in _FILES)]),
@@ -110,14 +111,21 @@ def _leg(number: int, leg: LegBundle) -> _Leg | None:
     )
 
 
-def _main(legs: Sequence[_Leg]) -> Iterator[str]:
+def _main(legs: Sequence[_Leg], *, is_pair: bool) -> Iterator[str]:
     yield "# Written by moorage-hostagent."
     yield "user=dnsmasq"
     yield "bind-dynamic"  # a leg may come after its configuration
     yield "except-interface=lo"
     for leg in legs:
         yield f"interface={leg.interface}"
-    yield from ("no-hosts", "no-resolv", "domain-needed", "dhcp-authoritative", "quiet-dhcp")
+        if is_pair:
+            # Names are asked for at the gateway, which is there while this member is active. Requests for an address are heard twice: by
+            # the leg itself, and by this.
+            yield f"interface={virtual_interface(leg.interface)}"
+            yield f"no-dhcp-interface={virtual_interface(leg.interface)}"
+    yield from ("no-hosts", "no-resolv", "domain-needed", "quiet-dhcp")
+    if not is_pair:  # the other member's leases are none of this one's, and must not be refused
+        yield "dhcp-authoritative"
     for leg in legs:
         yield from _ranges(leg)
         if leg.dhcp.domain:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from hostagent.router.dnsmasq_config import NotRenderable, configuration
-from hostagent.router_bundle import DhcpBundle, DhcpOption, DhcpReservation, LegBundle, RouterBundle
+from hostagent.router_bundle import DhcpBundle, DhcpOption, DhcpReservation, LegBundle, PairBundle, RouterBundle
 from moorage.ids import InstanceId, NetworkId
 
 DHCP = DhcpBundle(
@@ -68,3 +68,15 @@ def test_nothing_to_do() -> None:
 def test_what_is_no_value_of_its_kind_is_refused(dhcp: DhcpBundle) -> None:
     with pytest.raises(NotRenderable):
         configuration(replace(BUNDLE, legs=(replace(LEG, dhcp=dhcp),)))
+
+
+def test_members_of_a_pair() -> None:
+    """Names are asked for at the gateway, wherever it is; addresses are given out by both, and neither refuses the other's."""
+    pair = replace(BUNDLE, pair=PairBundle(1, 200, "10.1.0.2", "10.1.0.3"))
+    made = configuration(pair)
+    alone = configuration(BUNDLE)
+    assert made is not None
+    assert alone is not None
+    new = set(made.text.splitlines()) - set(alone.text.splitlines())
+    assert new == {"interface=v-eth1", "no-dhcp-interface=v-eth1"}
+    assert set(alone.text.splitlines()) - set(made.text.splitlines()) == {"dhcp-authoritative"}

@@ -1,10 +1,17 @@
 """What a router is told, derived from its scene."""
 
 from dataclasses import replace
+from typing import Any
 
 from controlplane.domain.instances import DesiredState, Instance
 from controlplane.domain.networks import DhcpHost, DhcpSpec
-from controlplane.domain.router_bundles import PairBundle, PortForwardBundle, SourceNatBundle, StaticNatBundle
+from controlplane.domain.router_bundles import (
+    DhcpBundle,
+    PairBundle,
+    PortForwardBundle,
+    SourceNatBundle,
+    StaticNatBundle,
+)
 from controlplane.domain.routers import (
     DefaultAction,
     FirewallAction,
@@ -142,3 +149,27 @@ def test_an_edge_member_is_nobodys_gateway() -> None:
     bundle = derive(s.scene(members=(s.member(), edge)), edge, 1)
     assert bundle.legs[0].addresses == ("10.1.0.30",)
     assert bundle.pair is None
+
+
+def dhcp_of(*ranges: str, **fields: Any) -> tuple[DhcpBundle | None, ...]:
+    """What DHCP each member of a pair, and an edge member, is told of the first leg."""
+    back = replace(s.BACK, spec=replace(s.BACK.spec, dhcp=DhcpSpec(True, ranges)))
+    members = (s.member("1"), s.member("2"), s.member("e-h3"))
+    scene = s.scene(legs=(back, s.FRONT), members=members, **fields)
+    return tuple(derive(scene, member, 1).legs[0].dhcp for member in members)
+
+
+def test_members_of_a_pair_give_out_halves() -> None:
+    one, two, edge = dhcp_of("10.1.0.200-10.1.0.204", "10.1.0.210-10.1.0.210", router=s.router(redundant=True))
+    assert one is not None
+    assert two is not None
+    assert one.ranges == ("10.1.0.200-10.1.0.201",)
+    assert two.ranges == ("10.1.0.202-10.1.0.204", "10.1.0.210-10.1.0.210")
+    assert edge is None
+
+
+def test_an_edge_member_gives_out_nothing() -> None:
+    one, _, edge = dhcp_of("10.1.0.200-10.1.0.204")
+    assert one is not None
+    assert one.ranges == ("10.1.0.200-10.1.0.204",)
+    assert edge is None
