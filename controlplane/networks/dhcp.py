@@ -77,7 +77,8 @@ def _check_option(option: DhcpOption, field: str) -> Iterator[FieldViolation]:
 def _check_host(spec: NetworkSpec, host: DhcpHost, field: str) -> Iterator[FieldViolation]:
     if not _MAC.fullmatch(host.mac.lower()):
         yield FieldViolation(f"{field}.mac", f"{host.mac!r} is no unicast MAC address", "MAC_INVALID")
-    ends = _ends(f"{host.address}-{host.address}")
+    # As it is: the router's agent takes no spaces beside it, and it is compared with the gateway and with other hosts'.
+    ends = _ends(f"{host.address}-{host.address}") if host.address == host.address.strip() else None
     subnet = next((s for s in spec.subnets if ends and _holds(s.cidr, *ends)), None)
     if subnet is None or host.address == (subnet.gateway or str(_hosts(subnet.cidr)[0])):
         problem = f"{host.address!r} is no address for a host in an IPv4 subnet that the network names"

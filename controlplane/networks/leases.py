@@ -191,13 +191,14 @@ def _addresses(
     addresses: list[tuple[Subnet, str]] = []
     if found:
         return addresses, found
+    promised = _promised(network)
     for subnet in network.spec.subnets:
         several = wanted.get(subnet) or [a for a in own if subnet_of(a, (subnet,)) is not None]
         if not several:
             key = f"{network.uid}/{subnet.cidr}"
             address = free_address(
                 subnet,
-                lambda a: taken.has_address(network.uid, a) or (network.uid, a) in chosen,
+                lambda a: a in promised or taken.has_address(network.uid, a) or (network.uid, a) in chosen,
                 cursors.after.get(key, ""),
             )
             cursors.after[key] = address
@@ -205,6 +206,12 @@ def _addresses(
         chosen.update((network.uid, address) for address in several)
         addresses += [(subnet, address) for address in several]
     return addresses, found
+
+
+def _promised(network: Network) -> frozenset[str]:
+    """Addresses that DHCP gives to machines that are no instances: only an instance that names one gets it."""
+    dhcp = network.spec.dhcp
+    return frozenset() if dhcp is None else frozenset(host.address for host in dhcp.hosts)
 
 
 def _gateways(network: Network, subnets: Sequence[Subnet], families: set[int]) -> tuple[str, ...]:

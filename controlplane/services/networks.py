@@ -16,7 +16,7 @@ from controlplane.services import lookup
 from controlplane.services.context import Context
 from controlplane.services.dns import forget_records
 from controlplane.services.paging import Page, PageRequest, label_field, list_page
-from moorage.errors import AlreadyExists, Exhausted, InvalidSpec, NotReady
+from moorage.errors import AlreadyExists, Exhausted, FieldViolation, InvalidSpec, NotReady
 from moorage.store.base import Transaction, View
 
 _FIRST_VNI = 4096  # lower ones are left to whatever else uses VXLAN on the underlay
@@ -112,7 +112,7 @@ class NetworkService:
         """Change labels, egress, DHCP or dns (name of a field to its new value).
 
         Raises:
-            NotFound, InvalidSpec (DOMAIN_INVALID and others), VersionConflict, NotReady (NETWORK_IN_USE).
+            NotFound, InvalidSpec (DOMAIN_INVALID, ADDRESS_TAKEN and others), VersionConflict, NotReady (NETWORK_IN_USE).
         """
 
         def change(tx: Transaction) -> Network:
@@ -127,6 +127,7 @@ class NetworkService:
                 raise InvalidSpec(violations)
             if network.spec.egress and not spec.egress:
                 _check_no_outside(tx, network)
+            _check_hosts_free(tx, network, spec)
             changed = replace(network, spec=spec, labels=new_labels, generation=network.generation + 1)
             if not validate_only:
                 tx.put(NETWORK, changed)
@@ -249,6 +250,18 @@ def _check_unused(view: View, network: Network) -> None:
             reason="NETWORK_IN_USE",
             metadata={"public_address": name},
         )
+
+
+def _check_hosts_free(view: View, network: Network, spec: NetworkSpec) -> None:
+    """Raises InvalidSpec: DHCP would newly give a machine the address that an instance has."""
+    before = set() if network.spec.dhcp is None else {host.address for host in network.spec.dhcp.hosts}
+    violations = [
+        FieldViolation(f"network.spec.dhcp.hosts[{index}].address", f"{host.address} is taken", "ADDRESS_TAKEN")
+        for index, host in enumerate(() if spec.dhcp is None else spec.dhcp.hosts)
+        if host.address not in before and view.get(ADDRESS, f"{network.uid}/{host.address}") is not None
+    ]
+    if violations:
+        raise InvalidSpec(violations)
 
 
 def _check_no_outside(view: View, network: Network) -> None:

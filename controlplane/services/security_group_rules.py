@@ -86,8 +86,8 @@ def _check_ports(ports: tuple[str, ...], where: str) -> Iterator[FieldViolation]
     taken: list[tuple[int, int]] = []
     for index, word in enumerate(ports):
         first, dash, last = word.partition("-")
-        is_number = first.isascii() and first.isdecimal() and (not dash or (last.isascii() and last.isdecimal()))
-        low, high = (int(first[:9]), int((last or first)[:9])) if is_number else (0, 0)
+        is_range = _is_number(first) and (not dash or _is_number(last))
+        low, high = (int(first), int(last or first)) if is_range else (0, 0)
         if not 1 <= low <= high <= 65535:
             yield FieldViolation(
                 f"{where}[{index}]",
@@ -98,6 +98,11 @@ def _check_ports(ports: tuple[str, ...], where: str) -> Iterator[FieldViolation]
             yield FieldViolation(f"{where}[{index}]", f"{word} overlaps another range of this rule", "PORTS_OVERLAP")
         else:
             taken.append((low, high))
+
+
+def _is_number(word: str) -> bool:
+    """As the hosts' packet filter reads it too: a leading zero would make it octal, and what it cannot read costs all rules."""
+    return word.isascii() and word.isdecimal() and len(word) <= 5 and not word.startswith("0")
 
 
 def _cidr_problem(cidr: str, family: int | None) -> str:

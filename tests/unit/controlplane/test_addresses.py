@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from controlplane.domain.instances import InstanceState, Nic
 from controlplane.domain.kinds import ADDRESS, INSTANCE
+from controlplane.domain.networks import DhcpHost, DhcpSpec
 from controlplane.networks.macs import derived_mac
 from controlplane.services.paging import PageRequest
 from moorage.errors import Exhausted, InvalidSpec, MoorageError, NotReady
@@ -137,6 +138,22 @@ async def test_an_address_is_not_given_again_at_once(world: World) -> None:
     first = (await world.create("a", Nic("n"))).nics[0].addresses
     await world.instances.delete(P, ["a"])
     assert (await world.create("b", Nic("n"))).nics[0].addresses != first
+
+
+async def test_what_dhcp_gives_to_a_machine_is_given_to_no_instance(world: World) -> None:
+    machine = DhcpHost("02:00:00:00:00:09", "10.1.0.3")
+    await world.network("n", "10.1.0.0/29", dhcp=DhcpSpec(enabled=True, hosts=(machine,)))
+    made = [(await world.create(f"i{number}", Nic("n"))).nics[0].addresses[0] for number in range(4)]
+    assert made == [f"10.1.0.{last}/29" for last in (2, 4, 5, 6)]
+    with pytest.raises(Exhausted):
+        await world.create("more", Nic("n"))
+    other = DhcpHost("02:00:00:00:00:0a", "10.1.0.4")
+    with pytest.raises(InvalidSpec) as refused:
+        await world.networks.update(P, "n", dhcp=DhcpSpec(enabled=True, hosts=(machine, other)))
+    assert problems(refused.value) == [("network.spec.dhcp.hosts[1].address", "ADDRESS_TAKEN")]
+    named = await world.create("named", Nic("n", addresses=("10.1.0.3",)))
+    assert named.nics[0].addresses == ("10.1.0.3/29",), "who names it means it"
+    await world.networks.update(P, "n", dhcp=DhcpSpec(enabled=True, lease_time_seconds=600.0, hosts=(machine,)))
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,8 @@ def test_what_is_right() -> None:
         (replace(GOOD, options=(DhcpOption(42, "a\nb"),)), "dhcp.options[0].value"),
         (replace(GOOD, hosts=(DhcpHost("03:00:00:00:00:09", "10.1.0.200"),)), "dhcp.hosts[0].mac"),
         (replace(GOOD, hosts=(DhcpHost("02:00:00:00:00:09", "10.1.0.1"),)), "dhcp.hosts[0].address"),
+        (replace(GOOD, hosts=(DhcpHost("02:00:00:00:00:09", " 10.1.0.200"),)), "dhcp.hosts[0].address"),
+        (replace(GOOD, hosts=(DhcpHost("02:00:00:00:00:09", "10.1.0.200\n"),)), "dhcp.hosts[0].address"),
         (replace(GOOD, hosts=(DhcpHost("02:00:00:00:00:09", "10.1.0.200", "a b"),)), "dhcp.hosts[0].hostname"),
         (replace(GOOD, hosts=(*GOOD.hosts, replace(GOOD.hosts[0], address="10.1.0.201"))), "dhcp.hosts[1].mac"),
     ],
