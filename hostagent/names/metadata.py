@@ -86,7 +86,7 @@ def _user_data(assignment: InstanceAssignment) -> Response:
 
 
 def _token(ttl: str) -> Response:
-    if not (ttl.isascii() and ttl.isdecimal() and 1 <= int(ttl) <= _LONGEST_TTL_SECONDS):
+    if not (ttl.isascii() and ttl.isdecimal() and len(ttl) <= 5 and 1 <= int(ttl) <= _LONGEST_TTL_SECONDS):
         return Response(400, f"{_TTL_HEADER} must be 1 to {_LONGEST_TTL_SECONDS}\n")
     return Response(200, secrets.token_urlsafe(40), headers={_TTL_HEADER: ttl})
 

@@ -112,10 +112,16 @@ class InstanceNames:
         door.metadata = MetadataServer(
             functools.partial(self._book.describe, instance_id=instance_id), admits=self._admits, ration=door.ration
         )
-        door.servers.append(
-            await loop.create_server(lambda: self._stream(door), sock=sockets.streams, backlog=_BACKLOG)
-        )
-        door.servers.append(await loop.create_server(door.metadata, sock=sockets.metadata, backlog=_BACKLOG))
+        try:
+            door.servers.append(
+                await loop.create_server(lambda: self._stream(door), sock=sockets.streams, backlog=_BACKLOG)
+            )
+            door.servers.append(await loop.create_server(door.metadata, sock=sockets.metadata, backlog=_BACKLOG))
+        except BaseException:
+            # Whoever opened it may be cancelled here; half a door would pass for a whole one.
+            if self._doors.get(instance_id) is door:
+                self.close(instance_id)
+            raise
 
     def close(self, instance_id: InstanceId) -> None:
         """Answer no more; fine if nobody was answered. The namespace is free of us then."""
@@ -123,9 +129,10 @@ class InstanceNames:
         if door is None:
             return
         asyncio.get_running_loop().remove_reader(door.sockets.datagrams)
-        door.sockets.datagrams.close()
         for server in door.servers:
             server.close()
+        for each in (door.sockets.datagrams, door.sockets.streams, door.sockets.metadata):
+            each.close()
         for stream in list(door.streams):
             stream.abort()
         if door.metadata is not None:

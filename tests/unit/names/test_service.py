@@ -334,3 +334,17 @@ async def test_it_is_opened_once_for_a_namespace_and_again_for_a_new_one(bed: Be
     assert bed.names.open_for == frozenset()
     second = bed.fabric.sockets[InstanceId("i5")]
     assert (second.datagrams.fileno(), second.streams.fileno()) == (-1, -1)
+
+
+async def test_a_door_that_was_not_opened_to_the_end_is_closed(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def cancelled(*_args: object, **_fields: object) -> None:
+        raise asyncio.CancelledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(asyncio.get_running_loop(), "create_server", cancelled)
+        with pytest.raises(asyncio.CancelledError):
+            await bed.open()
+    sockets = bed.fabric.sockets[InstanceId("i5")]
+    assert [each.fileno() for each in (sockets.datagrams, sockets.streams, sockets.metadata)] == [-1, -1, -1]
+    assert not bed.names.open_for
+    assert await bed.values(await bed.open(), "db.back.internal.") == {"10.1.0.6"}
