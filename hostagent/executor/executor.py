@@ -80,6 +80,7 @@ class Executor:
         self._on_prepared = on_prepared
         self._boot_id = boot_id
         self._network_locks: dict[NetworkId, asyncio.Lock] = {}
+        self._leaving: set[InstanceId] = set()  # whose namespace is being removed
 
     # The run, in the journal.
 
@@ -259,6 +260,8 @@ class Executor:
         assignment, known = self._journal.assignments.get(instance_id), self._state.namespaces.get(instance_id)
         if assignment is None or known is None or known.nics != assignment.nics:
             return  # what is about to be plugged takes it along
+        if instance_id in self._leaving:
+            return  # it would be made again behind its removal
         nics, filters = self._with_leases(assignment), self._filters(assignment)
         await self._fabric.ensure_instance(instance_id, nics, self._state.networks, filters)
 
@@ -399,9 +402,13 @@ class Executor:
 
     async def remove_namespace(self, instance_id: InstanceId) -> None:
         """Remove namespace, interfaces and ports."""
-        await self._leases.release(instance_id)
-        self._names.close(instance_id)
-        await self._fabric.remove_instance(instance_id)
+        self._leaving.add(instance_id)
+        try:
+            await self._leases.release(instance_id)
+            self._names.close(instance_id)
+            await self._fabric.remove_instance(instance_id)
+        finally:
+            self._leaving.discard(instance_id)
         self._state.namespaces.pop(instance_id, None)
         self._state.ports.pop(instance_id, None)
         self._state.lost_namespaces.discard(instance_id)
