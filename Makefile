@@ -12,7 +12,7 @@ THIRD_PARTY := third_party/.made
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 export BUF_CACHE_DIR := $(abspath build)/buf
 
-.PHONY: help setup python packages root check unit test test-leaks demo demo-down protos protos-archive fmt lint types imports proto-lint \
+.PHONY: help setup python packages root check unit test test-benchmarks test-leaks demo demo-down protos protos-archive fmt lint types imports proto-lint \
 	router-image bench-deploy bench-store clean
 
 help: ## Print this list
@@ -78,7 +78,11 @@ root:
 
 test: root setup check unit ## Install what is missing, then run every test, on real engines (root)
 	@rm -rf build/test-logs
-	@MOORAGE_REQUIRE=docker,netns $(BIN)/python -m pytest tests/contract tests/integration tests/e2e --durations=20
+	@MOORAGE_REQUIRE=docker,netns $(BIN)/python -m pytest tests/contract tests/integration tests/e2e \
+		--ignore tests/e2e/test_bench_smoke.py --durations=20
+
+test-benchmarks: root setup ## The benchmark of deployment with few rounds: every side is measured and leaves nothing (root)
+	@MOORAGE_REQUIRE=docker,netns $(BIN)/python -m pytest tests/e2e/test_bench_smoke.py
 
 test-leaks: root setup ## 200 networks made and destroyed in random order leave every host as it was (root)
 	@MOORAGE_REQUIRE=docker,netns MOORAGE_LEAK_NETWORKS=$${MOORAGE_LEAK_NETWORKS:-200} $(BIN)/python -m pytest -s tests/e2e/test_leaks.py
