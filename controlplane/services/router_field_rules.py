@@ -69,6 +69,9 @@ def check_networks(
     if is_isolated and not outside.spec.egress:
         text = f"{outside.name} leads nowhere: name a shared network, or one with egress"
         found.append(FieldViolation(place, text, "OUTSIDE_UNSUITABLE"))
+    if outside.spec.dhcp_client:
+        text = f"{outside.name} has the addresses of a DHCP server outside, and a router must know its own: name one with subnets"
+        found.append(FieldViolation(place, text, "OUTSIDE_UNSUITABLE"))
     if behind:
         found.append(FieldViolation(place, f"{outside.name} is itself behind {behind}", "OUTSIDE_UNSUITABLE"))
     if spec.ingress_ports and not is_isolated:

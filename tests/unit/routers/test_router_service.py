@@ -1,6 +1,7 @@
 """Routers: what may be asked for, what is refused, and what else a router keeps from happening."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from controlplane.access.quota import Quota
 from controlplane.domain.containers import PublishedPort, Resources
 from controlplane.domain.instances import Nic, Placement
 from controlplane.domain.kinds import INSTANCE, NETWORK, ROUTER, TEMPLATE
-from controlplane.domain.networks import NetworkKind
+from controlplane.domain.networks import Network, NetworkKind, NetworkSpec, Subnet
 from controlplane.domain.routers import (
     DefaultAction,
     EdgeHosts,
@@ -24,6 +25,7 @@ from controlplane.domain.routers import (
 from controlplane.router_members.loop import RouterMembers
 from controlplane.services.lookup import etag_of
 from controlplane.services.paging import PageRequest
+from controlplane.services.router_field_rules import check_networks
 from controlplane.services.router_rules import NewRule
 from controlplane.services.routers import RouterChange
 from moorage.errors import AlreadyExists, InvalidSpec, NotFound, NotReady, QuotaExceeded, VersionConflict
@@ -343,3 +345,11 @@ async def test_containers_of_a_router_are_its_own_affair(world: World, members: 
     assert (replaced.nics, replaced.owner) == (before.nics, before.owner)
     assert replaced.effective.capabilities_add == before.effective.capabilities_add
     world.audit()
+
+
+def test_an_outside_whose_addresses_nobody_here_knows() -> None:
+    now = datetime(2030, 1, 1, tzinfo=UTC)
+    back = Network("b", P, "back", now, NetworkSpec(NetworkKind.ISOLATED, (Subnet("10.1.0.0/24", "10.1.0.1"),)), 5000)
+    lan = Network("l", P, "lan", now, NetworkSpec(NetworkKind.SHARED, parent="eth1", dhcp_client=True), 0)
+    found = check_networks(RouterSpec((RouterLeg(back.name),)), [back], lan, {}, "", "s")
+    assert [(one.field, one.reason) for one in found] == [("s.outside_network", "OUTSIDE_UNSUITABLE")]
