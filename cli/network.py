@@ -110,7 +110,7 @@ def _dhcp_options(command: Callable[..., None]) -> Callable[..., None]:
 def _dhcp_spec(
     enabled: bool | None, ranges: tuple[str, ...], options: tuple[str, ...], hosts: tuple[str, ...], lease: str
 ) -> networks_pb2.DhcpSpec | None:
-    """What the options say; None: nothing."""
+    """What the options say, of a network that has nothing yet; None: nothing."""
     if enabled is None and not (ranges or options or hosts or lease):
         return None
     spec = networks_pb2.DhcpSpec(enabled=enabled is not False, ranges=ranges)
@@ -126,6 +126,16 @@ def _dhcp_spec(
         address, _, hostname = rest.partition(",")
         spec.hosts.add(mac=mac, address=address, hostname=hostname)
     return spec
+
+
+def _dhcp_over(spec: networks_pb2.DhcpSpec, wanted: networks_pb2.DhcpSpec) -> networks_pb2.DhcpSpec:
+    """A network's DHCP with what was named in place of what there was of that kind; the rest stays."""
+    changed = networks_pb2.DhcpSpec()
+    changed.CopyFrom(spec)
+    for name in {field.name for field, _value in wanted.ListFields()} | {"enabled"}:
+        changed.ClearField(name)
+    changed.MergeFrom(wanted)
+    return changed
 
 
 @network.command("create")
@@ -257,7 +267,7 @@ def update(
     """Open or close a network's way out, or change how names or DHCP are answered on it.
 
     --dns-forwarder replaces all that were named before; an empty one ('') goes back to the hosts' own. The options of
-    DHCP together replace what was said of it before.
+    DHCP replace what was said of the same kind before, and leave the rest.
     """
     changed = networks_pb2.Network()
     paths: list[str] = []
@@ -275,13 +285,16 @@ def update(
         paths.append("spec.dns.no_forwarding")
     wanted = _dhcp_spec(dhcp, dhcp_ranges, dhcp_options, dhcp_hosts, dhcp_lease)
     if wanted is not None:
-        changed.spec.dhcp.CopyFrom(wanted)
         paths.append("spec.dhcp")
     if not paths:
         raise click.UsageError("Say what to change, such as --egress; see --help.")
 
     async def work(client: Client) -> networks_pb2.Network:
         changed.name = session.name_in_project("networks", name)
+        if wanted is not None:
+            now = await client.networks.GetNetwork(networks_pb2.GetNetworkRequest(name=changed.name))
+            changed.etag = now.etag
+            changed.spec.dhcp.CopyFrom(_dhcp_over(now.spec.dhcp, wanted))
         mask = field_mask_pb2.FieldMask(paths=paths)
         return await client.networks.UpdateNetwork(networks_pb2.UpdateNetworkRequest(network=changed, update_mask=mask))
 

@@ -133,6 +133,7 @@ class LegBundle:
     addresses: tuple[str, ...]  # without prefix length
     deny_egress: bool = False
     dhcp: DhcpBundle | None = None
+    gateway_elsewhere: bool = False  # instances answer to another container unless they see this one as the sender
 
 
 @dataclass(frozen=True, slots=True)

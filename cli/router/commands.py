@@ -49,8 +49,9 @@ router_argument = click.argument("router", shell_complete=complete_names("router
 
 def _hosts(router: routers_pb2.Router) -> list[str]:
     """Of its containers; the active one of a pair has a star."""
+    is_pair = router.spec.redundant
     return [
-        f"{short(member.host)}{'*' if member.role == routers_pb2.ROUTER_ROLE_ACTIVE else ''}"
+        f"{short(member.host)}{'*' if is_pair and member.role == routers_pb2.ROUTER_ROLE_ACTIVE else ''}"
         for member in router.status.members
         if member.host
     ]

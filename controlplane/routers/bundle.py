@@ -196,6 +196,7 @@ def _leg(scene: RouterScene, network: Network, member: Instance, nic: InstanceNi
         else _addresses(nic),
         deny_egress=wanted is not None and wanted.egress is DefaultAction.DENY,
         dhcp=_dhcp(scene, network, member) if holds_gateways else None,
+        gateway_elsewhere=not holds_gateways,
     )
 
 

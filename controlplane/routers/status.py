@@ -18,7 +18,7 @@ from controlplane.domain.routers import (
     RouterState,
     public_addresses_of,
 )
-from controlplane.routers.bundle import target_address
+from controlplane.routers.bundle import main_ids, target_address
 from controlplane.routers.scene import RouterScene
 from moorage.store.base import View
 
@@ -76,7 +76,8 @@ def _state(
     running = [(m, seen[m.uid]) for m in members if is_running(m) and m.uid in seen and seen[m.uid].running_version]
     if not running:
         return RouterState.PENDING, *_why_pending(router, members)
-    if sum(observed.role is RouterRole.ACTIVE for _, observed in running) > 1:
+    pair = main_ids(router)
+    if sum(observed.role is RouterRole.ACTIVE for member, observed in running if member.id in pair) > 1:
         text = "both members say that they are active: they do not hear each other"
         return RouterState.SPLIT, "ROUTER_SPLIT", text
     for member, observed in running:

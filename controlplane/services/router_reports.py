@@ -1,12 +1,13 @@
 """What agents say about routers, written into the store: which configuration runs, which one could not be loaded, who is active."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from controlplane.domain.instances import Instance
 from controlplane.domain.kinds import INSTANCE, ROUTER
 from controlplane.domain.routers import Router, RouterObserved, RouterRole, is_router
 from controlplane.history import record_event
+from controlplane.routers.bundle import main_ids
 from controlplane.services import lookup
 from controlplane.services.context import Context
 from moorage.store.base import Transaction
@@ -55,12 +56,13 @@ class RouterReports:
         )
         if seen == known:
             return
-        members = {found.value.uid for found in tx.find(INSTANCE, "owner", router.name)}
+        members = {found.value.uid: found.value.id for found in tx.find(INSTANCE, "owner", router.name)}
+        pair = {uid for uid, instance_id in members.items() if instance_id in main_ids(router)}
         others = tuple(o for o in router.observed if o.instance_uid != member.uid and o.instance_uid in members)
         changed = replace(router, observed=tuple(sorted((*others, seen), key=lambda o: o.instance_uid)))
         tx.put(ROUTER, changed)
         self._tell(tx, changed, member, known, seen)
-        if is_split(changed) and not is_split(router):
+        if is_split(changed, pair) and not is_split(router, pair):
             message = "both members say that they are active: they do not hear each other; the one of lower priority yields when they do"
             self._event(tx, router, "ROUTER_SPLIT", message)
 
@@ -79,6 +81,6 @@ class RouterReports:
         record_event(tx, self._context.clock, router, reason, message, project=router.project, severity=severity)
 
 
-def is_split(router: Router) -> bool:
-    """Whether more than one member says that it is active."""
-    return sum(o.role is RouterRole.ACTIVE for o in router.observed) > 1
+def is_split(router: Router, pair: Collection[str]) -> bool:
+    """Whether more than one of these members (uids) says that it is active. Those that only take ports of their hosts always do."""
+    return sum(o.role is RouterRole.ACTIVE for o in router.observed if o.instance_uid in pair) > 1

@@ -260,7 +260,8 @@ class _Table:
         ip, bundle = _ip(version), self._bundle
         for leg in bundle.legs:
             if cidrs := _networks(leg.cidrs, version):
-                neighbours = f"{ip} saddr {_set(cidrs)} {ip} daddr {_set(cidrs)}"
+                seen_as_router = "" if leg.gateway_elsewhere else f"{ip} saddr {_set(cidrs)} "
+                neighbours = f"{seen_as_router}{ip} daddr {_set(cidrs)}"
                 self._rule("leaving", f"oifname {_name(leg.interface)} ct status dnat {neighbours} masquerade")
         if not self._outside:
             return

@@ -422,6 +422,8 @@ class Networks(networks_pb2_grpc.NetworkServiceServicer):
     def UpdateNetwork(self, request: Any, context: Any) -> Any:
         network = self.plane.get(request.network.name)
         network.spec.egress = request.network.spec.egress
+        if "spec.dhcp" in request.update_mask.paths:
+            network.spec.dhcp.CopyFrom(request.network.spec.dhcp)
         self.plane.put(network)
         return network
 

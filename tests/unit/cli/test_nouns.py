@@ -109,6 +109,23 @@ def test_how_names_are_answered(moor: Moor, plane: Plane) -> None:
     moor("network", "update", "back", code=2)
 
 
+def test_dhcp_keeps_what_is_not_named(moor: Moor, plane: Plane) -> None:
+    words = ("--dhcp-range", "10.1.0.100-10.1.0.199", "--dhcp-option", "42=10.1.0.5", "--dhcp-lease", "2h")
+    moor("network", "create", "back", *words)
+    moor(
+        "network", "update", "back", "--dhcp-option", "6=10.1.0.6", "--dhcp-host", "02:00:00:00:00:01,10.1.0.7,printer"
+    )
+    moor("network", "update", "back", "--no-dhcp")
+    one, two = plane.requests("UpdateNetwork")
+    assert list(one.update_mask.paths) == ["spec.dhcp"]
+    dhcp = one.network.spec.dhcp
+    assert (list(dhcp.ranges), dhcp.lease_time.seconds, dhcp.enabled) == (["10.1.0.100-10.1.0.199"], 7200, True)
+    assert [(option.code, option.value) for option in dhcp.options] == [(6, "10.1.0.6")]
+    assert dhcp.hosts[0].address == "10.1.0.7"
+    assert (list(two.network.spec.dhcp.ranges), two.network.spec.dhcp.enabled) == (["10.1.0.100-10.1.0.199"], False)
+    moor("network", "update", "back", "--dhcp-option", "frob=x", code=2)
+
+
 def test_dns_records(moor: Moor, plane: Plane) -> None:
     words = ("www", "a", "192.0.2.1", "192.0.2.2", "--ttl", "60", "--id", "web")
     name = "projects/default/networks/back/records/web"

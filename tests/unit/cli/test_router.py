@@ -183,6 +183,7 @@ def test_router(moor: Moor, plane: Plane) -> None:
     moor("router", "update", "edge", "--network", "back,x", code=2)
     found = plane.get(EDGE)
     found.status.state = routers_pb2.ROUTER_STATE_ACTIVE
+    found.spec.redundant = True
     found.status.members.add(instance="i", host="hosts/h1", role=routers_pb2.ROUTER_ROLE_ACTIVE)
     found.status.members.add(instance="j", host="hosts/h2", role=routers_pb2.ROUTER_ROLE_STANDBY)
     found.status.outside_addresses.append("198.51.100.2")

@@ -49,6 +49,15 @@ def test_forwards_are_one_look_up() -> None:
     assert len(rules) == 2
 
 
+def test_who_answers_to_another_gateway_sees_the_router_as_the_sender() -> None:
+    legs = (BUNDLE.legs[0], replace(BUNDLE.legs[1], gateway_elsewhere=True))
+    rules = lines(replace(BUNDLE, port_forwards=(WEB,), legs=legs), "leaving")
+    assert rules[:2] == [
+        'oifname "eth1" ct status dnat ip saddr 10.1.0.0/24 ip daddr 10.1.0.0/24 masquerade',
+        'oifname "eth2" ct status dnat ip daddr 10.2.0.0/24 masquerade',
+    ]
+
+
 def test_whoever_is_not_named_is_not_forwarded() -> None:
     rules = lines(replace(BUNDLE, port_forwards=(replace(WEB, source_cidrs=("198.51.100.0/24",)),)), "arriving")
     assert rules[0] == "ip daddr 192.0.2.1 tcp dport 80-81 ip saddr != 198.51.100.0/24 accept"

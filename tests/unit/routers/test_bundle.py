@@ -148,7 +148,9 @@ def test_an_edge_member_is_nobodys_gateway() -> None:
     edge = replace(edge, nics=(outside, replace(back, addresses=("10.1.0.30/24",)), front))
     bundle = derive(s.scene(members=(s.member(), edge)), edge, 1)
     assert bundle.legs[0].addresses == ("10.1.0.30",)
+    assert bundle.legs[0].gateway_elsewhere
     assert bundle.pair is None
+    assert not derive(s.scene(members=(s.member(), edge)), s.member(), 1).legs[0].gateway_elsewhere
 
 
 def dhcp_of(*ranges: str, **fields: Any) -> tuple[DhcpBundle | None, ...]:

@@ -3,9 +3,10 @@
 from dataclasses import replace
 
 from controlplane.access.quota import Quota
-from controlplane.domain.instances import DesiredState, Instance, InstanceState, Nic
+from controlplane.domain.instances import DesiredState, Instance, InstanceState, Nic, PublishedPort
 from controlplane.domain.kinds import ADDRESS, INSTANCE, PROJECT, ROUTER, ROUTER_RULE, TEMPLATE
 from controlplane.domain.routers import (
+    EdgeHosts,
     PortForward,
     Router,
     RouterLeg,
@@ -162,3 +163,18 @@ async def test_a_split_is_told_once(world: World, members: RouterMembers) -> Non
     await reports.apply("uid-h2", 1, [RouterReport(two.uid, 1, role=RouterRole.ACTIVE)])
     await reports.apply("uid-h2", 1, [RouterReport(two.uid, 2, role=RouterRole.ACTIVE)])
     assert world.reasons().count("ROUTER_SPLIT") == 1
+
+
+async def test_members_that_only_take_ports_of_their_hosts_split_nothing(world: World, members: RouterMembers) -> None:
+    reports = RouterReports(world.context)
+    router = await put_router(world)
+    await world.host("h2")
+    spec = replace(router.spec, ingress_ports=(PublishedPort(80, 80),), edge_hosts=EdgeHosts(every_host=True))
+    await world.store.update(lambda tx: tx.put(ROUTER, replace(router, spec=spec, generation=2)))
+    await members.reconcile_once()
+    one = await world.place("edge-router-1", "h1")
+    await members.reconcile_once()
+    edge = await world.place("edge-router-e-h2", "h2")
+    await reports.apply("uid-h1", 1, [RouterReport(one.uid, 1, role=RouterRole.ACTIVE)])
+    await reports.apply("uid-h2", 1, [RouterReport(edge.uid, 1, role=RouterRole.ACTIVE)])
+    assert "ROUTER_SPLIT" not in world.reasons()

@@ -43,6 +43,7 @@ def seen(slot: str = "1", version: int = 10, **fields: Any) -> RouterObserved:
 
 
 ONE, TWO = member("1", observed=RUNNING), member("2", observed=RUNNING)
+EDGE = member("e-h2", observed=RUNNING)
 WAITING = member("1", observed=Observed(InstanceState.PENDING, "UNPLACEABLE", "no host fits"))
 ACTIVE, STANDBY = RouterRole.ACTIVE, RouterRole.STANDBY
 
@@ -68,8 +69,14 @@ ACTIVE, STANDBY = RouterRole.ACTIVE, RouterRole.STANDBY
         ),
         ([ONE], (seen(version=11, failed_version=10, error="no"),), {}, (RouterState.ACTIVE, "")),
         ([ONE, TWO], (seen(role=ACTIVE), seen("2", role=STANDBY)), {}, (RouterState.ACTIVE, "")),
-        ([ONE, TWO], (seen(role=ACTIVE), seen("2", role=ACTIVE)), {}, (RouterState.SPLIT, "ROUTER_SPLIT")),
+        (
+            [ONE, TWO],
+            (seen(role=ACTIVE), seen("2", role=ACTIVE)),
+            {"redundant": True},
+            (RouterState.SPLIT, "ROUTER_SPLIT"),
+        ),
         ([WAITING, TWO], (seen(role=ACTIVE), seen("2", role=ACTIVE)), {}, (RouterState.ACTIVE, "MEMBER_NOT_RUNNING")),
+        ([ONE, EDGE], (seen(role=ACTIVE), seen("e-h2", role=ACTIVE)), {}, (RouterState.ACTIVE, "")),
         ([ONE], (seen(),), {"is_deleting": True}, (RouterState.DELETING, "")),
     ],
 )
