@@ -1,6 +1,6 @@
 """network: isolated networks of our own, shared ones on a bridge of the hosts, and their addresses."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import click
@@ -113,29 +113,33 @@ def _dhcp_spec(
     """What the options say, of a network that has nothing yet; None: nothing."""
     if enabled is None and not (ranges or options or hosts or lease):
         return None
-    spec = networks_pb2.DhcpSpec(enabled=enabled is not False, ranges=ranges)
+    spec = networks_pb2.DhcpSpec(enabled=enabled is not False, ranges=filter(None, ranges))
     if lease:
         spec.lease_time.CopyFrom(duration("--dhcp-lease", lease))
-    for word in options:
+    for word in filter(None, options):
         code, _, value = word.partition("=")
         if not code.isdecimal() or not value:
             raise click.UsageError(f"--dhcp-option {word}: say CODE=VALUE, such as 42=192.0.2.1.")
         spec.options.add(code=int(code), value=value)
-    for word in hosts:
+    for word in filter(None, hosts):
         mac, _, rest = word.partition(",")
         address, _, hostname = rest.partition(",")
         spec.hosts.add(mac=mac, address=address, hostname=hostname)
     return spec
 
 
-def _dhcp_over(spec: networks_pb2.DhcpSpec, wanted: networks_pb2.DhcpSpec) -> networks_pb2.DhcpSpec:
-    """A network's DHCP with what was named in place of what there was of that kind; the rest stays."""
-    changed = networks_pb2.DhcpSpec()
-    changed.CopyFrom(spec)
-    for name in {field.name for field, _value in wanted.ListFields()} | {"enabled"}:
-        changed.ClearField(name)
-    changed.MergeFrom(wanted)
-    return changed
+def _dhcp_over(
+    spec: networks_pb2.DhcpSpec, wanted: networks_pb2.DhcpSpec, named: Collection[str]
+) -> networks_pb2.DhcpSpec:
+    """A network's DHCP with these lists of `wanted` in place of its own; the others stay."""
+    with_lease = wanted if wanted.HasField("lease_time") else spec
+    return networks_pb2.DhcpSpec(
+        enabled=wanted.enabled,
+        ranges=(wanted if "ranges" in named else spec).ranges,
+        options=(wanted if "options" in named else spec).options,
+        hosts=(wanted if "hosts" in named else spec).hosts,
+        lease_time=with_lease.lease_time if with_lease.HasField("lease_time") else None,
+    )
 
 
 @network.command("create")
@@ -267,7 +271,7 @@ def update(
     """Open or close a network's way out, or change how names or DHCP are answered on it.
 
     --dns-forwarder replaces all that were named before; an empty one ('') goes back to the hosts' own. The options of
-    DHCP replace what was said of the same kind before, and leave the rest.
+    DHCP replace what was said of the same kind before, and leave the rest; an empty one ('') leaves none of its kind.
     """
     changed = networks_pb2.Network()
     paths: list[str] = []
@@ -284,6 +288,8 @@ def update(
         changed.spec.dns.no_forwarding = not dns_forwarding
         paths.append("spec.dns.no_forwarding")
     wanted = _dhcp_spec(dhcp, dhcp_ranges, dhcp_options, dhcp_hosts, dhcp_lease)
+    lists = {"ranges": dhcp_ranges, "options": dhcp_options, "hosts": dhcp_hosts}
+    named = [name for name, words in lists.items() if words]
     if wanted is not None:
         paths.append("spec.dhcp")
     if not paths:
@@ -294,7 +300,7 @@ def update(
         if wanted is not None:
             now = await client.networks.GetNetwork(networks_pb2.GetNetworkRequest(name=changed.name))
             changed.etag = now.etag
-            changed.spec.dhcp.CopyFrom(_dhcp_over(now.spec.dhcp, wanted))
+            changed.spec.dhcp.CopyFrom(_dhcp_over(now.spec.dhcp, wanted, named))
         mask = field_mask_pb2.FieldMask(paths=paths)
         return await client.networks.UpdateNetwork(networks_pb2.UpdateNetworkRequest(network=changed, update_mask=mask))
 

@@ -116,12 +116,15 @@ def test_dhcp_keeps_what_is_not_named(moor: Moor, plane: Plane) -> None:
         "network", "update", "back", "--dhcp-option", "6=10.1.0.6", "--dhcp-host", "02:00:00:00:00:01,10.1.0.7,printer"
     )
     moor("network", "update", "back", "--no-dhcp")
-    one, two = plane.requests("UpdateNetwork")
+    moor("network", "update", "back", "--dhcp-range", "")
+    one, two, three = plane.requests("UpdateNetwork")
     assert list(one.update_mask.paths) == ["spec.dhcp"]
     dhcp = one.network.spec.dhcp
     assert (list(dhcp.ranges), dhcp.lease_time.seconds, dhcp.enabled) == (["10.1.0.100-10.1.0.199"], 7200, True)
     assert [(option.code, option.value) for option in dhcp.options] == [(6, "10.1.0.6")]
     assert dhcp.hosts[0].address == "10.1.0.7"
+    dhcp = three.network.spec.dhcp
+    assert (list(dhcp.ranges), len(dhcp.hosts), dhcp.lease_time.seconds) == ([], 1, 7200)
     assert (list(two.network.spec.dhcp.ranges), two.network.spec.dhcp.enabled) == (["10.1.0.100-10.1.0.199"], False)
     moor("network", "update", "back", "--dhcp-option", "frob=x", code=2)
 
