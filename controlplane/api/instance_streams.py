@@ -7,6 +7,8 @@ from typing import Any
 
 import grpc
 
+from controlplane.access.rules import require_fleet_admin
+from controlplane.api.caller import current_user
 from controlplane.dispatch.streams import SideStream, StreamBroker
 from controlplane.domain.instances import Instance
 from controlplane.domain.names import parse_child
@@ -15,6 +17,9 @@ from moorage.errors import InvalidSpec, NotReady
 from moorage.v1 import agent_pb2, instance_streams_pb2, instance_streams_pb2_grpc
 
 _Context = grpc.aio.ServicerContext[Any, Any]
+
+
+_READING = frozenset({"logs", "stats"})
 
 
 class InstanceStreamServicer(instance_streams_pb2_grpc.InstanceStreamServiceServicer):
@@ -35,6 +40,9 @@ class InstanceStreamServicer(instance_streams_pb2_grpc.InstanceStreamServiceServ
     @asynccontextmanager
     async def _open(self, name: str, kind: str, wanted: Any) -> AsyncIterator[SideStream]:
         instance = self._instance(name)
+        if instance.owner and kind not in _READING:
+            # What the platform runs has powers and secrets that a project's policy may not give to its members.
+            require_fleet_admin(current_user())
         stream_id, stream = await self._broker.open(instance.host_uid, instance.uid, kind, wanted)
         try:
             yield stream

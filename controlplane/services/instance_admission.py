@@ -28,7 +28,7 @@ def refuse_owned(instance: Instance) -> None:
     """For what only an instance's owner may do with it. Raises NotReady (INSTANCE_OWNED)."""
     if instance.owner:
         raise NotReady(
-            f"{instance.name} belongs to {instance.owner}, which looks after it: change or delete that; users may read, enter, reboot "
+            f"{instance.name} belongs to {instance.owner}, which looks after it: change or delete that; users may read, reboot "
             "and replace it",
             reason="INSTANCE_OWNED",
             metadata={"name": instance.name, "owner": instance.owner},

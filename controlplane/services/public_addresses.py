@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from controlplane.access.quota import Quota, charge
-from controlplane.domain.kinds import ADDRESS, PROJECT, PUBLIC_ADDRESS, ROUTER
+from controlplane.domain.instances import Instance
+from controlplane.domain.kinds import ADDRESS, INSTANCE, PROJECT, PUBLIC_ADDRESS, ROUTER
 from controlplane.domain.names import check_id, check_labels, parse_child
 from controlplane.domain.networks import AddressLease, Network, NetworkKind
 from controlplane.domain.routers import PublicAddress, PublicAddressSpec
@@ -149,6 +150,13 @@ class PublicAddressService:
                     reason="PUBLIC_ADDRESS_IN_USE",
                     metadata={"name": public.name, "user": users[0]},
                 )
+            holder = _holder(tx, public)
+            if holder is not None:
+                raise NotReady(
+                    f"{public.address} may still be on {holder.name}, whose host has not said that it is off; try again in a moment",
+                    reason="PUBLIC_ADDRESS_IN_USE",
+                    metadata={"name": public.name, "user": holder.name},
+                )
             project = lookup.project(tx, project_id)
             tx.put(PROJECT, replace(project, usage=project.usage - Quota(addresses=1)))
             tx.delete(ADDRESS, f"{public.network_uid}/{public.address}")
@@ -156,6 +164,18 @@ class PublicAddressService:
             record_event(tx, self._context.clock, public, "DELETED", "asked for", project=project_id)
 
         await self._context.store.update(remove)
+
+
+def _holder(view: View, public: PublicAddress) -> Instance | None:
+    """A router's container that has the address, or may have it because its host has not told of a later set of addresses."""
+    for router in view.find(ROUTER, "outside", public.network_uid):
+        for found in view.find(INSTANCE, "owner", router.value.name):
+            member = found.value
+            lent = {a.partition("/")[0] for nic in member.nics for a in nic.lent_addresses}
+            is_unsure = bool(member.host_uid) and member.observed.network_generation < member.nics_generation
+            if public.address in lent or is_unsure:
+                return member
+    return None
 
 
 def _check_outside(view: View, network: Network) -> None:

@@ -2,13 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import grpc
 import pytest
 
+from controlplane.access.roles import Role
 from controlplane.api.errors import status_of
-from controlplane.domain.kinds import HOST
+from controlplane.domain.kinds import HOST, INSTANCE
 from moorage.errors import NotReady
 from moorage.v1 import agent_pb2, instance_streams_pb2_grpc, instances_pb2, instances_pb2_grpc
 from moorage.v1 import instance_streams_pb2 as pb
@@ -183,3 +185,21 @@ async def test_a_host_that_goes_away_ends_the_call(plane: Plane, fake: StreamAge
     fake.opened[0].cancel()
     error = await asyncio.wait_for(refusal(call.read()), 30)
     assert (error.code(), reason_of(error)) == (grpc.StatusCode.UNAVAILABLE, "HOST_AWAY")
+
+
+async def test_only_fleet_admins_enter_what_the_platform_runs(plane: Plane, fake: StreamAgent) -> None:
+    """Its logs and figures are for all members; powers and secrets in there are not."""
+
+    async def answer(request: agent_pb2.StreamRequest, inputs: Any) -> AsyncIterator[agent_pb2.OpenStreamRequest]:
+        yield ended()
+
+    fake.answer = answer
+    web = plane.record("default", "web")
+    owned = replace(web, owner="projects/default/routers/edge")
+    await plane.store.update(lambda tx: tx.put(INSTANCE, owned))
+    metadata = await plane.key("ann", {"default": Role.OPERATOR})
+    assert [m async for m in _stub(plane).StreamLogs(pb.StreamLogsRequest(name=NAME), metadata=metadata)] == []
+    copying = _stub(plane).CopyOut(pb.CopyOutRequest(name=NAME, path="/etc"), metadata=metadata)
+    assert reason_of(await refusal(copying)) == "FLEET_ADMIN_ONLY"
+    copying = _stub(plane).CopyOut(pb.CopyOutRequest(name=NAME, path="/etc"), metadata=bearer(plane.admin_key))
+    assert [m async for m in copying] == []

@@ -2,12 +2,15 @@
 
 from dataclasses import replace
 
+import pytest
+
 from controlplane.access.quota import Quota
 from controlplane.domain.instances import DesiredState, Instance, InstanceState, Nic, PublishedPort
 from controlplane.domain.kinds import ADDRESS, INSTANCE, PROJECT, ROUTER, ROUTER_RULE, TEMPLATE
 from controlplane.domain.routers import (
     EdgeHosts,
     PortForward,
+    PublicAddressSpec,
     Router,
     RouterLeg,
     RouterObserved,
@@ -17,7 +20,9 @@ from controlplane.domain.routers import (
     RouterSpec,
 )
 from controlplane.router_members.loop import RouterMembers
+from controlplane.services.public_addresses import PublicAddressService
 from controlplane.services.router_reports import RouterReport, RouterReports
+from moorage.errors import NotReady
 from moorage.store.base import Transaction
 from tests.unit.controlplane.world import P, World
 
@@ -178,3 +183,33 @@ async def test_members_that_only_take_ports_of_their_hosts_split_nothing(world: 
     await reports.apply("uid-h1", 1, [RouterReport(one.uid, 1, role=RouterRole.ACTIVE)])
     await reports.apply("uid-h2", 1, [RouterReport(edge.uid, 1, role=RouterRole.ACTIVE)])
     assert "ROUTER_SPLIT" not in world.reasons()
+
+
+async def test_a_public_address_is_nobody_elses_until_its_host_has_let_go(world: World, members: RouterMembers) -> None:
+    service = PublicAddressService(world.context)
+    await put_router(world)
+    await members.reconcile_once()
+    await place(world)
+    one = await service.create(P, "one", {}, PublicAddressSpec("outside"))
+    rule = RouterRule(
+        "uid-r",
+        P,
+        "edge",
+        "uid-edge",
+        "r",
+        world.clock.now(),
+        RouterRuleSpec(port_forward=PortForward(one.name, "tcp", 80, 0, f"projects/{P}/instances/web")),
+    )
+    await world.store.update(lambda tx: tx.put(ROUTER_RULE, rule))
+    await members.reconcile_once()
+    await world.report(the_member(world), InstanceState.RUNNING, network_generation=the_member(world).nics_generation)
+    assert the_member(world).nics[0].lent_addresses == (f"{one.address}/24",)
+    await world.store.update(lambda tx: tx.delete(ROUTER_RULE, ROUTER_RULE.key(rule)))
+    for _ in range(2):
+        with pytest.raises(NotReady) as refused:
+            await service.delete(P, "one")
+        assert refused.value.reason == "PUBLIC_ADDRESS_IN_USE"
+        await members.reconcile_once()  # now the control plane has taken it back, and the host has not said so
+    member = the_member(world)
+    await world.report(member, InstanceState.RUNNING, sequence=2, network_generation=member.nics_generation)
+    await service.delete(P, "one")
