@@ -2,6 +2,7 @@
 that removes what a test has made, whatever it was."""
 
 import asyncio
+import contextlib
 import io
 import tarfile
 import time
@@ -380,7 +381,10 @@ class Plane:
     async def clean(self, keep: Iterable[str]) -> None:
         """Delete all instances, networks, security groups and templates of the project but the templates named by `keep`."""
         kept = {self.name("templates", last) for last in keep}
-        await self.delete(list(await self.instances()), force=True, within_seconds=60)
+        while names := list(await self.instances()):
+            # One that the test itself had begun to delete may be gone meanwhile, and then none is.
+            with contextlib.suppress(NotFound):
+                await self.delete(names, force=True, within_seconds=60)
         for name in await self.networks():
             try:
                 await self.client.networks.DeleteNetwork(networks_pb2.DeleteNetworkRequest(name=name))
