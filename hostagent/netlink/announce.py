@@ -8,6 +8,7 @@ import ipaddress
 import socket
 import struct
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 from hostagent.netlink.links import mac_bytes
 from hostagent.netlink.namespaces import Namespace
@@ -17,6 +18,9 @@ _EVERYBODY = "ff:ff:ff:ff:ff:ff"
 _ALL_NODES, _ALL_NODES_MAC = ipaddress.IPv6Address("ff02::1"), "33:33:00:00:00:01"
 _ICMPV6, _NEIGHBOUR_ADVERTISEMENT, _OVERRIDE = 58, 136, 0x20000000
 _OPTION_TARGET_MAC = 2
+
+# The kernel waits for all processors when a packet socket is closed, some 15 ms, which nobody who plugs needs to wait for too.
+_closing = ThreadPoolExecutor(1, thread_name_prefix="announce")
 
 
 def announce(space: Namespace, interface: str, mac: str, addresses: Iterable[str]) -> None:
@@ -31,10 +35,12 @@ def announce_all(space: Namespace, interface: str, stations: Iterable[tuple[str,
         return
     with space.entered():
         out = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
-    with out:
+    try:
         out.bind((interface, 0))
         for one in frames:
             out.send(one)
+    finally:
+        _closing.submit(out.close)
 
 
 def frame(mac: str, address: str) -> bytes:

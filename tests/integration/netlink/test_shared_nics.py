@@ -211,7 +211,7 @@ async def test_a_whole_nic(bed: Bed, host: Host, wire: Wire) -> None:
             await host.fabric.remove_instance(InstanceId(ONE))
         assert wire.state() == before
         assert bed.pings(host.path, "10.3.0.1")
-    await host.fabric.start()
+    await host.start()
     assert (await host.fabric.inventory()).networks == frozenset()
 
 
