@@ -100,12 +100,14 @@ class Instance:
     arrived: asyncio.Event = field(default_factory=asyncio.Event)  # a slow request
     release: asyncio.Event = field(default_factory=asyncio.Event)
     server: asyncio.Server | None = None
+    connections: set[asyncio.StreamWriter] = field(default_factory=set)
 
     def bundle(self, *, weight: int = 100, drain: bool = False) -> BackendBundle:
         """As a back end."""
         return BackendBundle(self.name, self.address, self.port, weight, drain)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections.add(writer)
         try:
             prefix = ""
             if self.expects_proxy:
@@ -160,6 +162,7 @@ class RouterBed:
         self.container = Container(self.router.path, self.shared)
         self.haproxy = self.new_agent()
         self._servers: list[asyncio.Server] = []
+        self._served: list[Instance] = []
         self._clients: list[asyncio.StreamWriter] = []
 
     def new_agent(self) -> Haproxy:
@@ -184,6 +187,7 @@ class RouterBed:
     async def serve(self, instance: Instance, listener: socket.socket) -> None:
         """Answers on a socket that listens."""
         instance.server = await asyncio.start_server(instance.serve, sock=listener)
+        self._served.append(instance)
         self._servers.append(instance.server)
 
     def add_client(self, number: int) -> str:
@@ -253,11 +257,14 @@ class RouterBed:
     async def close(self) -> None:
         """Ends everything."""
         await self.container.kill()
-        for writer in self._clients:
-            writer.close()
         for server in self._servers:
             server.close()
-        await asyncio.sleep(0)
+        connections = [*self._clients, *(one for instance in self._served for one in instance.connections)]
+        for connection in connections:
+            connection.transport.abort()
+        # Until the loop has let go of each: what is only dropped would be found, and told of, in some later test.
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await asyncio.gather(*(one.wait_closed() for one in connections), return_exceptions=True)
 
 
 async def request(

@@ -321,6 +321,7 @@ async def test_ipv6_of_listener_and_back_end(router: RouterBed) -> None:
     reader, writer = await asyncio.open_connection(sock=client)
     assert (await request(reader, writer)).body == "i6"
     writer.close()
+    await writer.wait_closed()
 
 
 async def test_a_configuration_that_haproxy_refuses_is_told_in_its_words_and_the_last_good_one_serves(
