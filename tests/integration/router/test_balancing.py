@@ -77,9 +77,12 @@ async def test_least_connections_goes_to_the_idle_one(router: RouterBed, two: tu
     await router.apply(balancer(pool(a.bundle(), b.bundle(), algorithm=BalancerAlgorithm.LEASTCONN)))
     slow = asyncio.create_task(router.get("/slow"))
     busy, idle = await busy_one(a, b)
-    assert await names(router, 8) == {idle.name: 8}
+    # In turn it would be half of them. All but a few, for HAProxy may still count the last answer's connection when the next request comes:
+    # then both have one.
+    found = await names(router, 12)
     busy.release.set()
     assert (await slow).body == busy.name
+    assert found[idle.name] >= 9
 
 
 _BY_HASH = pool(algorithm=BalancerAlgorithm.SOURCE)
