@@ -4,12 +4,14 @@ Four networks with one subnet on one host: shut, shut with a published port, and
 """
 
 import contextlib
+import selectors
 import socket
 import struct
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -100,10 +102,25 @@ def _answering(bed: Bed, path: Path, targets: Iterable[str], port: int = SERVICE
                 payload = struct.pack(">BBHHH", 8 if is4 else 128, 0, 0xF7FF, 0, 0) if name == "echo" else b"hello"
                 with contextlib.suppress(OSError):
                     client.send(payload)
-    time.sleep(_PATIENCE_SECONDS)
-    found = {what for client, what in waiting.items() if _has_answer(client, what)}
-    for client in waiting:
-        client.close()
+    return _answers_of(waiting)
+
+
+def _answers_of(waiting: dict[socket.socket, str]) -> set[str]:
+    """Those of the sockets' names to which an answer comes in time; closes all."""
+    found: set[str] = set()
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    with contextlib.ExitStack() as stack, selectors.DefaultSelector() as selector:
+        for client, what in waiting.items():
+            stack.enter_context(client)
+            selector.register(client, selectors.EVENT_WRITE if what.startswith("tcp") else selectors.EVENT_READ, what)
+        while selector.get_map() and (left := deadline - time.monotonic()) > 0:
+            for key, events in selector.select(left):
+                client = cast(socket.socket, key.fileobj)
+                if _has_answer(client, key.data):
+                    found.add(key.data)
+                elif events != selectors.EVENT_WRITE:
+                    continue  # something else for this socket: an answer to another's echo
+                selector.unregister(client)
     return found
 
 
