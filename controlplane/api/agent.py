@@ -23,9 +23,10 @@ from controlplane.services import lookup
 from controlplane.services.context import Context
 from controlplane.services.enrollment import EnrollmentService
 from controlplane.services.reports import Report, ReportService
-from controlplane.services.router_reports import RouterReport, RouterReports
+from controlplane.services.router_reports import RouterReports
 from moorage import protoconv
 from moorage.errors import Forbidden, InvalidSpec, NotReady, Unauthenticated, Unavailable
+from moorage.router_bundle import RouterReport
 from moorage.status import error_from_status
 from moorage.v1 import agent_pb2, agent_pb2_grpc
 

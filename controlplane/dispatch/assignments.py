@@ -13,10 +13,10 @@ from controlplane.domain.hosts import Host
 from controlplane.domain.instances import DesiredState, Instance, InstanceSpec, NicRoute, NicRule
 from controlplane.domain.kinds import DNS_RECORD, HOST, INSTANCE, NETWORK, ROUTER
 from controlplane.domain.networks import MacvlanMode, Network, NetworkDns, NetworkKind, SharedAttachment, Subnet
-from controlplane.domain.router_bundles import RouterBundle
 from controlplane.domain.routers import DefaultAction, Router, is_router
 from controlplane.routers.bundle import VIRTUAL_ID, derive, main_ids
 from controlplane.routers.scene import read
+from moorage.router_bundle import RouterBundle
 from moorage.store.base import View
 from moorage.vrrp import virtual_mac
 

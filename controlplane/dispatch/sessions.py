@@ -26,7 +26,7 @@ from controlplane.dispatch.assignments import (
 from controlplane.dispatch.security import SecurityChange, SentSecurity
 from controlplane.domain.instances import Instance
 from controlplane.domain.kinds import INSTANCE, NETWORK
-from controlplane.domain.router_bundles import RouterBundle
+from moorage.router_bundle import RouterBundle
 from moorage.store.base import View
 
 

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from moorage.router_bundle import DhcpOption
+
 
 class NetworkKind(enum.Enum):
     """How a network reaches its members."""
@@ -21,14 +23,6 @@ class Subnet:
     cidr: str = ""
     gateway: str = ""
     ranges: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class DhcpOption:
-    """One option that is told to whoever asks by DHCP."""
-
-    code: int = 0
-    value: str = ""
 
 
 @dataclass(frozen=True, slots=True)

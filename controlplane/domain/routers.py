@@ -7,6 +7,17 @@ from datetime import datetime
 
 from controlplane.domain.containers import PublishedPort, Resources
 from controlplane.domain.instances import Instance, Placement
+from moorage.router_bundle import (
+    BackendHealthCheck,
+    BalancerAlgorithm,
+    BalancerMode,
+    Certificate,
+    FirewallDirection,
+    HttpRoute,
+    RouterRole,
+    Stickiness,
+    TrafficProtocol,
+)
 
 
 class DefaultAction(enum.Enum):
@@ -27,14 +38,6 @@ class RouterState(enum.Enum):
     DEGRADED = 400
     SPLIT = 500
     DELETING = 600
-
-
-class RouterRole(enum.Enum):
-    """What a member of a redundant pair does."""
-
-    UNSPECIFIED = 0
-    ACTIVE = 1
-    STANDBY = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,26 +113,6 @@ class Router:
 def is_router(instance: Instance) -> bool:
     """Whether an instance is a member of a router."""
     return "/routers/" in instance.owner
-
-
-class TrafficProtocol(enum.Enum):
-    """What a firewall rule speaks of."""
-
-    UNSPECIFIED = 0
-    ANY = 1
-    TCP = 2
-    UDP = 3
-    ICMP = 4
-    ICMPV6 = 5
-
-
-class FirewallDirection(enum.Enum):
-    """Which way traffic goes that a firewall rule speaks of."""
-
-    UNSPECIFIED = 0
-    IN = 1
-    OUT = 2
-    ACROSS = 3
 
 
 class FirewallAction(enum.Enum):
@@ -221,39 +204,6 @@ def public_addresses_of(rule: RouterRule) -> tuple[str, ...]:
     return tuple(part.public_address for part in parts if part is not None and part.public_address)
 
 
-class BalancerMode(enum.Enum):
-    """What a balancer understands of its traffic."""
-
-    UNSPECIFIED = 0
-    TCP = 1
-    HTTP = 2
-
-
-class BalancerAlgorithm(enum.Enum):
-    """How a back end is chosen."""
-
-    UNSPECIFIED = 0
-    ROUNDROBIN = 1
-    LEASTCONN = 2
-    SOURCE = 3
-
-
-class Stickiness(enum.Enum):
-    """What makes a client come back to the same back end."""
-
-    UNSPECIFIED = 0
-    COOKIE = 1
-    SOURCE = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Certificate:
-    """A certificate with its key."""
-
-    certificate_pem: str = ""
-    private_key_pem: str = field(default="", repr=False)
-
-
 @dataclass(frozen=True, slots=True)
 class Listener:
     """Where clients come in."""
@@ -277,19 +227,6 @@ class Backend:
 
 
 @dataclass(frozen=True, slots=True)
-class BackendHealthCheck:
-    """How back ends are looked at; zero means the default, see the proto."""
-
-    disabled: bool = False
-    http_path: str = ""
-    http_host: str = ""
-    interval_seconds: float = 0.0
-    timeout_seconds: float = 0.0
-    rise: int = 0
-    fall: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class BackendPool:
     """A set of back ends."""
 
@@ -299,15 +236,6 @@ class BackendPool:
     stickiness: Stickiness = Stickiness.UNSPECIFIED
     health_check: BackendHealthCheck = BackendHealthCheck()
     send_proxy: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class HttpRoute:
-    """Which requests go to which pool."""
-
-    hosts: tuple[str, ...] = ()
-    path_prefix: str = ""
-    pool: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from controlplane.domain.routers import TrafficProtocol
+from moorage.router_bundle import TrafficProtocol
 
 
 class SecurityDirection(enum.Enum):

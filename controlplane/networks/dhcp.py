@@ -7,8 +7,9 @@ import ipaddress
 import re
 from collections.abc import Iterator
 
-from controlplane.domain.networks import DhcpHost, DhcpOption, DhcpSpec, NetworkKind, NetworkSpec
+from controlplane.domain.networks import DhcpHost, DhcpSpec, NetworkKind, NetworkSpec
 from moorage.errors import FieldViolation
+from moorage.router_bundle import DhcpOption
 
 _LEASE_SECONDS = (60.0, 30 * 86400.0)
 _OWN_OPTIONS = frozenset({1, 3, 6, 15, 26, *range(50, 60), 61, 82})  # the router's, and the protocol's

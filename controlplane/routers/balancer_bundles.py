@@ -8,14 +8,14 @@ import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from controlplane.domain.router_bundles import BackendBundle, BalancerBundle, ListenerBundle, PoolBundle
-from controlplane.domain.routers import (
-    Backend,
-    BackendPool,
-    Balancer,
+from controlplane.domain.routers import Backend, BackendPool, Balancer, Listener
+from moorage.router_bundle import (
+    BackendBundle,
     BalancerAlgorithm,
+    BalancerBundle,
     BalancerMode,
-    Listener,
+    ListenerBundle,
+    PoolBundle,
 )
 
 DEFAULT_WEIGHT = 100

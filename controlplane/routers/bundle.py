@@ -10,17 +10,6 @@ from typing import TypeVar
 
 from controlplane.domain.instances import Instance, InstanceNic
 from controlplane.domain.networks import Network
-from controlplane.domain.router_bundles import (
-    DhcpBundle,
-    DhcpReservation,
-    FirewallBundle,
-    LegBundle,
-    PairBundle,
-    PortForwardBundle,
-    RouterBundle,
-    SourceNatBundle,
-    StaticNatBundle,
-)
 from controlplane.domain.routers import (
     DefaultAction,
     FirewallAction,
@@ -30,10 +19,22 @@ from controlplane.domain.routers import (
     RouterRule,
     SourceNat,
     StaticNat,
-    TrafficProtocol,
 )
 from controlplane.routers.balancer_bundles import OutsideAndInside, Place, balancer_bundles
 from controlplane.routers.scene import RouterScene
+from moorage.ids import InstanceId, NetworkId
+from moorage.router_bundle import (
+    DhcpBundle,
+    DhcpReservation,
+    FirewallBundle,
+    LegBundle,
+    PairBundle,
+    PortForwardBundle,
+    RouterBundle,
+    SourceNatBundle,
+    StaticNatBundle,
+    TrafficProtocol,
+)
 
 T = TypeVar("T")
 
@@ -53,7 +54,7 @@ def derive(scene: RouterScene, member: Instance, version: int) -> RouterBundle:
     translations = _Translations(scene, _addresses(outside))
     rules = scene.rules
     return RouterBundle(
-        instance_id=member.uid,
+        instance_id=InstanceId(member.uid),
         version=version,
         outside_interface=outside.interface if outside is not None else "",
         outside_addresses=_addresses(outside),
@@ -188,7 +189,7 @@ def _leg(scene: RouterScene, network: Network, member: Instance, nic: InstanceNi
     holds_gateways = member.id in main_ids(scene.router)
     wanted = next((leg for leg in scene.router.spec.legs if leg.network == network.name), None)
     return LegBundle(
-        network_id=network.uid,
+        network_id=NetworkId(network.uid),
         interface=nic.interface,
         cidrs=tuple(subnet.cidr for subnet in network.spec.subnets),
         addresses=tuple(subnet.gateway for subnet in network.spec.subnets if subnet.gateway)

@@ -13,13 +13,13 @@ from controlplane.domain.routers import (
     PublicAddress,
     Router,
     RouterObserved,
-    RouterRole,
     RouterRule,
     RouterState,
     public_addresses_of,
 )
 from controlplane.routers.bundle import main_ids, target_address
 from controlplane.routers.scene import RouterScene
+from moorage.router_bundle import RouterRole
 from moorage.store.base import View
 
 

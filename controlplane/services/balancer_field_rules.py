@@ -9,20 +9,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from controlplane.domain.names import check_id
-from controlplane.domain.routers import (
-    Backend,
-    BackendHealthCheck,
-    BackendPool,
-    BalancerAlgorithm,
-    BalancerMode,
-    BalancerSpec,
-    HttpRoute,
-    Listener,
-    Stickiness,
-)
+from controlplane.domain.routers import Backend, BackendPool, BalancerSpec, Listener
 from controlplane.routers.balancer_bundles import DEFAULT_WEIGHT
 from controlplane.services.rule_field_rules import parse_cidr
 from moorage.errors import FieldViolation
+from moorage.router_bundle import BackendHealthCheck, BalancerAlgorithm, BalancerMode, HttpRoute, Stickiness
 
 LARGEST_LISTENERS = 50
 LARGEST_POOLS = 200

@@ -14,8 +14,8 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from controlplane.domain.routers import Certificate
 from moorage.errors import FieldViolation
+from moorage.router_bundle import Certificate
 
 LARGEST_PEM = 128 * 1024
 LEAST_RSA_BITS = 2048

@@ -1,27 +1,17 @@
 """What agents say about routers, written into the store: which configuration runs, which one could not be loaded, who is active."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from controlplane.domain.instances import Instance
 from controlplane.domain.kinds import INSTANCE, ROUTER
-from controlplane.domain.routers import Router, RouterObserved, RouterRole, is_router
+from controlplane.domain.routers import Router, RouterObserved, is_router
 from controlplane.history import record_event
 from controlplane.routers.bundle import main_ids
 from controlplane.services import lookup
 from controlplane.services.context import Context
+from moorage.router_bundle import RouterReport, RouterRole
 from moorage.store.base import Transaction
-
-
-@dataclass(frozen=True, slots=True)
-class RouterReport:
-    """One router container as its agent sees it; mirrors moorage.v1.RouterReport."""
-
-    instance_id: str
-    running_version: int = 0
-    failed_version: int = 0
-    error: str = ""
-    role: RouterRole = RouterRole.UNSPECIFIED
 
 
 class RouterReports:

@@ -8,18 +8,10 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
 
-from controlplane.domain.routers import (
-    FirewallAction,
-    FirewallDirection,
-    FirewallRule,
-    PortForward,
-    RouterRuleSpec,
-    SourceNat,
-    StaticNat,
-    TrafficProtocol,
-)
+from controlplane.domain.routers import FirewallAction, FirewallRule, PortForward, RouterRuleSpec, SourceNat, StaticNat
 from controlplane.networks.subnets import IpNetwork
 from moorage.errors import FieldViolation
+from moorage.router_bundle import FirewallDirection, TrafficProtocol
 
 KINDS: tuple[str, ...] = tuple(field.name for field in fields(RouterRuleSpec))
 LARGEST_ORDER = 65535

@@ -4,9 +4,9 @@ import ipaddress
 from collections.abc import Iterator
 
 from controlplane.domain.instances import InstanceSpec
-from controlplane.domain.routers import TrafficProtocol
 from controlplane.domain.security_groups import SecurityDirection, SecurityGroupSpec, SecurityRule
 from moorage.errors import FieldViolation
+from moorage.router_bundle import TrafficProtocol
 
 LARGEST_RULES = 200
 LARGEST_CIDRS = 100

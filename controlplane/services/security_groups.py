@@ -6,7 +6,6 @@ from dataclasses import replace
 from controlplane.domain.instances import InstanceNic, Nic
 from controlplane.domain.kinds import INSTANCE, SECURITY_GROUP
 from controlplane.domain.names import check_id, check_labels, parse_child
-from controlplane.domain.routers import TrafficProtocol
 from controlplane.domain.security_groups import SecurityGroup, SecurityGroupSpec, SecurityRule
 from controlplane.history import record_event
 from controlplane.services import lookup
@@ -15,6 +14,7 @@ from controlplane.services.dry_run import commit
 from controlplane.services.paging import Page, PageRequest, label_field, list_page
 from controlplane.services.security_group_rules import check_spec
 from moorage.errors import AlreadyExists, InvalidSpec, NotFound, NotReady
+from moorage.router_bundle import TrafficProtocol
 from moorage.store.base import Transaction, View
 
 _FIELD = "security_group.spec"

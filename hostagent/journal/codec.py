@@ -1,7 +1,7 @@
 """Frozen dataclasses to JSON and back, by type hints, for the journal.
 
 A field that has its default is left out, and an unknown field in the text is skipped, so that agents one version
-apart can read each other's journal. Only what hostagent/domain.py, hostagent/router_bundle.py and journal/state.py use is understood:
+apart can read each other's journal. Only what hostagent/domain.py, moorage/router_bundle.py and journal/state.py use is understood:
 dataclasses, enums (by name), tuples, string-keyed mappings, optional values and scalars. Converters are compiled
 once for each type.
 """

@@ -23,8 +23,8 @@ from hostagent.domain import GroupMembers, InstanceAssignment, NetworkAssignment
 from hostagent.journal import codec
 from hostagent.journal.state import LinkState, LocalState, PulledImage
 from hostagent.journal.writer import GroupWriter, open_database
-from hostagent.router_bundle import RouterBundle
 from moorage.ids import InstanceId, NetworkId
+from moorage.router_bundle import RouterBundle
 
 log = logging.getLogger(__name__)
 

@@ -40,9 +40,9 @@ from hostagent.netlink.nft import NftContexts
 from hostagent.netlink.segments import Segments
 from hostagent.netlink.site import Site
 from hostagent.netlink.survey import FabricInventory, InterfaceCounters
-from hostagent.router_bundle import RouterBundle, RuleFigure
 from moorage.errors import Internal, MoorageError, NotFound, NotSupported
 from moorage.ids import InstanceId, NetworkId
+from moorage.router_bundle import RouterBundle, RuleFigure
 
 __all__ = ["FabricInventory", "InterfaceCounters", "LinuxFabric", "NameSockets"]
 

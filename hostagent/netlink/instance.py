@@ -33,9 +33,9 @@ from hostagent.netlink.nft import Nft
 from hostagent.netlink.routing_rules import Rule
 from hostagent.netlink.rtnl import Message, Rtnl
 from hostagent.netlink.site import Site
-from hostagent.router_bundle import virtual_interface
 from moorage.errors import FieldViolation, InvalidSpec, NotFound, NotReady, NotSupported
 from moorage.ids import InstanceId, NetworkId
+from moorage.router_bundle import virtual_interface
 
 _MAC = re.compile(r"[0-9a-fA-F][02468aceACE](:[0-9a-fA-F]{2}){5}")  # an odd first byte is a group's
 _FIRST_PRIORITY = 10000

@@ -9,8 +9,8 @@ from pathlib import Path
 from hostagent.netlink import links, router_conntrack, router_rules
 from hostagent.netlink.namespaces import Namespace
 from hostagent.netlink.site import Site
-from hostagent.router_bundle import RouterBundle, RuleFigure
 from moorage.ids import InstanceId
+from moorage.router_bundle import RouterBundle, RuleFigure
 
 
 def apply(site: Site, bundle: RouterBundle, before: RouterBundle | None) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hostagent.netlink.rtnl import Message, Rtnl, attr, attributes, nest
-from hostagent.router_bundle import RouterBundle
+from moorage.router_bundle import RouterBundle
 
 _NETLINK_NETFILTER = 12
 _SUBSYSTEM = 1 << 8  # conntrack

@@ -24,7 +24,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from hostagent.router_bundle import (
+from moorage.errors import InvalidSpec
+from moorage.router_bundle import (
     FirewallBundle,
     FirewallDirection,
     PortForwardBundle,
@@ -34,7 +35,6 @@ from hostagent.router_bundle import (
     TrafficProtocol,
     virtual_interface,
 )
-from moorage.errors import InvalidSpec
 
 TABLE = "inet moorage-router"
 PREPARE = f"add table {TABLE}\nadd map {TABLE} counted {{ type mark : counter; }}\n"

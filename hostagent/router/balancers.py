@@ -8,9 +8,9 @@ from hostagent.domain import Resources
 from hostagent.router.entrypoint import Entrypoint
 from hostagent.router.haproxy import Haproxy, HaproxyRefused
 from hostagent.router.haproxy_config import DEFAULT_LIMITS, HaproxyLimits
-from hostagent.router_bundle import PoolFigure, RouterBundle
 from moorage.errors import NotReady, Unavailable
 from moorage.ids import InstanceId
+from moorage.router_bundle import PoolFigure, RouterBundle
 from moorage.tasks import TaskOwner
 
 _BYTES_A_CONNECTION = 64 * 1024  # two buffers, and what the kernel needs

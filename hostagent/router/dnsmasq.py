@@ -12,9 +12,9 @@ from pathlib import Path
 from hostagent.router.dnsmasq_config import CONFIGURATION_FILE, DnsmasqConfiguration, NotRenderable, configuration
 from hostagent.router.entrypoint import Entrypoint
 from hostagent.router.folder import Folder
-from hostagent.router_bundle import RouterBundle
 from moorage.errors import Unavailable
 from moorage.ids import InstanceId
+from moorage.router_bundle import RouterBundle
 
 _NAME = "dnsmasq"
 _CANDIDATE = "candidate.conf"

@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from hostagent.router_bundle import DhcpBundle, LegBundle, RouterBundle, virtual_interface
+from moorage.router_bundle import DhcpBundle, LegBundle, RouterBundle, virtual_interface
 
 FOLDER = "/run/moorage-router/dnsmasq"
 CONFIGURATION_FILE = "dnsmasq.conf"

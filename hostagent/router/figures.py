@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from hostagent.journal.journal import Journal
 from hostagent.router.balancers import BalancersApplier
 from hostagent.router.ports import RouterFabric
-from hostagent.router_bundle import PoolFigure, RouterBundle, RuleFigure
 from moorage.errors import NotFound
 from moorage.ids import InstanceId
+from moorage.router_bundle import PoolFigure, RouterBundle, RuleFigure
 
 
 class RouterFiguresReader:

@@ -32,8 +32,8 @@ from hostagent.router.haproxy_config import (
     configuration,
 )
 from hostagent.router.haproxy_plan import LiveConfiguration, RuntimeChanges, plan
-from hostagent.router_bundle import BalancerBundle, PoolFigure
 from moorage.errors import Unavailable
+from moorage.router_bundle import BalancerBundle, PoolFigure
 
 _PROGRAM = "haproxy"  # its folder, too
 _CANDIDATE = "candidate"

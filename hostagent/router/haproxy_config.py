@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from hostagent.router_bundle import (
+from moorage.router_bundle import (
     BackendHealthCheck,
     BalancerAlgorithm,
     BalancerBundle,

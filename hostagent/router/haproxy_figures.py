@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from hostagent.router.haproxy_answers import StatLine, Stats
 from hostagent.router.haproxy_config import backend_name, server_name
-from hostagent.router_bundle import BackendFigure, BalancerBundle, PoolBundle, PoolFigure
+from moorage.router_bundle import BackendFigure, BalancerBundle, PoolBundle, PoolFigure
 
 _Key = tuple[str, str]  # back end and server; "" stands for the back end itself
 

@@ -12,7 +12,7 @@ priority yields with the first advertisement that it hears.
 import ipaddress
 from collections.abc import Iterable
 
-from hostagent.router_bundle import LegBundle, PairBundle, RouterBundle, virtual_interface
+from moorage.router_bundle import LegBundle, PairBundle, RouterBundle, virtual_interface
 from moorage.vrrp import virtual_version
 
 #: A silence of three of these, and of a part of one that is the longer the lower the priority, makes a standby active.

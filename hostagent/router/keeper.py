@@ -15,11 +15,11 @@ from hostagent.executor.host_state import HostState
 from hostagent.journal.journal import Journal, UnreadableRouter
 from hostagent.router.plan import Standing, Step, next_step, report
 from hostagent.router.ports import Applier
-from hostagent.router_bundle import RouterBundle, RouterReport, RouterRole
 from moorage.clock import Clock
 from moorage.errors import MoorageError, NotFound
 from moorage.ids import InstanceId
 from moorage.retry import Backoff
+from moorage.router_bundle import RouterBundle, RouterReport, RouterRole
 from moorage.tasks import TaskOwner
 
 log = logging.getLogger(__name__)

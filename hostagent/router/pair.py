@@ -6,9 +6,9 @@ from pathlib import Path
 from hostagent.router import keepalived
 from hostagent.router.entrypoint import Entrypoint
 from hostagent.router.folder import Folder
-from hostagent.router_bundle import RouterBundle
 from moorage.errors import Unavailable
 from moorage.ids import InstanceId
+from moorage.router_bundle import RouterBundle
 
 _PROGRAM = "keepalived"
 _CONFIGURATION = "keepalived.conf"

@@ -7,8 +7,8 @@ sweep). One that was refused is not tried again before that.
 import enum
 from dataclasses import dataclass, replace
 
-from hostagent.router_bundle import RouterBundle, RouterReport, RouterRole
 from moorage.ids import InstanceId
+from moorage.router_bundle import RouterBundle, RouterReport, RouterRole
 
 
 class Step(enum.Enum):

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from hostagent.router_bundle import RouterBundle, RuleFigure
 from moorage.ids import InstanceId
+from moorage.router_bundle import RouterBundle, RuleFigure
 
 
 class RouterFabric(Protocol):

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hostagent.router.folder import Folder
-from hostagent.router_bundle import RouterBundle, RouterRole
 from moorage.ids import InstanceId
+from moorage.router_bundle import RouterBundle, RouterRole
 
 _FOLDER, _FILE = "keepalived", "role"  # hostagent/router_image/README.md
 _LARGEST = 100

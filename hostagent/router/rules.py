@@ -1,9 +1,9 @@
 """The part of a bundle that is packet rules."""
 
 from hostagent.router.ports import RouterFabric
-from hostagent.router_bundle import RouterBundle
 from moorage.errors import Internal, InvalidSpec
 from moorage.ids import InstanceId
+from moorage.router_bundle import RouterBundle
 
 
 class RulesApplier:

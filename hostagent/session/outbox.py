@@ -15,8 +15,8 @@ from dataclasses import replace
 from google.protobuf.message import Message
 
 from hostagent.domain import InstanceReport, InstanceState
-from hostagent.router_bundle import RouterReport
 from moorage.ids import InstanceId
+from moorage.router_bundle import RouterReport
 
 MAX_NOTICES = 1000
 _ON_THE_WAY_SECONDS = 0.1

@@ -16,10 +16,10 @@ from hostagent.domain import (
     SecurityGroup,
 )
 from hostagent.journal.journal import AssignmentChange, MembersChange, PeerChange, UnreadableRouter
-from hostagent.router_bundle import RouterBundle, RouterReport
 from moorage.errors import InvalidSpec
 from moorage.ids import InstanceId, NetworkId
 from moorage.protoconv import from_proto, to_proto
+from moorage.router_bundle import RouterBundle, RouterReport
 from moorage.v1 import agent_pb2, instances_pb2, networks_pb2, router_bundles_pb2
 
 _DEFAULT_LOG_BYTES = 10 * 1024 * 1024

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hostagent.engine.values import ContainerStats, LogChunk
-from hostagent.router_bundle import PoolFigure, RuleFigure
 from moorage.ids import ContainerId, InstanceId
+from moorage.router_bundle import PoolFigure, RuleFigure
 
 
 class Terminal(Protocol):

@@ -27,9 +27,9 @@ from hostagent.netlink import ports as publishing
 from hostagent.netlink.fabric import FabricInventory, InterfaceCounters, NameSockets
 from hostagent.netlink.rules import Binding, Transit
 from hostagent.netlink.state import NetworkRecord
-from hostagent.router_bundle import RouterBundle, RuleFigure
 from moorage.errors import Exhausted, Internal, NotFound, NotReady
 from moorage.ids import InstanceId, NetworkId
+from moorage.router_bundle import RouterBundle, RuleFigure
 
 
 def loopback_sockets() -> NameSockets:

@@ -25,18 +25,15 @@ from controlplane.domain import (
     instances,
     networks,
     operations,
-    router_bundles,
     routers,
     security_groups,
     templates,
 )
 from controlplane.routers import status
 from controlplane.services.reports import Report
-from controlplane.services.router_reports import RouterReport
 from hostagent import domain as agent
-from hostagent import router_bundle
 from hostagent.journal.journal import MembersChange
-from moorage import protoconv
+from moorage import protoconv, router_bundle
 from moorage.v1 import (
     agent_pb2,
     balancers_pb2,
@@ -99,9 +96,7 @@ PAIRS: list[tuple[type, type[Message], set[str], set[str]]] = [
     (routers.RouterRuleSpec, router_rules_pb2.RouterRuleSpec, set(), set()),
     (routers.BalancerSpec, balancers_pb2.BalancerSpec, set(), set()),
     (routers.PublicAddressSpec, public_addresses_pb2.PublicAddressSpec, set(), set()),
-    (router_bundles.RouterBundle, router_bundles_pb2.RouterBundle, set(), set()),
     (router_bundle.RouterBundle, router_bundles_pb2.RouterBundle, set(), set()),
-    (RouterReport, router_bundles_pb2.RouterReport, set(), set()),
     (status.RouterStatus, routers_pb2.RouterStatus, set(), set()),
     (status.RuleStatus, router_rules_pb2.RouterRuleStatus, set(), set()),
     (router_bundle.RouterReport, router_bundles_pb2.RouterReport, set(), set()),

@@ -26,7 +26,9 @@ from hostagent.domain import (
 )
 from hostagent.executor.ports import Fabric as ExecutorsFabric
 from hostagent.netlink.fabric import LinuxFabric
-from hostagent.router_bundle import (
+from moorage.errors import Exhausted, InvalidSpec, MoorageError, NotFound, NotReady, NotSupported
+from moorage.ids import InstanceId, NetworkId
+from moorage.router_bundle import (
     FirewallBundle,
     FirewallDirection,
     LegBundle,
@@ -34,8 +36,6 @@ from hostagent.router_bundle import (
     RuleFigure,
     TrafficProtocol,
 )
-from moorage.errors import Exhausted, InvalidSpec, MoorageError, NotFound, NotReady, NotSupported
-from moorage.ids import InstanceId, NetworkId
 from tests.fakes.fabric import FakeFabric
 from tests.integration.netlink.bed import Bed, require_namespaces
 

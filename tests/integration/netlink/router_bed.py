@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hostagent.domain import NetworkAssignment, NetworkKind, NicAssignment, Subnet
-from hostagent.router_bundle import LegBundle, RouterBundle
 from moorage.ids import InstanceId, NetworkId
+from moorage.router_bundle import LegBundle, RouterBundle
 from tests.integration.netlink.bed import MTU, Bed, Host
 
 ROUTER = InstanceId("router")

@@ -18,8 +18,8 @@ from cli.router_image.recipe import context_folder
 from hostagent.domain import NetworkAssignment, NicAssignment, VirtualStation
 from hostagent.router import keepalived
 from hostagent.router.roles import read_role
-from hostagent.router_bundle import LegBundle, PairBundle, RouterBundle, RouterRole
 from moorage.ids import InstanceId, NetworkId
+from moorage.router_bundle import LegBundle, PairBundle, RouterBundle, RouterRole
 from moorage.vrrp import virtual_mac
 from tests.integration.netlink.bed import Bed, Host, arp, ethernet, ipv4_udp, mac, net, nic, peer, plug
 

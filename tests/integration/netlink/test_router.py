@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from hostagent.router_bundle import (
+from moorage.errors import Internal
+from moorage.router_bundle import (
     BalancerBundle,
     BalancerMode,
     DhcpBundle,
@@ -18,7 +19,6 @@ from hostagent.router_bundle import (
     StaticNatBundle,
     TrafficProtocol,
 )
-from moorage.errors import Internal
 from tests.integration.netlink import router_bed
 from tests.integration.netlink.bed import Bed, arp, ethernet, ipv4_udp
 from tests.integration.netlink.router_bed import CLIENT, CLIENT6, OWN, PUBLIC, PUBLIC2, RouterBed

@@ -19,7 +19,7 @@ from hostagent.router import haproxy_answers
 from hostagent.router.entrypoint import Entrypoint
 from hostagent.router.folder import Folder
 from hostagent.router.haproxy import Haproxy
-from hostagent.router_bundle import (
+from moorage.router_bundle import (
     BackendBundle,
     BackendHealthCheck,
     BalancerBundle,

@@ -9,8 +9,8 @@ import pytest
 
 from hostagent.domain import Resources
 from hostagent.router.balancers import BalancersApplier
-from hostagent.router_bundle import BackendBundle, BalancerBundle, BalancerMode, Certificate, ListenerBundle, PoolBundle
 from moorage.errors import Unavailable
+from moorage.router_bundle import BackendBundle, BalancerBundle, BalancerMode, Certificate, ListenerBundle, PoolBundle
 from moorage.tasks import TaskOwner
 from tests.integration.netlink import router_bed
 from tests.integration.netlink.bed import Bed, require_namespaces

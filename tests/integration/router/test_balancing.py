@@ -9,7 +9,7 @@ import ssl
 import pytest
 
 from hostagent.router.haproxy import HaproxyRefused
-from hostagent.router_bundle import (
+from moorage.router_bundle import (
     BackendHealthCheck,
     BalancerAlgorithm,
     BalancerMode,

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from hostagent.router.dnsmasq import DhcpApplier
-from hostagent.router_bundle import DhcpBundle, DhcpOption, DhcpReservation, RouterBundle
 from moorage.errors import Unavailable
+from moorage.router_bundle import DhcpBundle, DhcpOption, DhcpReservation, RouterBundle
 from tests.integration.netlink import router_bed
 from tests.integration.netlink.bed import Bed, require_namespaces
 from tests.integration.router.router_process import RouterProcess, require_programs

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from hostagent.router_bundle import BackendBundle, BalancerBundle, HttpRoute, ListenerBundle, Stickiness
 from moorage.errors import Unavailable
+from moorage.router_bundle import BackendBundle, BalancerBundle, HttpRoute, ListenerBundle, Stickiness
 from tests.integration.router.haproxy_bed import (
     PATIENCE_SECONDS,
     ROUTER,

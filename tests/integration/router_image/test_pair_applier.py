@@ -13,8 +13,8 @@ from cli.router_image.recipe import context_folder
 from hostagent.router import keepalived
 from hostagent.router.pair import PairApplier
 from hostagent.router.roles import read_role
-from hostagent.router_bundle import LegBundle, PairBundle, RouterBundle, RouterRole
 from moorage.ids import InstanceId, NetworkId
+from moorage.router_bundle import LegBundle, PairBundle, RouterBundle, RouterRole
 from tests.integration.router_image.router_bed import Router, require, until
 
 PAIR = PairBundle(1, 200, "10.1.0.11", "10.1.0.12")

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from controlplane.domain.networks import DhcpHost, DhcpOption, DhcpSpec, NetworkKind, NetworkSpec, Subnet
+from controlplane.domain.networks import DhcpHost, DhcpSpec, NetworkKind, NetworkSpec, Subnet
 from controlplane.networks.dhcp import check_dhcp
+from moorage.router_bundle import DhcpOption
 
 GOOD = DhcpSpec(
     enabled=True,

@@ -10,10 +10,11 @@ from controlplane.dispatch.dispatcher import Dispatcher
 from controlplane.dispatch.security import members_of
 from controlplane.domain.instances import InstanceState, Nic
 from controlplane.domain.kinds import ROUTER, SECURITY_GROUP
-from controlplane.domain.routers import Router, RouterLeg, RouterSpec, TrafficProtocol
+from controlplane.domain.routers import Router, RouterLeg, RouterSpec
 from controlplane.domain.security_groups import SecurityDirection, SecurityGroupSpec, SecurityRule
 from controlplane.services.paging import PageRequest
 from moorage.errors import AlreadyExists, InvalidSpec, NotFound, NotReady, VersionConflict
+from moorage.router_bundle import TrafficProtocol
 from tests.unit.controlplane.world import P, World, problems
 
 IN, OUT = SecurityDirection.IN, SecurityDirection.OUT

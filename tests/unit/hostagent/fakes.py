@@ -15,9 +15,9 @@ import grpc
 
 from hostagent.domain import NetworkAssignment, NicAssignment, NicFilter, Peer, PublishedPort
 from hostagent.netlink.fabric import InterfaceCounters, NameSockets
-from hostagent.router_bundle import RouterBundle, RuleFigure
 from moorage.errors import MoorageError, NotFound
 from moorage.ids import ContainerId, InstanceId, NetworkId
+from moorage.router_bundle import RouterBundle, RuleFigure
 from moorage.v1 import agent_pb2, agent_pb2_grpc, router_bundles_pb2
 from tests.fakes.fabric import loopback_sockets
 

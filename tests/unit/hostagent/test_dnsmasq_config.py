@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from hostagent.router.dnsmasq_config import NotRenderable, configuration
-from hostagent.router_bundle import DhcpBundle, DhcpOption, DhcpReservation, LegBundle, PairBundle, RouterBundle
 from moorage.ids import InstanceId, NetworkId
+from moorage.router_bundle import DhcpBundle, DhcpOption, DhcpReservation, LegBundle, PairBundle, RouterBundle
 
 DHCP = DhcpBundle(
     ranges=("10.1.0.100-10.1.0.120", "fd00:1::100-fd00:1::120"),

@@ -35,7 +35,9 @@ from hostagent.domain import (
 from hostagent.journal import codec
 from hostagent.journal.journal import AssignmentChange, Journal, MembersChange, PeerChange, UnreadableRouter
 from hostagent.journal.state import LocalState, RunStage
-from hostagent.router_bundle import (
+from moorage.errors import StoreUnavailable
+from moorage.ids import InstanceId, NetworkId
+from moorage.router_bundle import (
     BalancerBundle,
     BalancerMode,
     DhcpBundle,
@@ -46,8 +48,6 @@ from hostagent.router_bundle import (
     PairBundle,
     RouterBundle,
 )
-from moorage.errors import StoreUnavailable
-from moorage.ids import InstanceId, NetworkId
 
 FULL = InstanceAssignment(
     instance_id=InstanceId("i1"),

@@ -6,7 +6,9 @@ import pytest
 
 from hostagent.netlink import router_rules
 from hostagent.netlink.router_rules import Installed, installed, numbered
-from hostagent.router_bundle import (
+from moorage.errors import InvalidSpec
+from moorage.ids import InstanceId, NetworkId
+from moorage.router_bundle import (
     FirewallBundle,
     FirewallDirection,
     LegBundle,
@@ -18,8 +20,6 @@ from hostagent.router_bundle import (
     StaticNatBundle,
     TrafficProtocol,
 )
-from moorage.errors import InvalidSpec
-from moorage.ids import InstanceId, NetworkId
 
 NOTHING = Installed({}, frozenset())
 BUNDLE = RouterBundle(

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from hostagent.router_bundle import RouterBundle
 from moorage.errors import Internal, NotReady
+from moorage.router_bundle import RouterBundle
 from moorage.v1 import router_bundles_pb2, routers_pb2
 from tests.unit.hostagent.conftest import Host, instance, network
 

@@ -7,16 +7,9 @@ import pytest
 from hostagent.domain import Resources
 from hostagent.router.balancers import BalancersApplier, limits_of
 from hostagent.router.haproxy_config import DEFAULT_LIMITS, HaproxyLimits
-from hostagent.router_bundle import (
-    BackendBundle,
-    BalancerBundle,
-    BalancerMode,
-    ListenerBundle,
-    PoolBundle,
-    RouterBundle,
-)
 from moorage.errors import Unavailable
 from moorage.ids import InstanceId
+from moorage.router_bundle import BackendBundle, BalancerBundle, BalancerMode, ListenerBundle, PoolBundle, RouterBundle
 from moorage.tasks import TaskOwner
 
 MIB = 1024 * 1024

@@ -12,14 +12,7 @@ from hostagent.router.haproxy_answers import (
 )
 from hostagent.router.haproxy_config import configuration
 from hostagent.router.haproxy_figures import History, pool_figures
-from hostagent.router_bundle import (
-    BackendBundle,
-    BackendFigure,
-    BalancerBundle,
-    BalancerMode,
-    ListenerBundle,
-    PoolBundle,
-)
+from moorage.router_bundle import BackendBundle, BackendFigure, BalancerBundle, BalancerMode, ListenerBundle, PoolBundle
 
 STATE = """1
 # be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight srv_iweight srv_port

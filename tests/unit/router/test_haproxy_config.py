@@ -11,7 +11,7 @@ from hostagent.router.haproxy_config import (
     configuration,
     route_table,
 )
-from hostagent.router_bundle import (
+from moorage.router_bundle import (
     BackendBundle,
     BackendHealthCheck,
     BalancerAlgorithm,

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hostagent.router.haproxy_answers import LiveServer
 from hostagent.router.haproxy_config import HaproxyConfiguration, configuration
 from hostagent.router.haproxy_plan import LiveConfiguration, Reload, RuntimeChanges, plan
-from hostagent.router_bundle import (
+from moorage.router_bundle import (
     BackendBundle,
     BalancerBundle,
     BalancerMode,

@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from hostagent.router.keepalived import configuration
-from hostagent.router_bundle import LegBundle, PairBundle, RouterBundle
 from moorage.ids import InstanceId, NetworkId
+from moorage.router_bundle import LegBundle, PairBundle, RouterBundle
 from moorage.vrrp import virtual_mac
 
 PAIR = PairBundle(7, 200, "10.1.0.11", "10.1.0.12")

@@ -10,7 +10,6 @@ from controlplane.domain.routers import (
     BackendPool,
     Balancer,
     BalancerSpec,
-    FirewallDirection,
     FirewallRule,
     Listener,
     PortForward,
@@ -27,6 +26,7 @@ from controlplane.domain.routers import (
 from controlplane.routers.bundle import member_id
 from controlplane.routers.scene import RouterScene
 from moorage.clock import ManualClock
+from moorage.router_bundle import FirewallDirection
 
 P = "demo"
 NOW = ManualClock().now()

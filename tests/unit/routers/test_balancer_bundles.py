@@ -4,22 +4,21 @@ import dataclasses
 from typing import Any
 
 from controlplane.domain.instances import DesiredState
-from controlplane.domain.router_bundles import BackendBundle, BalancerBundle, ListenerBundle, PoolBundle
-from controlplane.domain.routers import (
-    Backend,
-    BackendHealthCheck,
-    BackendPool,
-    Balancer,
-    BalancerAlgorithm,
-    BalancerMode,
-    BalancerSpec,
-    Certificate,
-    HttpRoute,
-    Listener,
-    Stickiness,
-)
+from controlplane.domain.routers import Backend, BackendPool, Balancer, BalancerSpec, Listener
 from controlplane.routers.balancer_bundles import OutsideAndInside, Place, balancer_bundles, endpoints
 from controlplane.routers.bundle import derive, outside_and_inside
+from moorage.router_bundle import (
+    BackendBundle,
+    BackendHealthCheck,
+    BalancerAlgorithm,
+    BalancerBundle,
+    BalancerMode,
+    Certificate,
+    HttpRoute,
+    ListenerBundle,
+    PoolBundle,
+    Stickiness,
+)
 from tests.unit.routers import scenes as s
 
 ONE = f"projects/{s.P}/publicAddresses/one"

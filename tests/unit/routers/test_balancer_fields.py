@@ -5,19 +5,16 @@ from typing import Any
 
 import pytest
 
-from controlplane.domain.routers import (
-    Backend,
+from controlplane.domain.routers import Backend, BackendPool, BalancerSpec, Listener
+from controlplane.services.balancer_field_rules import check_spec, normal_spec
+from moorage.router_bundle import (
     BackendHealthCheck,
-    BackendPool,
     BalancerAlgorithm,
     BalancerMode,
-    BalancerSpec,
     Certificate,
     HttpRoute,
-    Listener,
     Stickiness,
 )
-from controlplane.services.balancer_field_rules import check_spec, normal_spec
 
 HTTP = BalancerMode.HTTP
 GOOD = BalancerSpec(mode=HTTP, listeners=(Listener(port=80),), pools=(BackendPool("web", (Backend("web-1", 8080),)),))

@@ -12,9 +12,7 @@ from controlplane.domain.routers import (
     Backend,
     BackendPool,
     Balancer,
-    BalancerMode,
     BalancerSpec,
-    Certificate,
     Listener,
     PortForward,
     PublicAddressSpec,
@@ -29,6 +27,7 @@ from controlplane.services.lookup import etag_of
 from controlplane.services.paging import PageRequest
 from controlplane.services.router_rules import NewRule
 from moorage.errors import AlreadyExists, InvalidSpec, NotFound, Unavailable, VersionConflict
+from moorage.router_bundle import BalancerMode, Certificate
 from moorage.store.base import Transaction
 from tests.support.certificates import make
 from tests.unit.controlplane.world import P, World, problems

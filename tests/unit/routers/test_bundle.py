@@ -5,24 +5,17 @@ from typing import Any
 
 from controlplane.domain.instances import DesiredState, Instance
 from controlplane.domain.networks import DhcpHost, DhcpSpec
-from controlplane.domain.router_bundles import (
+from controlplane.domain.routers import DefaultAction, FirewallAction, PortForward, RouterLeg, SourceNat, StaticNat
+from controlplane.routers.bundle import derive, target_address
+from moorage.router_bundle import (
     DhcpBundle,
+    FirewallDirection,
     PairBundle,
     PortForwardBundle,
     SourceNatBundle,
     StaticNatBundle,
-)
-from controlplane.domain.routers import (
-    DefaultAction,
-    FirewallAction,
-    FirewallDirection,
-    PortForward,
-    RouterLeg,
-    SourceNat,
-    StaticNat,
     TrafficProtocol,
 )
-from controlplane.routers.bundle import derive, target_address
 from tests.unit.routers import scenes as s
 
 ONE = f"projects/{s.P}/publicAddresses/one"

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, rsa
 
-from controlplane.domain.routers import Certificate
 from controlplane.services.certificate_rules import LARGEST_PEM, admit, ended
+from moorage.router_bundle import Certificate
 from tests.support.certificates import make
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -14,15 +14,15 @@ from controlplane.domain.routers import (
     Router,
     RouterLeg,
     RouterObserved,
-    RouterRole,
     RouterRule,
     RouterRuleSpec,
     RouterSpec,
 )
 from controlplane.router_members.loop import RouterMembers
 from controlplane.services.public_addresses import PublicAddressService
-from controlplane.services.router_reports import RouterReport, RouterReports
+from controlplane.services.router_reports import RouterReports
 from moorage.errors import NotReady
+from moorage.router_bundle import RouterReport, RouterRole
 from moorage.store.base import Transaction
 from tests.unit.controlplane.world import P, World
 

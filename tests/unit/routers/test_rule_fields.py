@@ -4,17 +4,9 @@ from typing import Any
 
 import pytest
 
-from controlplane.domain.routers import (
-    FirewallAction,
-    FirewallDirection,
-    FirewallRule,
-    PortForward,
-    RouterRuleSpec,
-    SourceNat,
-    StaticNat,
-    TrafficProtocol,
-)
+from controlplane.domain.routers import FirewallAction, FirewallRule, PortForward, RouterRuleSpec, SourceNat, StaticNat
 from controlplane.services.rule_field_rules import check_spec, normal_spec
+from moorage.router_bundle import FirewallDirection, TrafficProtocol
 
 IN, ACROSS = FirewallDirection.IN, FirewallDirection.ACROSS
 TCP, ICMP = TrafficProtocol.TCP, TrafficProtocol.ICMP

@@ -10,7 +10,6 @@ from controlplane.domain.instances import Nic
 from controlplane.domain.kinds import BALANCER, ROUTER_RULE
 from controlplane.domain.networks import NetworkSpec, Subnet
 from controlplane.domain.routers import (
-    FirewallDirection,
     FirewallRule,
     Listener,
     PortForward,
@@ -26,6 +25,7 @@ from controlplane.services.lookup import etag_of
 from controlplane.services.paging import PageRequest
 from controlplane.services.router_rules import NewRule
 from moorage.errors import AlreadyExists, Exhausted, InvalidSpec, NotFound, NotReady, QuotaExceeded, VersionConflict
+from moorage.router_bundle import FirewallDirection
 from tests.unit.controlplane.world import P, World, problems
 from tests.unit.routers.scenes import balancer
 

@@ -8,14 +8,12 @@ import pytest
 from controlplane.domain.instances import DesiredState, Instance, InstanceState, Nic, Observed
 from controlplane.domain.kinds import INSTANCE, ROUTER
 from controlplane.domain.routers import (
-    FirewallDirection,
     FirewallRule,
     PortForward,
     PublicAddressSpec,
     Router,
     RouterLeg,
     RouterObserved,
-    RouterRole,
     RouterRuleSpec,
     RouterSpec,
     RouterState,
@@ -25,6 +23,7 @@ from controlplane.router_members.loop import RouterMembers
 from controlplane.routers.status import RuleStatus, active_member, status_of
 from controlplane.services.router_rules import NewRule
 from controlplane.services.routers import RouterChange
+from moorage.router_bundle import FirewallDirection, RouterRole
 from moorage.store.base import Transaction
 from tests.unit.controlplane.world import P, World
 from tests.unit.routers.scenes import member, router

@@ -1,7 +1,7 @@
-"""A router's configuration as its agent gets it, what it reports and what it counted, as plain values.
+"""A router's configuration as its agent gets it, what the agent reports and what the router counted, as plain values.
 
-Mirrors protos/moorage/v1/router_bundles.proto. `session/` turns messages into these, `journal/` keeps the bundles, `router/` carries
-them out.
+Mirrors protos/moorage/v1/router_bundles.proto. Both programs have it from here, because it is the same to the last field: the control
+plane derives it (controlplane/routers/bundle.py), the agent keeps it in its journal and carries it out (hostagent/router/).
 """
 
 import enum
