@@ -339,6 +339,8 @@ class Fleet:
         holder = machine.require_on(machine.find(self.config, current, plan, machine.HOLDER), plan)
         argv = what.agent(config_file)
         agent = await machine.start_agent(self.config, current, plan, holder, argv, lock, _python_path())
+        if _has_joined(plan) and self._controlplane(current) is None:
+            return  # it works from its journal, and nobody is there who could say that it is up
 
         async def ready() -> bool:
             return await what.agent_ready(access, plan.name)

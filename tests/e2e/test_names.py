@@ -140,7 +140,7 @@ async def test_without_the_control_plane_and_after_an_agents_restart(plane: Plan
     host = whole.hosts()[0]
     assert await look_up(host, here, "there.lan.internal") == wanted
     await whole.kill("h1", "agent")
-    await asyncio.gather(whole.start("h1", "agent"), return_exceptions=True)
+    await whole.start("h1", "agent")
 
     async def is_answered() -> bool:
         return await look_up(host, here, "there.lan.internal") == wanted
