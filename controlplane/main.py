@@ -56,6 +56,7 @@ from controlplane.services.enrollment import EnrollmentService
 from controlplane.services.hosts import HostService, ZoneService
 from controlplane.services.instance_changes import InstanceChanges
 from controlplane.services.instance_claims import InstanceClaims
+from controlplane.services.instance_making import InstanceMaking
 from controlplane.services.instances import InstanceService
 from controlplane.services.networks import NetworkService
 from controlplane.services.operations import EventService, OperationService
@@ -223,7 +224,8 @@ class ControlPlane:
         dispatcher = Dispatcher(store, clock)
         reports = ReportService(context)
         claims = InstanceClaims(context)
-        instances = InstanceService(context, claims)
+        making = InstanceMaking(context, claims)
+        instances = InstanceService(context, making)
         changes = InstanceChanges(context, claims)
         networks = NetworkService(context)
         routers = RouterService(context)
@@ -302,7 +304,7 @@ class ControlPlane:
         scheduler = Scheduler(store, clock)
         self._owner.spawn(dispatcher.run(), name="dispatcher")
         self._owner.spawn(scheduler.run(), name="scheduler")
-        self._owner.spawn(RouterMembers(context, claims).run(), name="router members")
+        self._owner.spawn(RouterMembers(context, claims, making).run(), name="router members")
         self._owner.spawn(self._housekeeping(), name="housekeeping")
         self._servers = [
             await start(

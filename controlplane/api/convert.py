@@ -15,6 +15,7 @@ from controlplane.domain.names import host_name, zone_name
 from controlplane.domain.networks import AddressLease, Network
 from controlplane.domain.operations import AuditEvent, Event, Operation, failure_error
 from controlplane.domain.projects import Member, Project
+from controlplane.domain.readiness import is_ready
 from controlplane.domain.routers import Balancer, PublicAddress, Router, RouterRule
 from controlplane.domain.security_groups import SecurityGroup
 from controlplane.domain.templates import Template
@@ -64,6 +65,13 @@ def instance(record: Instance, *, is_stale: bool = False) -> instances_pb2.Insta
     status.image_digest = record.image.partition("@")[2]
     status.stale = is_stale
     status.owner = record.owner
+    if record.slot >= 0:
+        status.slot = record.slot
+    status.revision = record.revision
+    status.ready = is_ready(record)
+    if record.leave_time is not None:
+        status.leave_time.FromDatetime(record.leave_time)
+    status.given_up = record.given_up
     leased = {one.name: one.addresses for one in record.observed.leased}
     for nic in record.nics:
         status.nics.add(

@@ -9,7 +9,8 @@ from controlplane.domain.instances import Instance, InstanceSpec
 from controlplane.domain.kinds import HOST
 from controlplane.domain.names import parse_child
 from controlplane.services.instance_changes import IN_PLACE, InstanceChanges
-from controlplane.services.instances import InstanceService, NewInstance
+from controlplane.services.instance_making import NewInstance
+from controlplane.services.instances import InstanceService
 from moorage.errors import InvalidSpec
 from moorage.store.base import Store
 from moorage.v1 import instances_pb2, instances_pb2_grpc

@@ -258,6 +258,14 @@ class Instance:
     observed: Observed = Observed()
     placement: PlacementExplanation | None = None
     owner: str = ""  # what made it and looks after it, such as projects/{project}/routers/{router}; empty: a user
+    slot: int = -1  # of its group; -1: it is in none
+    revision: int = 0  # of its group, that it is of
+    leave_time: datetime | None = (
+        None  # since when it is on its way out: it gets no new clients, and is deleted when those it has are gone
+    )
+    given_up: str = (
+        ""  # why it counts as lost, so that another may take its place; its host removes it first when it comes back
+    )
 
     @property
     def name(self) -> str:

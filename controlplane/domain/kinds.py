@@ -9,6 +9,7 @@ from typing import Any
 from controlplane.access.join_tokens import JoinToken
 from controlplane.access.keys import ApiKey
 from controlplane.domain.dns import DnsRecord
+from controlplane.domain.groups import Group, GroupRevision
 from controlplane.domain.hosts import Host, Zone
 from controlplane.domain.instances import Instance
 from controlplane.domain.lineage import EpochStart
@@ -125,6 +126,18 @@ SECURITY_GROUP = Kind(
         "named": lambda g: tuple(g.group_uids.values()),  # by its rules
     },
 )
+GROUP = Kind(
+    "group",
+    Group,
+    key=lambda g: f"{g.project}/{g.id}",
+    indexes={"uid": lambda g: (g.uid,), "named": lambda g: tuple(d.target for d in g.spec.depends_on)},
+)
+GROUP_REVISION = Kind(
+    "group_revision",
+    GroupRevision,
+    key=lambda r: f"{r.group_uid}/{r.number:012d}",
+    indexes={"group": lambda r: (r.group_uid,)},
+)
 OPERATION = Kind(
     "operation",
     Operation,
@@ -154,6 +167,8 @@ ALL_KINDS: tuple[Kind[Any], ...] = (
     BALANCER,
     PUBLIC_ADDRESS,
     SECURITY_GROUP,
+    GROUP,
+    GROUP_REVISION,
     OPERATION,
     EVENT,
     AUDIT_EVENT,

@@ -31,7 +31,8 @@ from controlplane.services import lookup
 from controlplane.services.context import Context
 from controlplane.services.effective import effective_spec
 from controlplane.services.instance_admission import check_still_fits
-from controlplane.services.instance_claims import InstanceClaims, charge_project, release, usage_of
+from controlplane.services.instance_claims import InstanceClaims, charge_project, usage_of
+from controlplane.services.instance_making import InstanceMaking
 from controlplane.services.router_admission import member_template
 from moorage.errors import HistoryCompacted, MoorageError, NotReady
 from moorage.store.base import Change, Kind, Transaction, View
@@ -44,9 +45,10 @@ _KINDS = (ROUTER, ROUTER_RULE, BALANCER, PUBLIC_ADDRESS, NETWORK, INSTANCE, HOST
 class RouterMembers:
     """Owns the containers of routers: the only one that makes, changes and removes them."""
 
-    def __init__(self, context: Context, claims: InstanceClaims) -> None:
+    def __init__(self, context: Context, claims: InstanceClaims, making: InstanceMaking) -> None:
         self._context = context
         self._claims = claims
+        self._making = making
 
     async def run(self) -> None:
         """Look after routers until cancelled."""
@@ -176,11 +178,7 @@ class RouterMembers:
         member = lookup.by_uid(tx, INSTANCE, action.instance_uid)
         if member is None or member.desired is DesiredState.DELETED:
             return
-        if not member.host_uid:
-            release(tx, member)
-        else:
-            tx.put(INSTANCE, replace(member, desired=DesiredState.DELETED, generation=member.generation + 1))
-        record_event(tx, self._context.clock, member, "DELETING", action.why, project=member.project)
+        self._making.ask_removal(tx, member, action.why)
 
 
 def _matters(change: Change) -> bool:

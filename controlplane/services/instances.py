@@ -3,51 +3,35 @@
 What they hold is in `instance_claims.py`, whether they may in `instance_admission.py`, what can be changed in `instance_changes.py`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from controlplane.domain.instances import DesiredState, Instance, InstanceSpec, InstanceState, Observed
+from controlplane.domain.instances import DesiredState, Instance, InstanceState
 from controlplane.domain.kinds import INSTANCE
-from controlplane.domain.names import check_id, check_labels, parse_child
-from controlplane.domain.projects import Project
+from controlplane.domain.names import parse_child
 from controlplane.history import record_event
 from controlplane.scheduler.explain import explain
 from controlplane.services import lookup
 from controlplane.services.context import Context
 from controlplane.services.dry_run import commit
-from controlplane.services.effective import effective_spec
 from controlplane.services.instance_admission import (
-    check_policy,
-    check_publishable,
-    ready_template,
     refuse_deleted,
     refuse_owned,
 )
-from controlplane.services.instance_claims import InstanceClaims, charge_project, release, usage_of
-from controlplane.services.instance_rules import check_spec
+from controlplane.services.instance_making import InstanceMaking, NewInstance
 from controlplane.services.paging import Page, PageRequest, label_field, list_page
-from moorage.errors import AlreadyExists, FieldViolation, InvalidSpec, NotReady
+from moorage.errors import InvalidSpec, NotReady
 from moorage.store.base import Transaction, View
 
 LARGEST_BATCH = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class NewInstance:
-    """What one create asks for. `field` is the path of the instance in the request, for errors."""
-
-    instance_id: str
-    labels: Mapping[str, str] = field(default_factory=dict)
-    spec: InstanceSpec = InstanceSpec()
-    field: str = "instance"
-
-
 class InstanceService:
     """What callers can do with instances."""
 
-    def __init__(self, context: Context, claims: InstanceClaims) -> None:
+    def __init__(self, context: Context, making: InstanceMaking) -> None:
         self._context = context
-        self._claims = claims
+        self._making = making
 
     async def create(
         self,
@@ -74,7 +58,7 @@ class InstanceService:
         def admit(tx: Transaction) -> list[Instance]:
             if request_key and (names := lookup.remembered(tx, request_key, body)) is not None:
                 return [_by_name(tx, name) for name in names]
-            made = self._admit(tx, project_id, wanted)
+            made = self._making.admit_all(tx, project_id, list(wanted))
             if validate_only:
                 return explain(tx, made, self._context.clock.now())
             if request_key:
@@ -82,52 +66,6 @@ class InstanceService:
             return made
 
         return await commit(self._context.store, admit, validate_only=validate_only)
-
-    def _admit(self, tx: Transaction, project_id: str, wanted: Sequence[NewInstance]) -> list[Instance]:
-        project = lookup.project(tx, project_id)
-        violations: list[FieldViolation] = []
-        for item in wanted:
-            where = item.field
-            if item.instance_id:
-                violations += check_id(item.instance_id, f"{where.rpartition('instance')[0]}instance_id")
-            violations += check_labels(dict(item.labels), f"{where}.labels")
-            violations += check_spec(item.spec, f"{where}.spec")
-        if violations:
-            raise InvalidSpec(violations)
-        return [self._admit_one(tx, project, item) for item in wanted]
-
-    def _admit_one(self, tx: Transaction, project: Project, item: NewInstance) -> Instance:
-        now = self._context.clock.now()
-        uid = self._context.new_id()
-        template = ready_template(tx, project.id, item.spec.template, f"{item.field}.spec.template")
-        instance_id = item.instance_id or f"{template.id[:50]}-{uid[:6]}"
-        if tx.get(INSTANCE, f"{project.id}/{instance_id}") is not None:
-            name = f"projects/{project.id}/instances/{instance_id}"
-            raise AlreadyExists(f"{name} exists; choose another name or delete it", metadata={"name": name})
-        spec = replace(item.spec, template=template.name)
-        networks, nics = self._claims.networks(tx, project, spec, f"{item.field}.spec")
-        check_policy(spec, project, networks, f"{item.field}.spec")
-        check_publishable(tx, spec, (network.uid for network in networks.values()), f"{item.field}.spec")
-        leased = self._claims.lease(tx, uid, nics, networks, f"{item.field}.spec.nics")
-        effective = effective_spec(replace(spec, nics=nics), template.defaults, instance_id)
-        instance = Instance(
-            uid=uid,
-            project=project.id,
-            id=instance_id,
-            create_time=now,
-            spec=spec,
-            effective=effective,
-            template_uid=template.uid,
-            image=f"{template.repository}@{template.status.digest}",
-            platforms=template.status.platforms,
-            nics=leased,
-            labels=dict(item.labels),
-            observed=Observed(InstanceState.PENDING, "", "waits for a host"),
-        )
-        charge_project(tx, project.id, usage_of(instance))
-        tx.put(INSTANCE, instance)
-        record_event(tx, self._context.clock, instance, "CREATED", f"from {template.name}", project=project.id)
-        return instance
 
     def get(self, project_id: str, instance_id: str) -> Instance:
         """One instance. Raises NotFound."""
@@ -165,17 +103,7 @@ class InstanceService:
                 instance = lookup.instance(tx, project_id, instance_id)
                 lookup.check_etag(instance, etag, instance.name)
                 refuse_owned(instance)
-                if not instance.host_uid:
-                    release(tx, instance)
-                    record_event(
-                        tx, self._context.clock, instance, "DELETED", "before it had a host", project=project_id
-                    )
-                elif instance.desired is not DesiredState.DELETED or (force and not instance.force):
-                    changed = replace(
-                        instance, desired=DesiredState.DELETED, force=force, generation=instance.generation + 1
-                    )
-                    tx.put(INSTANCE, changed)
-                    record_event(tx, self._context.clock, instance, "DELETING", "asked for", project=project_id)
+                self._making.ask_removal(tx, instance, "asked for", force=force)
 
         await self._context.store.update(ask)
 

@@ -62,7 +62,10 @@ PAIRS: list[tuple[type, type[Message], set[str], set[str]]] = [
         instances.Observed,
         instances_pb2.InstanceStatus,
         {"epoch", "sequence", "generation", "network_generation", "leased"},
-        {"host", "nics", "placement", "image_digest", "stale", "owner", "nics_ready"},
+        {
+            *("host", "nics", "placement", "image_digest", "stale", "owner", "nics_ready"),
+            *("slot", "revision", "ready", "leave_time", "given_up"),
+        },
     ),
     (networks.NetworkSpec, networks_pb2.NetworkSpec, set(), set()),
     (hosts.HostFacts, hosts_pb2.HostFacts, set(), set()),

@@ -29,7 +29,8 @@ from controlplane.domain.instances import (
 )
 from controlplane.domain.kinds import ADDRESS, INSTANCE, NETWORK, TEMPLATE
 from controlplane.domain.templates import TemplateState
-from controlplane.services.instances import LARGEST_BATCH, NewInstance
+from controlplane.services.instance_making import NewInstance
+from controlplane.services.instances import LARGEST_BATCH
 from controlplane.services.lookup import etag_of
 from controlplane.services.paging import PageRequest
 from moorage.errors import (

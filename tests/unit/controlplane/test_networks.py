@@ -15,7 +15,7 @@ from controlplane.domain.kinds import NETWORK
 from controlplane.domain.networks import MacvlanMode, NetworkDns, NetworkKind, NetworkSpec, SharedAttachment, Subnet
 from controlplane.networks.subnets import check_spec
 from controlplane.services import networks as module
-from controlplane.services.instances import NewInstance
+from controlplane.services.instance_making import NewInstance
 from controlplane.services.lookup import etag_of
 from controlplane.services.networks import free_vni
 from controlplane.services.paging import PageRequest

@@ -28,7 +28,8 @@ from controlplane.services.dns import DnsService
 from controlplane.services.hosts import HostService, ZoneService
 from controlplane.services.instance_changes import InstanceChanges
 from controlplane.services.instance_claims import InstanceClaims, usage_of
-from controlplane.services.instances import InstanceService, NewInstance
+from controlplane.services.instance_making import InstanceMaking, NewInstance
+from controlplane.services.instances import InstanceService
 from controlplane.services.networks import NetworkService
 from controlplane.services.operations import EventService, OperationService
 from controlplane.services.projects import ProjectService
@@ -59,7 +60,8 @@ class World:
         self.events = EventService(self.context)
         self.hosts = HostService(self.context)
         claims = InstanceClaims(self.context)
-        self.instances = InstanceService(self.context, claims)
+        self.making = InstanceMaking(self.context, claims)
+        self.instances = InstanceService(self.context, self.making)
         self.changes = InstanceChanges(self.context, claims)
         self.networks = NetworkService(self.context)
         self.dns = DnsService(self.context)

@@ -8,6 +8,7 @@ from controlplane.domain.networks import NetworkKind
 from controlplane.domain.projects import Project
 from controlplane.router_members.loop import RouterMembers
 from controlplane.services.instance_claims import InstanceClaims
+from controlplane.services.instance_making import InstanceMaking
 from moorage.store.base import Transaction
 from tests.support.controlplane import ready_template
 from tests.unit.controlplane.world import World
@@ -34,4 +35,5 @@ async def world() -> AsyncIterator[World]:
 @pytest.fixture
 def members(world: World) -> RouterMembers:
     """What looks after the containers of routers."""
-    return RouterMembers(world.context, InstanceClaims(world.context))
+    claims = InstanceClaims(world.context)
+    return RouterMembers(world.context, claims, InstanceMaking(world.context, claims))

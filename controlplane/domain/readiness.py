@@ -1,0 +1,18 @@
+"""What an instance is good for now, from its record alone. Everybody who asks (balancers, names, rollouts, dependencies) asks here."""
+
+from controlplane.domain.instances import DesiredState, Instance, InstanceState
+
+
+def is_started(instance: Instance) -> bool:
+    """Whether its process runs and shall run."""
+    return instance.desired is DesiredState.RUNNING and instance.observed.state is InstanceState.RUNNING
+
+
+def is_ready(instance: Instance) -> bool:
+    """Whether it runs and its own checks, where it has any, say that it can do its work."""
+    return is_started(instance) and instance.observed.health in ("", "healthy")
+
+
+def takes_traffic(instance: Instance) -> bool:
+    """Whether balancers and names lead new clients to it: it is ready, and not on its way out."""
+    return is_ready(instance) and instance.leave_time is None

@@ -1,0 +1,121 @@
+"""How instances come to be and are sent away, whoever asks: users, groups, jobs. One transaction with what they hold and an event."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from controlplane.domain.instances import DesiredState, Instance, InstanceSpec, InstanceState, Observed
+from controlplane.domain.kinds import INSTANCE
+from controlplane.domain.names import check_id, check_labels
+from controlplane.domain.projects import Project
+from controlplane.history import record_event
+from controlplane.services import lookup
+from controlplane.services.context import Context
+from controlplane.services.effective import effective_spec
+from controlplane.services.instance_admission import check_policy, check_publishable, ready_template
+from controlplane.services.instance_claims import InstanceClaims, charge_project, release, usage_of
+from controlplane.services.instance_rules import check_spec
+from moorage.errors import AlreadyExists, FieldViolation, InvalidSpec
+from moorage.store.base import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class NewInstance:
+    """What one create asks for. `field` is the path of the instance in the request, for errors."""
+
+    instance_id: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    spec: InstanceSpec = InstanceSpec()
+    field: str = "instance"
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """What an instance belongs to; without an owner, to nobody but its project."""
+
+    owner: str = ""
+    slot: int = -1
+    revision: int = 0
+
+
+class InstanceMaking:
+    """Admits instances, and asks for their removal."""
+
+    def __init__(self, context: Context, claims: InstanceClaims) -> None:
+        self._context = context
+        self._claims = claims
+
+    def admit_all(
+        self,
+        tx: Transaction,
+        project_id: str,
+        wanted: list[NewInstance],
+        membership: Membership = Membership(),
+        why: str = "",
+    ) -> list[Instance]:
+        """Admit all or none of them.
+
+        Raises:
+            InvalidSpec, NotFound (project, template, network), AlreadyExists, NotReady (TEMPLATE_NOT_READY),
+            QuotaExceeded, Exhausted (ADDRESSES_EXHAUSTED).
+        """
+        project = lookup.project(tx, project_id)
+        violations: list[FieldViolation] = []
+        for item in wanted:
+            where = item.field
+            if item.instance_id:
+                violations += check_id(item.instance_id, f"{where.rpartition('instance')[0]}instance_id")
+            violations += check_labels(dict(item.labels), f"{where}.labels")
+            violations += check_spec(item.spec, f"{where}.spec")
+        if violations:
+            raise InvalidSpec(violations)
+        return [self._admit_one(tx, project, item, membership, why) for item in wanted]
+
+    def _admit_one(
+        self, tx: Transaction, project: Project, item: NewInstance, membership: Membership, why: str
+    ) -> Instance:
+        now = self._context.clock.now()
+        uid = self._context.new_id()
+        template = ready_template(tx, project.id, item.spec.template, f"{item.field}.spec.template")
+        instance_id = item.instance_id or f"{template.id[:50]}-{uid[:6]}"
+        if tx.get(INSTANCE, f"{project.id}/{instance_id}") is not None:
+            name = f"projects/{project.id}/instances/{instance_id}"
+            raise AlreadyExists(f"{name} exists; choose another name or delete it", metadata={"name": name})
+        spec = replace(item.spec, template=template.name)
+        networks, nics = self._claims.networks(tx, project, spec, f"{item.field}.spec")
+        check_policy(spec, project, networks, f"{item.field}.spec")
+        check_publishable(tx, spec, (network.uid for network in networks.values()), f"{item.field}.spec")
+        leased = self._claims.lease(tx, uid, nics, networks, f"{item.field}.spec.nics")
+        effective = effective_spec(replace(spec, nics=nics), template.defaults, instance_id)
+        instance = Instance(
+            uid=uid,
+            project=project.id,
+            id=instance_id,
+            create_time=now,
+            spec=spec,
+            effective=effective,
+            template_uid=template.uid,
+            image=f"{template.repository}@{template.status.digest}",
+            platforms=template.status.platforms,
+            nics=leased,
+            labels=dict(item.labels),
+            observed=Observed(InstanceState.PENDING, "", "waits for a host"),
+            owner=membership.owner,
+            slot=membership.slot,
+            revision=membership.revision,
+        )
+        charge_project(tx, project.id, usage_of(instance))
+        tx.put(INSTANCE, instance)
+        why = why or f"from {template.name}"
+        record_event(tx, self._context.clock, instance, "CREATED", why, project=project.id)
+        return instance
+
+    def ask_removal(self, tx: Transaction, instance: Instance, why: str, *, force: bool = False) -> None:
+        """Send an instance away: at once when it has no host; else its addresses are free once the host says that it is gone."""
+        clock, project = self._context.clock, instance.project
+        if not instance.host_uid:
+            release(tx, instance)
+            record_event(tx, clock, instance, "DELETED", f"{why}, before it had a host", project=project)
+        elif instance.desired is not DesiredState.DELETED or (force and not instance.force):
+            changed = replace(instance, desired=DesiredState.DELETED, force=force, generation=instance.generation + 1)
+            tx.put(INSTANCE, changed)
+            record_event(tx, clock, instance, "DELETING", why, project=project)
