@@ -72,6 +72,10 @@ def instance(record: Instance, *, is_stale: bool = False) -> instances_pb2.Insta
     if record.leave_time is not None:
         status.leave_time.FromDatetime(record.leave_time)
     status.given_up = record.given_up
+    status.claims.extend(getattr(instances_pb2, f"CLAIM_{claim.name}") for claim in record.claims)
+    if record.lease_seconds:
+        status.lease.FromNanoseconds(round(record.lease_seconds * 1e9))
+    status.claim_free = record.is_claim_free
     leased = {one.name: one.addresses for one in record.observed.leased}
     for nic in record.nics:
         status.nics.add(

@@ -108,6 +108,16 @@ class Placement:
     strategy: PlacementStrategy = PlacementStrategy.UNSPECIFIED
 
 
+class Claim(enum.Enum):
+    """What an instance holds that no second one may hold with it, not for a moment."""
+
+    UNSPECIFIED = 0
+    INSTANCE = 1
+    NAME = 2
+    ADDRESS = 3
+    VOLUME = 4
+
+
 @dataclass(frozen=True, slots=True)
 class InstanceSpec:
     """What the user asks of an instance."""
@@ -145,6 +155,8 @@ class InstanceSpec:
     log_max_bytes: int = 0
     log_max_files: int = 0
     user_data: str = ""
+    exclusive: bool = False
+    survives_isolation: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +278,9 @@ class Instance:
     given_up: str = (
         ""  # why it counts as lost, so that another may take its place; its host removes it first when it comes back
     )
+    claims: tuple[Claim, ...] = ()  # given when it was made, and never changed: see claims.py
+    lease_seconds: float = 0.0  # it runs only under leases of this length; 0: without
+    is_claim_free: bool = False  # given up, and its last lease has ended for certain: another may have what it claims
 
     @property
     def name(self) -> str:

@@ -25,12 +25,15 @@ from controlplane.services.instance_admission import (
 from controlplane.services.instance_claims import InstanceClaims, recharge_project
 from controlplane.services.instance_rules import check_spec
 from controlplane.services.router_admission import member_template
-from moorage.errors import InvalidSpec, NotReady
+from moorage.errors import FieldViolation, InvalidSpec, NotReady
 from moorage.store.base import Transaction
 
 _PLUGGING = frozenset({"nics", "no_network"})
 #: Fields that the host can change while the instance runs; all others need a new container.
 IN_PLACE = frozenset({"resources", "restart", "published_ports", "extra_hosts", "user_data", *_PLUGGING})
+
+#: Fields that nobody can change once it is made: what was granted to the instance depends on them.
+FOR_GOOD = ("exclusive", "survives_isolation")
 
 
 class InstanceChanges:
@@ -138,6 +141,11 @@ class InstanceChanges:
             project = lookup.project(tx, project_id)
             wanted = instance.spec if spec is None else spec
             violations = [] if instance.owner else check_spec(wanted, "spec")
+            for name in FOR_GOOD:
+                if getattr(wanted, name) != getattr(instance.spec, name):
+                    violations.append(
+                        FieldViolation(f"spec.{name}", "cannot be changed; make another instance", "IMMUTABLE")
+                    )
             if violations:
                 raise InvalidSpec(violations)
             networks, nics = self._claims.networks(tx, project, wanted, "spec")

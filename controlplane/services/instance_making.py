@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from controlplane.domain.claims import DEFAULT_TERMS, LeaseTerms, claims_of
+from controlplane.domain.groups import SlotPolicy
 from controlplane.domain.instances import DesiredState, Instance, InstanceSpec, InstanceState, Observed
 from controlplane.domain.kinds import INSTANCE
 from controlplane.domain.names import check_id, check_labels
@@ -35,14 +37,20 @@ class Membership:
     owner: str = ""
     slot: int = -1
     revision: int = 0
+    slots: SlotPolicy = SlotPolicy()  # what stays with the slot
 
 
 class InstanceMaking:
-    """Admits instances, and asks for their removal."""
+    """Admits instances, and asks for their removal.
 
-    def __init__(self, context: Context, claims: InstanceClaims) -> None:
+    Args:
+        terms: of the leases of those that claim something.
+    """
+
+    def __init__(self, context: Context, claims: InstanceClaims, terms: LeaseTerms = DEFAULT_TERMS) -> None:
         self._context = context
         self._claims = claims
+        self._terms = terms
 
     def admit_all(
         self,
@@ -86,6 +94,7 @@ class InstanceMaking:
         check_publishable(tx, spec, (network.uid for network in networks.values()), f"{item.field}.spec")
         leased = self._claims.lease(tx, uid, nics, networks, f"{item.field}.spec.nics")
         effective = effective_spec(replace(spec, nics=nics), template.defaults, instance_id)
+        claimed = claims_of(effective, membership.slot, membership.slots)
         instance = Instance(
             uid=uid,
             project=project.id,
@@ -102,6 +111,8 @@ class InstanceMaking:
             owner=membership.owner,
             slot=membership.slot,
             revision=membership.revision,
+            claims=claimed,
+            lease_seconds=self._terms.seconds_for(effective, claimed),
         )
         charge_project(tx, project.id, usage_of(instance))
         tx.put(INSTANCE, instance)
