@@ -42,6 +42,7 @@ from controlplane.dispatch.streams import StreamBroker
 from controlplane.dispatch.tasks import HostTasks
 from controlplane.domain.kinds import ALL_KINDS, EPOCH_START
 from controlplane.domain.lineage import EpochStart
+from controlplane.leaving.loop import Leaving
 from controlplane.liveness.loop import HEARTBEAT_PERIOD_SECONDS, Liveness
 from controlplane.registry.external import ExternalRegistry
 from controlplane.registry.managed import ManagedRegistry
@@ -305,6 +306,9 @@ class ControlPlane:
         self._owner.spawn(dispatcher.run(), name="dispatcher")
         self._owner.spawn(scheduler.run(), name="scheduler")
         self._owner.spawn(RouterMembers(context, claims, making).run(), name="router members")
+        leaving = Leaving(context, making)
+        self._owner.spawn(leaving.run(), name="leaving")
+        self._owner.spawn(leaving.keep_time(), name="time of those that leave")
         self._owner.spawn(self._housekeeping(), name="housekeeping")
         self._servers = [
             await start(

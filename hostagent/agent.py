@@ -169,6 +169,7 @@ class Agent:
             clock=world.clock,
             tasks=self._steps,
             role_of=lambda bundle: read_role(bundle, self._files.router_folder),
+            draining_of=self.balancers.draining,
             publish=self.outbox.put_router,
         )
         self._intake = Intake(
@@ -242,6 +243,7 @@ class Agent:
         self._tasks.supervise(self.routers.run, name="router keeper")
         self._tasks.supervise(self.routers.sweep, name="router sweep")
         self._tasks.supervise(self.routers.watch_roles, name="roles of routers")
+        self._tasks.supervise(self.routers.watch_draining, name="who drains of routers")
         self._tasks.supervise(self.images.run, name="image keeper")
         self._tasks.supervise(self._sweep, name="sweep", backoff=Backoff(initial=1.0, maximum=30.0))
         self._tasks.supervise(self._watch_facts, name="facts", backoff=Backoff(initial=1.0, maximum=30.0))

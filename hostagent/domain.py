@@ -53,6 +53,7 @@ class Peer:
     host_address: str  # underlay address of the VXLAN end
     host_port: int = 4789  # UDP port of the VXLAN end
     names: tuple[str, ...] = ()  # what the member is called in /etc/hosts of its peers
+    shared_names: tuple[str, ...] = ()  # by which it is found together with others
 
 
 @dataclass(frozen=True, slots=True)
@@ -402,6 +403,7 @@ class InstanceAssignment:
     host: str = ""
     user_data: str = ""
     is_router: bool = False  # a RouterBundle belongs to it
+    shared_names: tuple[str, ...] = ()  # by which it is found together with others
 
 
 class InstanceState(enum.IntEnum):

@@ -275,6 +275,7 @@ class RouterReport:
     failed_version: int = 0
     error: str = ""  # the tool's own words about the version that failed
     role: RouterRole = RouterRole.UNSPECIFIED
+    draining: tuple[str, ...] = ()  # ids of instances that are no back ends any more and still have connections
 
 
 @dataclass(frozen=True, slots=True)

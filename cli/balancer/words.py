@@ -27,7 +27,7 @@ STICKINESS = {
 }
 DEFAULT_POOL = "default"
 _LISTEN = "write 80, ADDRESS:443,cert=site.pem,key=site.key, or 80,inside=NETWORK; more: proxy, from=CIDR"
-_BACKEND = "write web-1:8080, web-1:8080,weight=50 or web-1:8080,pool=api,drain"
+_BACKEND = "write web-1:8080, web-1:8080,weight=50, web-1:8080,pool=api,drain or groups/web:8080"
 _ROUTE = "write app.example.org=web, *.example.org/api=api or /static=files"
 
 Read = Callable[[Path], str]
@@ -60,10 +60,17 @@ def listener(word: str, read: Read) -> balancers_pb2.Listener:
 
 
 def backend(word: str) -> tuple[str, balancers_pb2.Backend]:
-    """`INSTANCE:PORT[,weight=N][,pool=ID][,drain]`: pool ("" if none is named) and back end. Raises InvalidSpec."""
+    """`INSTANCE:PORT[,weight=N][,pool=ID][,drain]`, or groups/GROUP instead of an instance: pool ("" if none is named) and back end.
+
+    Raises InvalidSpec.
+    """
     where, *parts = word.split(",")
     instance, _, port = where.rpartition(":")
-    found = balancers_pb2.Backend(instance=instance, port=_port("backend", word, port, _BACKEND))
+    found = balancers_pb2.Backend(port=_port("backend", word, port, _BACKEND))
+    if is_group(instance):
+        found.group = instance.removeprefix("groups/")
+    else:
+        found.instance = instance
     pool = ""
     if not instance:
         raise InvalidSpec.of("backend", f"{word!r}: {_BACKEND}")
@@ -78,6 +85,11 @@ def backend(word: str) -> tuple[str, balancers_pb2.Backend]:
         else:
             raise InvalidSpec.of("backend", f"{word!r}: {part!r} is not known; {_BACKEND}")
     return pool, found
+
+
+def is_group(name: str) -> bool:
+    """Whether a word names a group: groups/GROUP, or its full name."""
+    return name.startswith("groups/") or "/groups/" in name
 
 
 def route(word: str) -> balancers_pb2.HttpRoute:
@@ -147,7 +159,9 @@ def find(balancer: balancers_pb2.Balancer, word: str) -> balancers_pb2.Backend:
         for each in balancer.spec.pools
         if pool in ("", each.id)
         for one in each.backends
-        if short(one.instance) == short(instance) and port in ("", str(one.port))
+        if bool(one.group) == is_group(instance)
+        and short(one.group or one.instance) == short(instance)
+        and port in ("", str(one.port))
     ]
     if not matching:
         raise NotFound(f"{balancer.name} has no back end {word}; `moor balancer get` lists them")
@@ -190,9 +204,13 @@ def describe_listeners(listeners: Sequence[balancers_pb2.Listener]) -> str:
 def describe_backends(pools: Sequence[balancers_pb2.BackendPool]) -> str:
     """In one line."""
     return " ".join(
-        f"{pool.id}={','.join(f'{short(b.instance)}:{b.port}' + ('(drain)' if b.drain else '') for b in pool.backends)}"
+        f"{pool.id}={','.join(f'{_name(b)}:{b.port}' + ('(drain)' if b.drain else '') for b in pool.backends)}"
         for pool in pools
     )
+
+
+def _name(backend: balancers_pb2.Backend) -> str:
+    return f"groups/{short(backend.group)}" if backend.group else short(backend.instance)
 
 
 def mode_word(balancer: balancers_pb2.Balancer) -> str:

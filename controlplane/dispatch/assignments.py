@@ -13,6 +13,7 @@ from controlplane.domain.hosts import Host
 from controlplane.domain.instances import DesiredState, Instance, InstanceSpec, NicRoute, NicRule
 from controlplane.domain.kinds import DNS_RECORD, HOST, INSTANCE, NETWORK, ROUTER
 from controlplane.domain.networks import MacvlanMode, Network, NetworkDns, NetworkKind, SharedAttachment, Subnet
+from controlplane.domain.readiness import takes_traffic
 from controlplane.domain.routers import DefaultAction, Router, is_router
 from controlplane.routers.bundle import VIRTUAL_ID, derive, main_ids
 from controlplane.routers.scene import read
@@ -30,6 +31,7 @@ class Peer:
     host_address: str
     host_port: int
     names: tuple[str, ...] = ()
+    shared_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,7 @@ class InstanceAssignment:
     zone: str = ""
     host: str = ""
     is_router: bool = False
+    shared_names: tuple[str, ...] = ()
 
 
 def instance_assignment(
@@ -146,7 +149,14 @@ def instance_assignment(
         zone=zone,
         host=instance.host,
         is_router=is_router(instance),
+        shared_names=shared_names(instance),
     )
+
+
+def shared_names(instance: Instance) -> tuple[str, ...]:
+    """Names that it has together with the other members of its group, while it takes new clients."""
+    _, is_member, group_id = instance.owner.partition("/groups/")
+    return (group_id,) if is_member and takes_traffic(instance) else ()
 
 
 def network_assignment(view: View, network: Network) -> NetworkAssignment:
@@ -274,6 +284,7 @@ def peers_by_mac(instance: Instance, network_uid: str, host: Host) -> dict[str, 
             host.facts.underlay_address,
             host.facts.vxlan_port or 4789,
             names,
+            shared_names(instance),
         )
         for nic in instance.nics
         if nic.network_uid == network_uid

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from controlplane.dispatch.assignments import hosts_of_network
+from controlplane.dispatch.assignments import hosts_of_network, shared_names
 from controlplane.dispatch.sessions import HostSession
 from controlplane.domain.hosts import Host
 from controlplane.domain.instances import DesiredState, Instance
@@ -24,6 +24,7 @@ from controlplane.domain.kinds import (
     ROUTER_RULE,
     SECURITY_GROUP,
 )
+from controlplane.domain.readiness import refuses_traffic, takes_traffic
 from controlplane.domain.routers import Router
 from controlplane.routers.scene import dependents
 from moorage.clock import Clock
@@ -159,7 +160,9 @@ class Dispatcher:
 
     def _mark_routers(self, kind: Kind[Any], before: Any, after: Any) -> set[str]:
         """Routers whose configuration depends on a record that changed. Returns their hosts."""
-        is_asked_for = kind in _ROUTER_KINDS
+        leaves = kind is INSTANCE and after is not None and after.leave_time is not None
+        # who leaves waits for a version that is at least as new, whether or not it differs
+        is_asked_for = kind in _ROUTER_KINDS or (leaves and (before is None or before.leave_time is None))
         if before is not None and after is not None and _is_observation(kind, before, after):
             return set()
         view = self._store.view()
@@ -229,7 +232,8 @@ class Dispatcher:
 def _is_observation(kind: Kind[Any], before: Any, after: Any) -> bool:
     """Whether only what agents say has changed, of which no configuration depends."""
     if kind is INSTANCE:
-        return _same_place(before, after) and before.desired is after.desired
+        is_as_good = refuses_traffic(before) == refuses_traffic(after) and takes_traffic(before) == takes_traffic(after)
+        return _same_place(before, after) and before.desired is after.desired and is_as_good
     return bool(before.generation == after.generation)
 
 
@@ -238,7 +242,10 @@ def _same_place(before: Instance, after: Instance) -> bool:
 
 
 def _names(instance: Instance) -> tuple[str, ...]:
-    return () if instance.desired is DesiredState.DELETED else (instance.effective.hostname, instance.id)
+    """All that it is found by."""
+    if instance.desired is DesiredState.DELETED:
+        return ()
+    return instance.effective.hostname, instance.id, *shared_names(instance)
 
 
 def _moved(before: Host | None, after: Host | None) -> bool:

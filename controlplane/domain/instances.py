@@ -157,6 +157,7 @@ class InstanceSpec:
     user_data: str = ""
     exclusive: bool = False
     survives_isolation: bool = False
+    drain_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,12 +273,11 @@ class Instance:
     owner: str = ""  # what made it and looks after it, such as projects/{project}/routers/{router}; empty: a user
     slot: int = -1  # of its group; -1: it is in none
     revision: int = 0  # of its group, that it is of
-    leave_time: datetime | None = (
-        None  # since when it is on its way out: it gets no new clients, and is deleted when those it has are gone
-    )
-    given_up: str = (
-        ""  # why it counts as lost, so that another may take its place; its host removes it first when it comes back
-    )
+    # Since when it is on its way out: it gets no new clients, and is deleted when those that it has are gone.
+    leave_time: datetime | None = None
+    leave_revision: int = 0  # of the commit that sent it on its way
+    # Why it counts as lost, so that another may take its place; its host removes it first when it comes back.
+    given_up: str = ""
     claims: tuple[Claim, ...] = ()  # given when it was made, and never changed: see claims.py
     lease_seconds: float = 0.0  # it runs only under leases of this length; 0: without
     is_claim_free: bool = False  # given up, and its last lease has ended for certain: another may have what it claims

@@ -11,7 +11,7 @@ from controlplane.access.keys import ApiKey
 from controlplane.domain.dns import DnsRecord
 from controlplane.domain.groups import Group, GroupRevision
 from controlplane.domain.hosts import Host, Zone
-from controlplane.domain.instances import Instance
+from controlplane.domain.instances import DesiredState, Instance
 from controlplane.domain.lineage import EpochStart
 from controlplane.domain.networks import AddressLease, Network
 from controlplane.domain.operations import AuditEvent, Event, Operation, OperationState, RequestRecord
@@ -60,6 +60,7 @@ INSTANCE = Kind(
         "network": lambda i: tuple({nic.network_uid for nic in i.nics}),
         "template": lambda i: (i.template_uid,),
         "owner": lambda i: (i.owner,) if i.owner else (),
+        "leaving": lambda i: ("yes",) if i.leave_time is not None and i.desired is not DesiredState.DELETED else (),
         "security_group": lambda i: tuple({uid for nic in i.nics for uid in nic.security_group_uids}),
     },
 )

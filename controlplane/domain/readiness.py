@@ -13,6 +13,14 @@ def is_ready(instance: Instance) -> bool:
     return is_started(instance) and instance.observed.health in ("", "healthy")
 
 
+def refuses_traffic(instance: Instance) -> bool:
+    """Whether it must not be given new clients: it is on its way out, or runs and its own checks fail. One that stands still refuses
+    nothing: whoever asks it sees that by itself.
+    """
+    is_going = instance.leave_time is not None or instance.desired is DesiredState.DELETED
+    return is_going or (is_started(instance) and not is_ready(instance))
+
+
 def takes_traffic(instance: Instance) -> bool:
     """Whether balancers and names lead new clients to it: it is ready, and not on its way out."""
     return is_ready(instance) and instance.leave_time is None

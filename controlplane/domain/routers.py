@@ -81,6 +81,7 @@ class RouterObserved:
     failed_version: int = 0
     error: str = ""
     role: RouterRole = RouterRole.UNSPECIFIED
+    draining: tuple[str, ...] = ()  # uids of instances that are no back ends any more and still have connections
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,12 +219,13 @@ class Listener:
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """An instance behind a balancer."""
+    """An instance, or a group of them, behind a balancer."""
 
     instance: str = ""
     port: int = 0
     weight: int = 0
     drain: bool = False
+    group: str = ""  # instead of an instance
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +270,11 @@ class Balancer:
     def name(self) -> str:
         """projects/{project}/routers/{router}/balancers/{balancer}."""
         return f"projects/{self.project}/routers/{self.router}/balancers/{self.id}"
+
+
+def groups_of_balancer(balancer: Balancer) -> tuple[str, ...]:
+    """Full names of the groups behind it, each once."""
+    return tuple(dict.fromkeys(b.group for pool in balancer.spec.pools for b in pool.backends if b.group))
 
 
 def public_addresses_of_balancer(balancer: Balancer) -> tuple[str, ...]:

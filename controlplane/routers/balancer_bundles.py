@@ -1,7 +1,7 @@
 """What a router is told of its balancers: addresses instead of names. Pure.
 
-What leads nowhere is left out: a back end whose instance is gone or on no leg any more, a listener whose address the router does not have
-(yet). A balancer without listeners is left out whole.
+What leads nowhere is left out: a back end whose instance is gone, on its way out, not ready or on no leg any more, a listener whose
+address the router does not have (yet). A balancer without listeners is left out whole.
 """
 
 import ipaddress
@@ -43,13 +43,15 @@ class OutsideAndInside:
         outside: the router's own outside addresses; None: it has no outside.
         public_addresses: those that the router has on its outside interface.
         inside: legs, by name of the network.
-        instances: members of the legs: uid and address without prefix length.
+        instances: members of the legs that may have new clients: uid and address without prefix length.
+        groups: by name, members that take new clients: the same of each.
     """
 
     outside: Place | None = None
     public_addresses: Mapping[str, str] = field(default_factory=dict)
     inside: Mapping[str, Place] = field(default_factory=dict)
     instances: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    groups: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
 
 
 def balancer_bundles(balancers: Sequence[Balancer], addresses: OutsideAndInside) -> tuple[BalancerBundle, ...]:
@@ -118,6 +120,9 @@ def _pool(pool: BackendPool, addresses: OutsideAndInside) -> PoolBundle:
 
 
 def _backend(backend: Backend, addresses: OutsideAndInside) -> Iterator[BackendBundle]:
-    if found := addresses.instances.get(backend.instance):
-        uid, address = found
+    if backend.group:
+        found = addresses.groups.get(backend.group, ())
+    else:
+        found = tuple(one for one in (addresses.instances.get(backend.instance),) if one is not None)
+    for uid, address in found:
         yield BackendBundle(uid, address, backend.port, backend.weight or DEFAULT_WEIGHT, backend.drain)

@@ -39,9 +39,21 @@ def balancer_status(
     places = endpoints(balancer, outside_and_inside(scene, members[0]) if members else OutsideAndInside())
     message = _why_not(scene, members, balancer, revision, places)
     is_active = revision > 0 and not message
+    if not message:
+        message = _without_members(scene, balancer)
     if not message and expired is not None:
         message = f"the certificate {expired[0]} ended at {expired[1]:%Y-%m-%d %H:%M} UTC"
     return BalancerStatus(is_active, message, places)
+
+
+def _without_members(scene: RouterScene, balancer: Balancer) -> str:
+    """Pools that nobody stands behind now: clients are told so."""
+    empty = [
+        f"pool {pool.id}: no member of {' or '.join(backend.group for backend in pool.backends)} is ready"
+        for pool in balancer.spec.pools
+        if pool.backends and all(b.group and not scene.members_of(b.group) for b in pool.backends)
+    ]
+    return "; ".join(empty)
 
 
 def _why_not(

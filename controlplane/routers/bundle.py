@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from controlplane.domain.instances import Instance, InstanceNic
 from controlplane.domain.networks import Network
+from controlplane.domain.readiness import refuses_traffic
 from controlplane.domain.routers import (
     DefaultAction,
     FirewallAction,
@@ -19,6 +20,7 @@ from controlplane.domain.routers import (
     RouterRule,
     SourceNat,
     StaticNat,
+    groups_of_balancer,
 )
 from controlplane.routers.balancer_bundles import OutsideAndInside, Place, balancer_bundles
 from controlplane.routers.scene import RouterScene
@@ -99,7 +101,12 @@ def outside_and_inside(scene: RouterScene, member: Instance) -> OutsideAndInside
         instances={
             name: (instance.uid, address)
             for name, instance in scene.instances.items()
-            if (address := scene.leg_address(name)[1])
+            if not refuses_traffic(instance) and (address := scene.leg_address(name)[1])
+        },
+        groups={
+            name: tuple((i.uid, address) for i in scene.members_of(name) if (address := scene.leg_address(i.name)[1]))
+            for balancer in scene.balancers
+            for name in groups_of_balancer(balancer)
         },
     )
 

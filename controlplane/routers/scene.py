@@ -11,6 +11,7 @@ from typing import Any
 from controlplane.domain.instances import DesiredState, Instance
 from controlplane.domain.kinds import BALANCER, INSTANCE, NETWORK, PUBLIC_ADDRESS, ROUTER, ROUTER_RULE
 from controlplane.domain.networks import Network
+from controlplane.domain.readiness import takes_traffic
 from controlplane.domain.routers import Balancer, PublicAddress, Router, RouterRule
 from moorage.store.base import Kind, View
 
@@ -27,6 +28,11 @@ class RouterScene:
     balancers: tuple[Balancer, ...] = ()
     public_addresses: Mapping[str, PublicAddress] = field(default_factory=dict)  # by name
     instances: Mapping[str, Instance] = field(default_factory=dict)  # on its legs, by name; not its own
+
+    def members_of(self, group_name: str) -> list[Instance]:
+        """A group's instances on the router's legs that take new clients, in order of slot."""
+        members = (i for i in self.instances.values() if i.owner == group_name and takes_traffic(i))
+        return sorted(members, key=lambda i: (i.slot, i.uid))
 
     def leg_address(self, instance_name: str, version: int = 0) -> tuple[str, str]:
         """(network uid, address without prefix length) of an instance on the first leg that it is on; ("", "") if it is on none.

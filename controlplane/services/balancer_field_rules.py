@@ -104,7 +104,9 @@ def _pool(pool: BackendPool, is_http: bool, field: str) -> Iterator[FieldViolati
     yield from _count(pool.backends, 0, LARGEST_BACKENDS, f"{field}.backends")
     for index, backend in enumerate(pool.backends):
         yield from _backend(backend, f"{field}.backends[{index}]")
-    keys = [f"{b.instance.rpartition('/')[2]}:{b.port}" for b in pool.backends]
+    keys = [
+        f"{'group ' if b.group else ''}{(b.group or b.instance).rpartition('/')[2]}:{b.port}" for b in pool.backends
+    ]
     yield from _twice(keys, f"{field}.backends", "port", "is in the pool already")
     if pool.stickiness is Stickiness.COOKIE and not is_http:
         text = "only requests carry cookies: mode HTTP; or stick by source"
@@ -113,8 +115,11 @@ def _pool(pool: BackendPool, is_http: bool, field: str) -> Iterator[FieldViolati
 
 
 def _backend(backend: Backend, field: str) -> Iterator[FieldViolation]:
-    if not backend.instance:
-        yield FieldViolation(f"{field}.instance", "is required", "REQUIRED")
+    if not backend.instance and not backend.group:
+        yield FieldViolation(f"{field}.instance", "is required, or a group", "REQUIRED")
+    elif backend.instance and backend.group:
+        text = "a back end is an instance or a group: leave one out, or make two back ends"
+        yield FieldViolation(f"{field}.group", text, "NOT_ALLOWED")
     yield from _port(backend.port, f"{field}.port")
     yield from _between(backend.weight, 1, LARGEST_WEIGHT, f"{field}.weight", "; 0: 100")
 

@@ -218,7 +218,9 @@ class BalancerService:
         """Full names, certificates with their keys, and what is wrong with them."""
         targets = RuleTargets(view, router)
         held = [] if before is None else [c for listener in before.spec.listeners for c in listener.certificates]
-        known = set() if before is None else {b.instance for pool in before.spec.pools for b in pool.backends}
+        known = (
+            set() if before is None else {b.group or b.instance for pool in before.spec.pools for b in pool.backends}
+        )
         now = self._context.clock.now()
         violations: list[FieldViolation] = []
         listeners, pools = [], []
@@ -238,10 +240,15 @@ class BalancerService:
         for index, pool in enumerate(spec.pools):
             backends = []
             for number, backend in enumerate(pool.backends):
-                where = f"balancer.spec.pools[{index}].backends[{number}].instance"
-                name, more = targets.instance(backend.instance, where)
+                where = f"balancer.spec.pools[{index}].backends[{number}]"
+                if backend.group:
+                    name, more = targets.group(backend.group, f"{where}.group")
+                    resolved = replace(backend, group=name)
+                else:
+                    name, more = targets.instance(backend.instance, f"{where}.instance")
+                    resolved = replace(backend, instance=name)
                 if name not in known:  # one that was admitted and has gone may come back
                     violations += [replace(violation, reason="BACKEND_NOT_A_MEMBER") for violation in more]
-                backends.append(replace(backend, instance=name))
+                backends.append(resolved)
             pools.append(replace(pool, backends=tuple(backends)))
         return replace(spec, listeners=tuple(listeners), pools=tuple(pools)), violations

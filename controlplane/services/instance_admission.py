@@ -20,7 +20,7 @@ from moorage.store.base import Transaction, View
 
 def refuse_deleted(instance: Instance) -> None:
     """Raises NotReady (INSTANCE_DELETING)."""
-    if instance.desired is DesiredState.DELETED:
+    if instance.desired is DesiredState.DELETED or instance.leave_time is not None:
         raise NotReady(f"{instance.name} is being deleted", reason="INSTANCE_DELETING")
 
 

@@ -9,7 +9,9 @@ from controlplane.domain.instances import DesiredState, Instance, InstanceSpec, 
 from controlplane.domain.kinds import INSTANCE
 from controlplane.domain.names import check_id, check_labels
 from controlplane.domain.projects import Project
+from controlplane.domain.readiness import is_started
 from controlplane.history import record_event
+from controlplane.routers.naming import routers_naming
 from controlplane.services import lookup
 from controlplane.services.context import Context
 from controlplane.services.effective import effective_spec
@@ -119,6 +121,20 @@ class InstanceMaking:
         why = why or f"from {template.name}"
         record_event(tx, self._context.clock, instance, "CREATED", why, project=project.id)
         return instance
+
+    def ask_leave(self, tx: Transaction, instance: Instance, why: str) -> None:
+        """Send an instance away in order: no new clients from now on; its removal is asked for once those that balancers brought it are
+        gone. At once when there are none.
+        """
+        if instance.leave_time is not None or instance.desired is DesiredState.DELETED:
+            return
+        if not is_started(instance) or not routers_naming(tx, instance):
+            self.ask_removal(tx, instance, why)
+            return
+        now = self._context.clock.now()
+        changed = replace(instance, leave_time=now, leave_revision=tx.revision, generation=instance.generation + 1)
+        tx.put(INSTANCE, changed)
+        record_event(tx, self._context.clock, instance, "LEAVING", why, project=instance.project)
 
     def ask_removal(self, tx: Transaction, instance: Instance, why: str, *, force: bool = False) -> None:
         """Send an instance away: at once when it has no host; else its addresses are free once the host says that it is gone."""

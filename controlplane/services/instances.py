@@ -90,7 +90,8 @@ class InstanceService:
     async def delete(
         self, project_id: str, instance_ids: Sequence[str], *, etag: str = "", force: bool = False
     ) -> None:
-        """Ask for the removal of all or none. Addresses are free once the host says that the container is gone.
+        """Ask for the removal of all or none. Addresses are free once the host says that the container is gone. Without `force`, one that
+        is behind a balancer goes when its connections have ended, or its `drain` is over.
 
         Raises:
             NotFound, VersionConflict, InvalidSpec (more than LARGEST_BATCH), NotReady (INSTANCE_OWNED).
@@ -103,7 +104,10 @@ class InstanceService:
                 instance = lookup.instance(tx, project_id, instance_id)
                 lookup.check_etag(instance, etag, instance.name)
                 refuse_owned(instance)
-                self._making.ask_removal(tx, instance, "asked for", force=force)
+                if force:
+                    self._making.ask_removal(tx, instance, "asked for", force=True)
+                else:
+                    self._making.ask_leave(tx, instance, "asked for")
 
         await self._context.store.update(ask)
 

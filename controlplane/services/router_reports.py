@@ -42,7 +42,7 @@ class RouterReports:
         if epoch < known.epoch:
             return
         seen = RouterObserved(
-            member.uid, epoch, report.running_version, report.failed_version, report.error, report.role
+            member.uid, epoch, report.running_version, report.failed_version, report.error, report.role, report.draining
         )
         if seen == known:
             return

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from controlplane.domain.instances import DesiredState
-from controlplane.domain.kinds import BALANCER, INSTANCE, NETWORK, ROUTER_RULE
+from controlplane.domain.kinds import BALANCER, GROUP, INSTANCE, NETWORK, ROUTER_RULE
 from controlplane.domain.names import child_name
 from controlplane.domain.networks import Network
 from controlplane.domain.routers import (
@@ -21,6 +21,7 @@ from controlplane.domain.routers import (
     StaticNat,
 )
 from controlplane.services import lookup
+from controlplane.services.instance_claims import DEFAULT_NETWORK
 from moorage.errors import FieldViolation
 from moorage.store.base import View
 
@@ -87,6 +88,20 @@ class RuleTargets:
             return full, []
         family = f"IPv{version} address" if version else "address"
         text = f"{full} has no {family} on {', '.join(leg.name for leg in self.legs)}"
+        return full, [FieldViolation(field, text, "TARGET_NOT_A_MEMBER")]
+
+    def group(self, name: str, field: str) -> tuple[str, _Problems]:
+        """The full name of a group whose members are on one of the router's networks."""
+        group_id = lookup.own_id(self._router.project, "groups", name, field)
+        full = child_name(self._router.project, "groups", group_id)
+        found = self._view.get(GROUP, f"{self._router.project}/{group_id}")
+        if found is None or found.value.is_deleting:
+            what = "does not exist" if found is None else "is being deleted"
+            return full, [FieldViolation(field, f"{full} {what}", "TARGET_NOT_A_MEMBER")]
+        named = {nic.network.rpartition("/")[2] for nic in found.value.spec.instance.nics} or {DEFAULT_NETWORK}
+        if named & {leg.id for leg in self.legs}:
+            return full, []
+        text = f"members of {full} are on none of {', '.join(leg.name for leg in self.legs)}"
         return full, [FieldViolation(field, text, "TARGET_NOT_A_MEMBER")]
 
     def leg(self, name: str, field: str) -> tuple[str, _Problems]:

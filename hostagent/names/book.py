@@ -57,7 +57,9 @@ class NameBook:
         return found
 
     def _members(self, network_id: NetworkId) -> list[Member]:
-        members = [Member(peer.names, peer.addresses) for peer in self._journal.peers(network_id).values()]
+        members = [
+            Member(peer.names + peer.shared_names, peer.addresses) for peer in self._journal.peers(network_id).values()
+        ]
         orphans = self._journal.orphans
         for instance_id, assignment in self._journal.assignments.items():
             if instance_id not in orphans and assignment.desired is not DesiredState.DELETED:
@@ -68,4 +70,5 @@ class NameBook:
 def _member(assignment: InstanceAssignment, network_id: NetworkId) -> list[Member]:
     addresses = [a.partition("/")[0] for nic in assignment.nics if nic.network_id == network_id for a in nic.addresses]
     names = tuple(dict.fromkeys(name for name in (assignment.hostname, assignment.name) if name))
+    names += assignment.shared_names
     return [Member(names, tuple(addresses))] if addresses else []

@@ -77,6 +77,21 @@ class BalancersApplier:
         except OSError as error:
             raise NotReady(f"the router's folder: {error}", reason="ROUTER_NOT_RUNNING") from error
 
+    async def draining(self, bundle: RouterBundle) -> tuple[str, ...]:
+        """Instances that are no back ends any more and still have connections. None when HAProxy does not run: nobody has.
+
+        Raises:
+            Unavailable: HAProxy does not answer now.
+        """
+        if not bundle.balancers:
+            return ()
+        try:
+            return await self._haproxy(bundle.instance_id).draining(bundle.balancers)
+        except FileNotFoundError:
+            return ()
+        except OSError as error:
+            raise Unavailable(f"the router's folder: {error}", reason="ROUTER_NOT_RUNNING") from error
+
     def forget(self, instance_id: InstanceId) -> None:
         """As Applier.forget: the folder went with the instance."""
         self._routers.pop(instance_id, None)

@@ -127,6 +127,16 @@ class Haproxy:
             await self._sample(folder)
         return haproxy_figures.pool_figures(balancers, self._history)
 
+    async def draining(self, balancers: Sequence[BalancerBundle]) -> tuple[str, ...]:
+        """Instances that are behind none of these balancers and still have connections, of old processes too.
+
+        Raises:
+            HaproxyUnreachable: it does not answer.
+        """
+        with Folder.at(self._path) as shared, shared.sub(_PROGRAM) as folder:
+            await self._sample(folder)
+        return haproxy_figures.draining(balancers, self._history)
+
     async def watch_old_processes(self) -> None:
         """Samples old processes until there are none, so that what they count is not lost with them. To be run after each change."""
         while True:

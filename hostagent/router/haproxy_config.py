@@ -180,6 +180,11 @@ def server_name(instance_id: str, port: int) -> str:
     return f"{_id(instance_id)}_{port}"
 
 
+def instance_of(server: str) -> str:
+    """The instance of a server's name."""
+    return server.rpartition("_")[0]
+
+
 def map_file(balancer_id: str) -> str:
     """Name of the file with a balancer's routes."""
     return f"routes-{_id(balancer_id)}.map"

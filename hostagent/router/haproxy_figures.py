@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hostagent.router.haproxy_answers import StatLine, Stats
-from hostagent.router.haproxy_config import backend_name, server_name
+from hostagent.router.haproxy_config import backend_name, instance_of, server_name
 from moorage.router_bundle import BackendFigure, BalancerBundle, PoolBundle, PoolFigure
 
 _Key = tuple[str, str]  # back end and server; "" stands for the back end itself
@@ -46,6 +46,18 @@ class History:
             for key, line in _lines(self.samples[pid]):
                 ended[key] = ended.get(key, Counted()) + _counted(line)
         return History(dict(samples), ended)
+
+
+def draining(balancers: Sequence[BalancerBundle], history: History) -> tuple[str, ...]:
+    """Instances that are behind none of these balancers and have connections through a process, an old one perhaps; sorted."""
+    behind = {backend.instance_id for balancer in balancers for pool in balancer.pools for backend in pool.backends}
+    busy = {
+        instance_of(server)
+        for stats in history.samples.values()
+        for (_, server), line in stats.servers.items()
+        if line.in_flight or line.queued
+    }
+    return tuple(sorted(busy - behind))
 
 
 def pool_figures(balancers: Sequence[BalancerBundle], history: History) -> tuple[PoolFigure, ...]:

@@ -7,13 +7,13 @@ the network behind the router never has half of each.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from hostagent.domain import DesiredState
 from hostagent.executor.host_state import HostState
 from hostagent.journal.journal import Journal, UnreadableRouter
-from hostagent.router.plan import Standing, Step, next_step, report
+from hostagent.router.plan import Standing, Step, next_step, report, takes_back_ends_away
 from hostagent.router.ports import Applier
 from moorage.clock import Clock
 from moorage.errors import MoorageError, NotFound
@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 60.0
 ROLE_SECONDS = 0.25
+DRAINING_SECONDS = 0.5
 _BACKOFF = Backoff(initial=0.2, maximum=10.0)
 
 
@@ -35,6 +36,7 @@ class RouterKeeper:
     Args:
         appliers: the parts of a bundle, in the order in which they are applied.
         role_of: what a router does now.
+        draining_of: instances that are no back ends any more and still have connections.
         publish: takes each report; it is called often, and with equal reports too.
     """
 
@@ -47,6 +49,7 @@ class RouterKeeper:
         clock: Clock,
         tasks: TaskOwner,
         role_of: Callable[[RouterBundle], RouterRole],
+        draining_of: Callable[[RouterBundle], Awaitable[tuple[str, ...]]],
         publish: Callable[[RouterReport], None],
     ) -> None:
         self._journal = journal
@@ -55,8 +58,10 @@ class RouterKeeper:
         self._clock = clock
         self._tasks = tasks
         self._role_of = role_of
+        self._draining_of = draining_of
         self._publish = publish
         self._standings: dict[InstanceId, Standing] = {}
+        self._draining: dict[InstanceId, tuple[str, ...]] = {}
         self._unreadable: dict[InstanceId, UnreadableRouter] = {}
         self._delays: dict[InstanceId, Iterator[float]] = {}
         self._marked: set[InstanceId] = set()
@@ -84,6 +89,7 @@ class RouterKeeper:
     def forget(self, instance_id: InstanceId) -> None:
         """Nothing of an instance is left on this host."""
         self._standings.pop(instance_id, None)
+        self._draining.pop(instance_id, None)
         self._unreadable.pop(instance_id, None)
         self._delays.pop(instance_id, None)
         self._marked.discard(instance_id)
@@ -169,6 +175,9 @@ class RouterKeeper:
                     log.warning("a router waits", extra={"instance": instance_id, "problem": str(exc)})
                     return False
                 after = replace(after, is_known=self._standings.get(instance_id, Standing()).is_known)
+                if after.running is not None and takes_back_ends_away(standing.running, after.running):
+                    # known before the version is told: who waits for that version looks at both
+                    await self._look_who_drains(instance_id, after.running)
         if instance_id not in self._journal.assignments:
             return True
         self._standings[instance_id] = after
@@ -185,7 +194,24 @@ class RouterKeeper:
             error = f"this agent does not understand it: {unreadable.problem}"
             standing = replace(standing, failed=failed, error=error)
         role = self._role_of(standing.running) if standing.running is not None else RouterRole.UNSPECIFIED
-        self._publish(report(instance_id, standing, role))
+        self._publish(report(instance_id, standing, role, self._draining.get(instance_id, ())))
+
+    async def watch_draining(self) -> None:
+        """Tell when connections to those that are no back ends any more have ended. Until cancelled."""
+        while True:
+            await self._clock.sleep(DRAINING_SECONDS)
+            for instance_id in [router for router, left in self._draining.items() if left]:
+                running = self._standings.get(instance_id, Standing()).running
+                if running is not None and instance_id not in self._busy:
+                    await self._look_who_drains(instance_id, running)
+                    self._tell(instance_id)
+
+    async def _look_who_drains(self, instance_id: InstanceId, running: RouterBundle) -> None:
+        """What cannot be learnt now stays as it was: whoever waits has a time of its own."""
+        try:
+            self._draining[instance_id] = await self._draining_of(running)
+        except MoorageError as exc:
+            log.info("who drains is not known", extra={"instance": instance_id, "problem": str(exc)})
 
     async def _apply(self, wanted: RouterBundle, standing: Standing) -> Standing:
         problem = await self._try(wanted)

@@ -52,7 +52,20 @@ def is_same(one: RouterBundle, other: RouterBundle) -> bool:
     return replace(one, version=0) == replace(other, version=0)
 
 
-def report(instance_id: InstanceId, standing: Standing, role: RouterRole) -> RouterReport:
+def takes_back_ends_away(before: RouterBundle | None, after: RouterBundle) -> bool:
+    """Whether connections may go on to who is no back end any more; of what is not known, it is believed."""
+    return before is None or bool(_back_ends(before) - _back_ends(after))
+
+
+def _back_ends(bundle: RouterBundle) -> set[str]:
+    return {
+        backend.instance_id for balancer in bundle.balancers for pool in balancer.pools for backend in pool.backends
+    }
+
+
+def report(
+    instance_id: InstanceId, standing: Standing, role: RouterRole, draining: tuple[str, ...] = ()
+) -> RouterReport:
     """What is said of a router."""
     running, failed = standing.running, standing.failed
     return RouterReport(
@@ -61,4 +74,5 @@ def report(instance_id: InstanceId, standing: Standing, role: RouterRole) -> Rou
         failed_version=failed.version if failed is not None else 0,
         error=standing.error,
         role=role,
+        draining=draining,
     )

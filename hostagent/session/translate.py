@@ -140,6 +140,7 @@ def instance_from_message(message: agent_pb2.InstanceAssignment, registry: str) 
         host=message.host,
         user_data=spec.user_data,
         is_router=message.is_router,
+        shared_names=tuple(message.shared_names),
     )
 
 

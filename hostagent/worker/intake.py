@@ -92,4 +92,4 @@ def _appearance(assignment: InstanceAssignment | None) -> tuple[object, ...]:
     """What the other members of its networks see of an instance."""
     if assignment is None or assignment.desired is DesiredState.DELETED:
         return ()
-    return (assignment.nics, assignment.hostname, assignment.name)
+    return (assignment.nics, assignment.hostname, assignment.name, assignment.shared_names)

@@ -376,3 +376,27 @@ async def test_figures_are_those_of_all_processes(router: RouterBed, two: tuple[
     figures = (await router.haproxy.figures([second]))[0]
     assert (figures.in_flight, figures.total) == (0, 6)
     assert figures.bytes_out > 0
+
+
+async def test_one_that_leaves_keeps_its_requests_and_is_named_until_they_end(
+    router: RouterBed, two: tuple[Instance, Instance]
+) -> None:
+    a, b = two
+    both, listeners = balancer(pool(a.bundle(), b.bundle())), (ListenerBundle(ROUTER, 80), ListenerBundle(ROUTER, 81))
+    await router.apply(both)
+    slow = asyncio.create_task(router.get("/slow"))
+    busy, idle = await busy_one(a, b)
+    assert await router.haproxy.draining([both]) == ()
+    left = balancer(pool(idle.bundle()))
+    await router.apply(left)
+    assert await router.haproxy.draining([left]) == (busy.bundle().instance_id,)
+    assert await names(router, 6) == {idle.name: 6}
+    more = dataclasses.replace(left, listeners=listeners)
+    await router.apply(more)  # a new process: the old one has the request
+    assert await router.haproxy.draining([more]) == (busy.bundle().instance_id,)
+    busy.release.set()
+    assert (await slow).body == busy.name
+
+    deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
+    while await router.haproxy.draining([more]):
+        assert asyncio.get_running_loop().time() < deadline, "the end of the last request is not seen"

@@ -417,3 +417,30 @@ async def test_tasks(world: World, dispatcher: Dispatcher) -> None:
     running.cancel()
     await asyncio.wait([running])
     assert session.requests.pop() == SentTask("t3", None), "the host is told to give it up"
+
+
+async def test_a_groups_name_is_its_members_while_they_take_clients(world: World, dispatcher: Dispatcher) -> None:
+    await world.network("n", "10.1.0.0/24")
+    for host in ("h1", "h2"):
+        await world.host(host)
+    await _placed(world, "a", "h1", "n")
+    member = await _placed(world, "web-0", "h2", "n")
+    owned = replace(member, owner=f"projects/{P}/groups/web", slot=0)
+    await world.store.update(lambda tx: tx.put(INSTANCE, owned))
+    session, own = dispatcher.open("uid-h1", 1), dispatcher.open("uid-h2", 1)
+    session.complete(world.store.view())
+    own.complete(world.store.view())
+
+    async def told() -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """What the neighbour and the host itself are told."""
+        await world.clock.settle()
+        (change,) = session.incremental(world.store.view()).peer_changes
+        (peer,) = change.upserted
+        (assignment,) = own.incremental(world.store.view()).instances
+        return peer.shared_names, assignment.shared_names
+
+    await world.report(member, InstanceState.RUNNING)
+    assert await told() == (("web",), ("web",))
+    leaves = replace(world.get("web-0"), leave_time=world.clock.now())
+    await world.store.update(lambda tx: tx.put(INSTANCE, leaves))
+    assert await told() == ((), ())

@@ -348,3 +348,12 @@ async def test_a_door_that_was_not_opened_to_the_end_is_closed(bed: Bed, monkeyp
     assert [each.fileno() for each in (sockets.datagrams, sockets.streams, sockets.metadata)] == [-1, -1, -1]
     assert not bed.names.open_for
     assert await bed.values(await bed.open(), "db.back.internal.") == {"10.1.0.6"}
+
+
+async def test_a_name_that_members_share(bed: Bed) -> None:
+    port = await bed.open()
+    far = replace(peer(9, "web-1"), shared_names=("front",))
+    bed.journal.apply(AssignmentChange(False, 2, 2, peer_changes=(PeerChange(NET, (far,)),)), now=0)
+    bed.assign(replace(instance("web-0", 7), shared_names=("front",)))
+    assert await bed.values(port, "front.back.internal.") == {"10.1.0.7", "10.1.0.9"}
+    assert await bed.values(port, "9.0.1.10.in-addr.arpa.", "PTR") == {"web-1.back.internal."}

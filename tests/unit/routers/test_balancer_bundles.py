@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from controlplane.domain.instances import DesiredState
+from controlplane.domain.instances import DesiredState, Instance, InstanceState, Observed
 from controlplane.domain.routers import Backend, BackendPool, Balancer, BalancerSpec, Listener
 from controlplane.routers.balancer_bundles import OutsideAndInside, Place, balancer_bundles, endpoints
 from controlplane.routers.bundle import derive, outside_and_inside
@@ -120,3 +120,33 @@ def test_a_scene_gives_the_addresses() -> None:
     (told,) = derive(scene, member, 1).balancers
     assert told.listeners == (ListenerBundle("198.51.100.9", 80, interface="eth0"),)
     assert told.pools[0].backends == (BackendBundle("uid-web", "10.1.0.5", 8080),)
+
+
+def test_a_group_is_its_members_that_are_ready() -> None:
+    group = f"projects/{s.P}/groups/web"
+    runs = Observed(InstanceState.RUNNING)
+
+    def member(slot: int, **fields: Any) -> Instance:
+        at = s.nic(s.BACK, f"10.1.0.2{slot}/24")
+        return s.instance(f"web-{slot}", at, **{"owner": group, "slot": slot, "observed": runs, **fields})
+
+    made = [
+        member(2),
+        member(1),
+        member(3, observed=dataclasses.replace(runs, health="starting")),
+        member(4, leave_time=s.NOW),
+        member(5, desired=DesiredState.DELETED),
+        member(6, observed=Observed(InstanceState.STARTING)),
+    ]
+    pool = BackendPool("p", (Backend(group=group, port=80, weight=5), Backend(s.WEB.name, 81)))
+    asked = dataclasses.replace(s.balancer("lb"), spec=dataclasses.replace(s.balancer("lb").spec, pools=(pool,)))
+    unready = dataclasses.replace(s.WEB, observed=dataclasses.replace(runs, health="unhealthy"))
+    scene = s.scene(balancers=(asked,), instances={i.name: i for i in (*made, unready)})
+    (told,) = derive(scene, s.member(), 1).balancers
+    assert told.pools[0].backends == (
+        BackendBundle("uid-web-1", "10.1.0.21", 80, 5),
+        BackendBundle("uid-web-2", "10.1.0.22", 80, 5),
+    )
+    stopped = dataclasses.replace(s.WEB, observed=Observed(InstanceState.STOPPED))
+    (told,) = derive(dataclasses.replace(scene, instances={s.WEB.name: stopped}), s.member(), 1).balancers
+    assert [backend.instance_id for backend in told.pools[0].backends] == ["uid-web"], "it is seen that it stands still"

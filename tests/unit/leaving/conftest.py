@@ -1,0 +1,3 @@
+from tests.unit.routers.conftest import members, world
+
+__all__ = ["members", "world"]
