@@ -81,6 +81,8 @@ def _process(spec: InstanceSpec, field: str) -> Iterator[FieldViolation]:
         yield FieldViolation(f"{field}.stop_signal", f"{spec.stop_signal!r} is no signal", "INVALID")
     if spec.stop_grace_seconds is not None and not 0 <= spec.stop_grace_seconds <= 86400:
         yield FieldViolation(f"{field}.stop_grace", "must be between 0 and one day", "OUT_OF_RANGE")
+    if spec.drain_seconds is not None and not 0 <= spec.drain_seconds <= 86400:
+        yield FieldViolation(f"{field}.drain", "must be between 0 and one day", "OUT_OF_RANGE")
 
 
 def _amounts(spec: InstanceSpec, field: str) -> Iterator[FieldViolation]:
