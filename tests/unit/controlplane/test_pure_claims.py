@@ -8,6 +8,7 @@ import pytest
 from controlplane.domain import claims
 from controlplane.domain.groups import SlotPolicy
 from controlplane.domain.instances import Claim, Instance, InstanceSpec, Nic
+from controlplane.services.instance_making import Membership, NewInstance
 from moorage.errors import InvalidSpec
 from tests.unit.controlplane.world import World, problems
 
@@ -73,13 +74,12 @@ def test_what_survives_isolation_is_given_up_by_nobody() -> None:
 
 async def test_claims_are_settled_when_an_instance_is_made() -> None:
     world = await World().begin()
-    made = await world.create("one", exclusive=True)
-    assert made.claims == (Claim.INSTANCE,)
+    membership = Membership("projects/demo/groups/db", 0, 1, SlotPolicy(sticky_name=True))
+    wanted = [NewInstance("db-0", {}, InstanceSpec(template="web"))]
+    (made,) = await world.store.update(lambda tx: world.making.admit_all(tx, "demo", wanted, membership))
+    assert made.claims == (Claim.NAME,)
     assert made.lease_seconds == claims.DEFAULT_TERMS.lease_seconds
     assert (await world.create("two")).lease_seconds == 0.0
     with pytest.raises(InvalidSpec) as refused:
-        await world.changes.replace("demo", "one", spec=replace(made.spec, exclusive=False, survives_isolation=True))
-    assert problems(refused.value) == [
-        ("spec.exclusive", "IMMUTABLE"),
-        ("spec.survives_isolation", "IMMUTABLE"),
-    ]
+        await world.changes.replace("demo", "two", spec=InstanceSpec(template="web", exclusive=True))
+    assert ("spec.exclusive", "IMMUTABLE") in problems(refused.value)
