@@ -135,8 +135,8 @@ class DhcpClients:
         while True:
             try:
                 await self._run_once(client)
-            except OSError as exc:
-                log.warning("a DHCP client does not start", extra={"instance": client.instance_id, "problem": str(exc)})
+            except (OSError, ValueError) as exc:  # it does not start, or wrote an endless line: a server sent it nonsense
+                log.warning("a DHCP client has failed", extra={"instance": client.instance_id, "problem": str(exc)})
             await self._clock.sleep(next(delays))
 
     async def _run_once(self, client: _Client) -> None:

@@ -297,6 +297,8 @@ class Journal:
             for instance_id in self._routers.keys() - named - self._orphans.keys():
                 del self._routers[instance_id]
                 self.writer.put("router", instance_id, None)
+                if self._good_routers.pop(instance_id, None) is not None:
+                    self.writer.put("good_router", instance_id, None)
         for bundle in change.routers:
             self._routers[bundle.instance_id] = bundle
             self.writer.put("router", bundle.instance_id, _bundle_text(bundle))
