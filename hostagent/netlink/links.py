@@ -46,6 +46,7 @@ _IFF_UP = 1
 _PORT_MODE, _PORT_LEARNING = 4, 8  # IFLA_BRPORT_*
 _BRIDGE_AGEING, _BRIDGE_STP, _BRIDGE_MCAST_SNOOPING = 4, 5, 23  # IFLA_BR_*
 _VXLAN_ID, _VXLAN_LOCAL, _VXLAN_LEARNING, _VXLAN_PROXY, _VXLAN_PORT, _VXLAN_LOCAL6 = 1, 4, 7, 11, 15, 17
+_VXLAN_UDP_CSUM = 18
 _NDA_DST, _NDA_LLADDR, _NDA_PORT = 1, 2, 6
 _NTF_SELF, _NTF_MASTER, _NTF_STICKY = 0x02, 0x04, 0x40
 _NUD_REACHABLE, _NUD_NOARP, _NUD_PERMANENT = 0x02, 0x40, 0x80
@@ -122,7 +123,11 @@ def vxlan_add(name: str, *, vni: int, local: Address, port: int, mtu: int, ns_fd
     """A VXLAN link in the namespace of `ns_fd` whose UDP socket is in the namespace of the netlink socket that sends
     this. It learns nothing: see `vxlan_set`."""
     data = u32(_VXLAN_ID, vni) + u8(_VXLAN_LEARNING, 0) + u8(_VXLAN_PROXY, 1) + u16be(_VXLAN_PORT, port)
-    data += attr(_VXLAN_LOCAL if local.version == 4 else _VXLAN_LOCAL6, local.packed)
+    # what is inside has checksums of its own; over IPv6 the outer one is not optional
+    if local.version == 4:
+        data += attr(_VXLAN_LOCAL, local.packed) + u8(_VXLAN_UDP_CSUM, 0)
+    else:
+        data += attr(_VXLAN_LOCAL6, local.packed)
     body = ifinfo() + text(_IFLA_IFNAME, name) + u32(_IFLA_MTU, mtu) + u32(_IFLA_NET_NS_FD, ns_fd)
     body += nest(_IFLA_LINKINFO, text(_IFLA_INFO_KIND, "vxlan"), nest(_IFLA_INFO_DATA, data))
     return Message(_RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, what=f"add vxlan {name} (VNI {vni})")

@@ -8,6 +8,8 @@ Table `inet moorage-segments` of the host's namespace, apart from `inet moorage`
 - What is made to look like this host by masquerade never goes to the VXLAN port of another host: a container of the
   user's, or an instance on a network with egress, would else speak as this host there.
 
+- What goes between the ends of members' hosts is not tracked: the connections in it are, where they begin and end.
+
 The source of a packet is believed. Which member speaks is checked where it is plugged in (guard.py), not here.
 """
 
@@ -51,6 +53,12 @@ def whole(port: int, segments: Mapping[NetworkId, Segment]) -> str:
         # fragments have been put together before this hook
         f"add chain {TABLE} input {{ type filter hook input priority -10; policy accept; }}",
         f"add rule {TABLE} input udp dport {port} jump segments",
+        f"add chain {TABLE} untracked-in {{ type filter hook prerouting priority -300; policy accept; }}",
+        f"add rule {TABLE} untracked-in ip saddr . udp dport @ends4 notrack",
+        f"add rule {TABLE} untracked-in ip6 saddr . udp dport @ends6 notrack",
+        f"add chain {TABLE} untracked-out {{ type filter hook output priority -300; policy accept; }}",
+        f"add rule {TABLE} untracked-out ip daddr . udp dport @ends4 notrack",
+        f"add rule {TABLE} untracked-out ip6 daddr . udp dport @ends6 notrack",
         # behind every source NAT
         f"add chain {TABLE} postrouting {{ type filter hook postrouting priority 300; policy accept; }}",
         f"add rule {TABLE} postrouting ip daddr . udp dport @ends4 ct status snat drop",
