@@ -37,11 +37,7 @@ _SPEC: tuple[Decorator, ...] = (
         "--mode", type=click.Choice(list(words.MODES)), default=None, help="Connections (default) or requests."
     ),
     many("--listen", metavar="[ADDRESS:]PORT[,...]", text="Where clients come in; inside=, cert=, key=, proxy, from=."),
-    many(
-        "--backend",
-        metavar="INSTANCE:PORT[,...]",
-        text="An instance behind it; weight=, pool=, drain.",
-    ),
+    many("--backend", metavar="INSTANCE:PORT[,...]", text="An instance behind it; weight=, pool=, drain."),
     many("--route", metavar="HOST[/PATH]=POOL", text="Requests that go elsewhere than to the first pool."),
     click.option("--algorithm", type=click.Choice(list(words.ALGORITHMS)), default=None, help="Default roundrobin."),
     click.option("--sticky", type=click.Choice(list(words.STICKINESS)), default=None, help="Default none."),

@@ -27,7 +27,7 @@ STICKINESS = {
 }
 DEFAULT_POOL = "default"
 _LISTEN = "write 80, ADDRESS:443,cert=site.pem,key=site.key, or 80,inside=NETWORK; more: proxy, from=CIDR"
-_BACKEND = "write web-1:8080, web-1:8080,weight=50, web-1:8080,pool=api,drain or groups/web:8080"
+_BACKEND = "write web-1:8080, web-1:8080,weight=50 or web-1:8080,pool=api,drain"
 _ROUTE = "write app.example.org=web, *.example.org/api=api or /static=files"
 
 Read = Callable[[Path], str]

@@ -79,7 +79,9 @@ def enter(keeper: Process) -> list[str]:
 async def ensure_machine_leg(config: FleetConfig, state: FleetState, keeper: Process, lock: int) -> None:
     """The machine's leg with the first address of the subnet."""
     link = config.machine_link
-    if not Path("/sys/class/net", link).exists():
+    if "machine" not in await legs_up(keeper):
+        # What was plugged into the namespace of a keeper that was killed goes in the kernel's own time.
+        await processes.run(["ip", "link", "del", link], lock=lock, check=False)
         # The address is given with the creation: from its first moment the link can be told to be ours.
         await processes.run(
             f"ip link add {link} address {state.machine_mac} type veth peer name machine netns {keeper.pid}".split(),
@@ -96,8 +98,10 @@ async def ensure_machine_leg(config: FleetConfig, state: FleetState, keeper: Pro
 async def ensure_host_leg(config: FleetConfig, keeper: Process, host: HostPlan, holder: Process, lock: int) -> None:
     """The host's eth0, plugged into the underlay's bridge."""
     port = f"""
-        ip link show {host.name} >/dev/null 2>&1 ||
+        if ! ip link show {host.name} >/dev/null 2>&1; then
+            nsenter --net=/proc/{holder.pid}/ns/net -- ip link del eth0 2>/dev/null || true  # see ensure_machine_leg
             ip link add {host.name} type veth peer name eth0 netns {holder.pid}
+        fi
         ip link set {host.name} master underlay
     """
     await processes.run([*enter(keeper), "sh", "-ec", port], lock=lock)

@@ -1,8 +1,7 @@
 """Claims: what an instance holds that no second one may hold with it, and when it may be given to another. Pure.
 
 An instance that claims something runs under leases. Its host counts each one from the moment at which it asked for it, so that the end
-by its clock comes before the end by ours, and has stopped the instance by then. So what it claims is
-free only
+by its clock comes before the end by ours, and has stopped the instance by then. So what it claims is free only
 
 - when its record is gone: its host has said that nothing of it is left there, or an operator has given their word for that;
 - when it was given up, and the last lease that it can have has ended for certain: `is_claim_free` on its record.

@@ -135,10 +135,7 @@ class DhcpClients:
         while True:
             try:
                 await self._run_once(client)
-            except (
-                OSError,
-                ValueError,
-            ) as exc:  # it does not start, or wrote an endless line: a server sent it nonsense
+            except (OSError, ValueError) as exc:  # it does not start, or wrote a line without end
                 log.warning("a DHCP client has failed", extra={"instance": client.instance_id, "problem": str(exc)})
             await self._clock.sleep(next(delays))
 

@@ -7,7 +7,6 @@ Table `inet moorage-segments` of the host's namespace, apart from `inet moorage`
   that are not ours pass: the port may be shared with a Swarm, whose packets the kernel tells apart by them.
 - What is made to look like this host by masquerade never goes to the VXLAN port of another host: a container of the
   user's, or an instance on a network with egress, would else speak as this host there.
-
 - What goes between the ends of members' hosts is not tracked: the connections in it are, where they begin and end.
 
 The source of a packet is believed. Which member speaks is checked where it is plugged in (guard.py), not here.
@@ -53,9 +52,10 @@ def whole(port: int, segments: Mapping[NetworkId, Segment]) -> str:
         # fragments have been put together before this hook
         f"add chain {TABLE} input {{ type filter hook input priority -10; policy accept; }}",
         f"add rule {TABLE} input udp dport {port} jump segments",
+        # only what ends here: what passes through must still be seen by source NAT, and so by the rule behind it
         f"add chain {TABLE} untracked-in {{ type filter hook prerouting priority -300; policy accept; }}",
-        f"add rule {TABLE} untracked-in ip saddr . udp dport @ends4 notrack",
-        f"add rule {TABLE} untracked-in ip6 saddr . udp dport @ends6 notrack",
+        f"add rule {TABLE} untracked-in ip saddr . udp dport @ends4 fib daddr type local notrack",
+        f"add rule {TABLE} untracked-in ip6 saddr . udp dport @ends6 fib daddr type local notrack",
         f"add chain {TABLE} untracked-out {{ type filter hook output priority -300; policy accept; }}",
         f"add rule {TABLE} untracked-out ip daddr . udp dport @ends4 notrack",
         f"add rule {TABLE} untracked-out ip6 daddr . udp dport @ends6 notrack",

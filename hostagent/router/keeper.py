@@ -167,6 +167,9 @@ class RouterKeeper:
                 self._standings[instance_id] = replace(standing, is_known=True)
                 try:
                     after = await self._apply(wanted, standing)
+                    if after.running is not None and takes_back_ends_away(standing.running, after.running):
+                        # known before the version is told: who waits for that version looks at both
+                        self._draining[instance_id] = await self._draining_of(after.running)
                 except NotFound:
                     self._doubt(instance_id)
                     return True  # the namespace went away; marked again when it is back
@@ -175,9 +178,6 @@ class RouterKeeper:
                     log.warning("a router waits", extra={"instance": instance_id, "problem": str(exc)})
                     return False
                 after = replace(after, is_known=self._standings.get(instance_id, Standing()).is_known)
-                if after.running is not None and takes_back_ends_away(standing.running, after.running):
-                    # known before the version is told: who waits for that version looks at both
-                    await self._look_who_drains(instance_id, after.running)
         if instance_id not in self._journal.assignments:
             return True
         self._standings[instance_id] = after
@@ -202,16 +202,17 @@ class RouterKeeper:
             await self._clock.sleep(DRAINING_SECONDS)
             for instance_id in [router for router, left in self._draining.items() if left]:
                 running = self._standings.get(instance_id, Standing()).running
-                if running is not None and instance_id not in self._busy:
-                    await self._look_who_drains(instance_id, running)
+                if running is None or instance_id in self._busy:
+                    continue
+                try:
+                    left = await self._draining_of(running)
+                except MoorageError as exc:
+                    log.info("who drains is not known", extra={"instance": instance_id, "problem": str(exc)})
+                    continue  # they are believed to drain on: whoever waits for that has a time of its own
+                # An answer about a configuration that is being replaced says nothing of those whom the next one takes away.
+                if instance_id not in self._busy and self._standings.get(instance_id, Standing()).running is running:
+                    self._draining[instance_id] = left
                     self._tell(instance_id)
-
-    async def _look_who_drains(self, instance_id: InstanceId, running: RouterBundle) -> None:
-        """What cannot be learnt now stays as it was: whoever waits has a time of its own."""
-        try:
-            self._draining[instance_id] = await self._draining_of(running)
-        except MoorageError as exc:
-            log.info("who drains is not known", extra={"instance": instance_id, "problem": str(exc)})
 
     async def _apply(self, wanted: RouterBundle, standing: Standing) -> Standing:
         problem = await self._try(wanted)

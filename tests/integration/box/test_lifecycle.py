@@ -1,7 +1,9 @@
 """Nothing is left: after `down`, after a kill -9 in the middle of `up`, after the folder itself was lost."""
 
 import asyncio
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -98,6 +100,17 @@ async def test_up_repairs_what_a_killed_up_has_left() -> None:
         await fleet.up()
         status = await fleet.status()
         assert all(host.is_plugged_in and host.pids["engine"] for host in status.hosts)
+
+
+async def test_up_repairs_a_fleet_whose_underlay_was_killed() -> None:
+    with box(2) as fleet:
+        await fleet.up()
+        keeper = int((fleet.config.records / "underlay").read_text().split()[0])
+        os.kill(keeper, signal.SIGKILL)
+        await fleet.up()
+        status = await fleet.status()
+        assert all(host.is_plugged_in and host.pids["engine"] for host in status.hosts)
+        subprocess.run(["ping", "-c", "1", "-W", "5", fleet.host(2).address], check=True, stdout=subprocess.DEVNULL)
 
 
 async def test_a_fleet_whose_folder_is_lost_is_found_by_its_prefix() -> None:
