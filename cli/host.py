@@ -5,6 +5,7 @@ from typing import Any
 import click
 from google.protobuf import field_mask_pb2
 
+from cli.host_settings import update
 from cli.names import in_fleet, short
 from cli.output import Column, age, enum_word, output_option, pairs, print_list, print_one
 from cli.session import Session, pass_session
@@ -41,8 +42,8 @@ COLUMNS = (
     Column("ADMIN", _admin),
     Column("ZONE", lambda host: short(host.zone)),
     Column("INSTANCES", lambda host: str(host.status.used.instances)),
-    Column("CPU", lambda host: _share(host.status.used.cpu_millis, host.status.facts.cpu_millis, format_cpu)),
-    Column("MEMORY", lambda host: _share(host.status.used.memory_bytes, host.status.facts.memory_bytes, format_bytes)),
+    Column("CPU", lambda host: _share(host.status.used.cpu_millis, host.capacity.cpu_millis, format_cpu)),
+    Column("MEMORY", lambda host: _share(host.status.used.memory_bytes, host.capacity.memory_bytes, format_bytes)),
     Column("CONDITIONS", _conditions),
     Column("AGE", lambda host: age(host.create_time)),
     Column("ADDRESS", lambda host: host.status.facts.underlay_address, wide=True),
@@ -196,3 +197,6 @@ def release_brake(session: Session, name: str) -> None:
         click.echo(f"The sweep of {short(name)} goes on.")
 
     session.run(work)
+
+
+host.add_command(update)

@@ -107,12 +107,15 @@ def apply_changes(project: projects_pb2.Project, options: dict[str, Any]) -> lis
         project.quota.memory_bytes = parse_bytes(options["memory"], field="memory")
     if options["allow_privileged"] is not None:
         project.policy.allow_privileged = options["allow_privileged"]
+    if options["max_priority"] is not None:
+        project.policy.max_priority = options["max_priority"]
     lists: dict[str, Any] = {
         "allowed_host_paths": project.policy.allowed_host_paths,
         "allowed_devices": project.policy.allowed_devices,
         "allowed_capabilities": project.policy.allowed_capabilities,
         "allowed_bridges": project.policy.allowed_bridges,
         "allowed_nics": project.policy.allowed_nics,
+        "allowed_device_kinds": project.policy.allowed_device_kinds,
     }
     for field, target in lists.items():
         if options[field]:
@@ -141,6 +144,8 @@ def apply_changes(project: projects_pb2.Project, options: dict[str, Any]) -> lis
 @many("--allow-capability", "allowed_capabilities", metavar="CAP", text="Policy: all that may be added, or none.")
 @many("--allow-bridge", "allowed_bridges", metavar="BRIDGE", text="Policy: all for shared networks, or none.")
 @many("--allow-nic", "allowed_nics", metavar="NIC", text="Policy: all NICs of hosts for shared networks, or none.")
+@many("--allow-device-kind", "allowed_device_kinds", metavar="KIND", text="Policy: all, such as gpu; ALL, or none.")
+@click.option("--max-priority", type=click.IntRange(min=0), help="Policy: highest priority of placement.")
 @output_option("yaml")
 @pass_session
 def update(session: Session, /, name: str, output: str, **options: Any) -> None:

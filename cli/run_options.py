@@ -73,7 +73,11 @@ _RIGHTS: tuple[Decorator, ...] = (
     many("--tmpfs", metavar="PATH[:size=BYTES]", text="Files in memory."),
     many("--mount", metavar="SPEC", text="type=bind,source=/a,target=/b[,readonly]; bind needs the project's policy."),
     many("--volume", "-v", metavar="/HOST:/PATH[:ro]", text="Bind mount; needs the project's policy."),
-    many("--device", metavar="/dev/a[:/dev/b[:rwm]]", text="Device node; needs the project's policy."),
+    many(
+        "--device",
+        metavar="/dev/a[:/dev/b[:rwm]] | VENDOR/CLASS=NAME",
+        text="Device node, or a device by its CDI name; needs the project's policy.",
+    ),
     many("--sysctl", metavar="K=V", text="Kernel setting of its namespaces."),
 )
 
@@ -102,6 +106,21 @@ _PLACEMENT: tuple[Decorator, ...] = (
     ),
     many("--anti-affinity", metavar="[soft:]K=V[@PLACE]", text="Where none with this label is."),
     flag("--pack", text="Fill hosts up instead of spreading."),
+    many(
+        "--spread",
+        metavar="[soft:]PLACE[:SKEW][,NAME=PERCENT]",
+        text="Evenly over zones, hosts or a host label, or in shares.",
+    ),
+    many("--distinct", metavar="[K=V@]PLACE[:N]", text="At most N (1) of its like, or of those labels, in one place."),
+    many("--tolerate", metavar="KEY[=VALUE]", text="Also hosts with this taint."),
+    click.option("--priority", type=int, help="Placed before lower ones; above 0 it needs the project's policy."),
+    flag("--preempt", text="Push out instances of lower priority if no host has room."),
+    one("--gpus", metavar="all | N | device=ID,ID", text="GPUs for itself; needs the project's policy."),
+    many(
+        "--device-request",
+        metavar="kind=KIND[,count=N|all][,id=ID]",
+        text="Devices for itself, such as kind=nvidia.com/gpu,count=2; needs the project's policy.",
+    ),
 )
 
 INSTANCE: tuple[Decorator, ...] = (*_NETWORK, *_PROCESS, *RESOURCES, *_PLACEMENT, *_RIGHTS, *HEALTH)

@@ -4,14 +4,16 @@ Each parser refuses with the name of the option and an example. The click option
 """
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from google.protobuf import duration_pb2
 
-from cli.names import in_fleet, in_project
+from cli.names import in_project
 from cli.nics import nic
+from cli.placement import apply_placement, is_cdi_name
+from cli.words import key_values as key_values
 from moorage.errors import InvalidSpec
 from moorage.units import parse_bytes, parse_cpu, parse_duration
 from moorage.v1 import common_pb2, instances_pb2
@@ -23,24 +25,6 @@ _RESTART_MODES = {
     "always": common_pb2.RESTART_MODE_ALWAYS,
     "unless-stopped": common_pb2.RESTART_MODE_ALWAYS,  # `moor stop` always lasts, so the two are one here
 }
-
-
-def key_values(option: str, words: Iterable[str], *, environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """`K=V` words; with `environment` a bare `K` takes its value from there, or is left out, as `docker run -e` does.
-
-    Raises:
-        InvalidSpec: not of this form.
-    """
-    found: dict[str, str] = {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not key or (not equals and environment is None):
-            raise InvalidSpec.of(option, f"{word!r}: write KEY=VALUE")
-        if equals:
-            found[key] = value
-        elif environment is not None and key in environment:
-            found[key] = environment[key]
-    return found
 
 
 def user_data(word: str) -> str:
@@ -167,13 +151,6 @@ def device(word: str) -> common_pb2.Device:
     return common_pb2.Device(host_path=parts[0], container_path=inside, permissions=permissions)
 
 
-def affinity(option: str, word: str) -> instances_pb2.Affinity:
-    """`[soft:]K=V[,K=V][@TOPOLOGY]`."""
-    rest, _, topology = word.removeprefix("soft:").partition("@")
-    labels = key_values(option, rest.split(","))
-    return instances_pb2.Affinity(labels=labels, topology=topology, soft=word.startswith("soft:"))
-
-
 def restart(word: str) -> common_pb2.RestartPolicy:
     """`no`, `always`, `unless-stopped` or `on-failure[:N]`."""
     name, colon, count = word.partition(":")
@@ -232,7 +209,7 @@ def apply_options(
     _apply_process(spec, options, environment)
     _apply_rights(spec, options)
     _apply_network(spec, options, project)
-    _apply_placement(spec, options)
+    apply_placement(spec, options)
     check = health_check(options)
     if check is not None:
         spec.health_check.CopyFrom(check)
@@ -279,7 +256,7 @@ def _apply_rights(spec: instances_pb2.InstanceSpec, options: Mapping[str, Any]) 
     spec.mounts.extend(mount(word) for word in options.get("mount") or ())
     spec.mounts.extend(volume(word) for word in options.get("volume") or ())
     spec.mounts.extend(tmpfs(word) for word in options.get("tmpfs") or ())
-    spec.devices.extend(device(word) for word in options.get("device") or ())
+    spec.devices.extend(device(word) for word in options.get("device") or () if not is_cdi_name(word))
     spec.sysctls.update(key_values("sysctl", options.get("sysctl") or ()))
 
 
@@ -319,18 +296,3 @@ def _apply_network(spec: instances_pb2.InstanceSpec, options: Mapping[str, Any],
         if not name or not address:
             raise InvalidSpec.of("add-host", f"{word!r}: write NAME:ADDRESS")
         spec.extra_hosts[name] = address.strip("[]")
-
-
-def _apply_placement(spec: instances_pb2.InstanceSpec, options: Mapping[str, Any]) -> None:
-    placement = instances_pb2.Placement()
-    if options.get("host"):
-        placement.host = in_fleet("hosts", options["host"])
-    if options.get("zone"):
-        placement.zone = in_fleet("zones", options["zone"])
-    placement.host_labels.update(key_values("host-label", options.get("host_label") or ()))
-    placement.affinity.extend(affinity("affinity", word) for word in options.get("affinity") or ())
-    placement.anti_affinity.extend(affinity("anti-affinity", word) for word in options.get("anti_affinity") or ())
-    if options.get("pack"):
-        placement.strategy = instances_pb2.PLACEMENT_STRATEGY_PACK
-    if placement.ListFields():
-        spec.placement.MergeFrom(placement)

@@ -302,7 +302,7 @@ class ControlPlane:
                 HEARTBEAT_PERIOD_SECONDS,
             )
         )
-        scheduler = Scheduler(store, clock)
+        scheduler = Scheduler(store, clock, making.ask_leave)
         self._owner.spawn(dispatcher.run(), name="dispatcher")
         self._owner.spawn(scheduler.run(), name="scheduler")
         self._owner.spawn(RouterMembers(context, claims, making).run(), name="router members")

@@ -29,7 +29,7 @@ DEFAULT_CAPABILITIES: Final = frozenset(
         "SYS_CHROOT",
     }
 )
-ALL_CAPABILITIES: Final = "ALL"
+ALL: Final = "ALL"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,8 @@ class ProjectPolicy:
     allowed_capabilities: tuple[str, ...] = ()
     allowed_bridges: tuple[str, ...] = ()
     allowed_nics: tuple[str, ...] = ()
+    allowed_device_kinds: tuple[str, ...] = ()
+    max_priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +67,16 @@ class HostAccess:
     capabilities: tuple[Asked, ...] = ()
     bridges: tuple[Asked, ...] = ()
     nics: tuple[Asked, ...] = ()  # of the host
+    device_kinds: tuple[Asked, ...] = ()
+    priority: int = 0
+    priority_field: str = ""
 
 
 def check(asked: HostAccess, policy: ProjectPolicy) -> tuple[FieldViolation, ...]:
     """Everything that the policy does not allow, in the order of the request's parts; empty if all is allowed.
 
-    Reasons: POLICY_PRIVILEGED, POLICY_HOST_PATH, POLICY_DEVICE, POLICY_CAPABILITY, POLICY_BRIDGE, POLICY_NIC, and INVALID_PATH for
+    Reasons: POLICY_PRIVILEGED, POLICY_HOST_PATH, POLICY_DEVICE, POLICY_CAPABILITY, POLICY_BRIDGE, POLICY_NIC, POLICY_DEVICE_KIND,
+    POLICY_PRIORITY, and INVALID_PATH for
     a path that is not absolute or climbs.
     """
     violations: list[FieldViolation] = []
@@ -81,7 +87,7 @@ def check(asked: HostAccess, policy: ProjectPolicy) -> tuple[FieldViolation, ...
     for item in asked.capabilities:
         name = normal_capability(item.value)
         is_allowed = name in DEFAULT_CAPABILITIES or name in allowed_capabilities
-        if not is_allowed and ALL_CAPABILITIES not in allowed_capabilities:
+        if not is_allowed and ALL not in allowed_capabilities:
             violations.append(_refused(item.field, f"the capability {name[:50]}", "POLICY_CAPABILITY"))
     for item in asked.bridges:
         if item.value not in policy.allowed_bridges:
@@ -89,6 +95,13 @@ def check(asked: HostAccess, policy: ProjectPolicy) -> tuple[FieldViolation, ...
     for item in asked.nics:
         if item.value not in policy.allowed_nics:
             violations.append(_refused(item.field, f"the NIC {item.value[:50]!r} of the hosts", "POLICY_NIC"))
+    kinds = policy.allowed_device_kinds
+    for item in asked.device_kinds:
+        if not {item.value, item.value.rpartition("/")[2], ALL} & set(kinds):
+            violations.append(_refused(item.field, f"devices of the kind {item.value[:50]!r}", "POLICY_DEVICE_KIND"))
+    if asked.priority > max(0, policy.max_priority):
+        what = f"a priority above {max(0, policy.max_priority)}"
+        violations.append(_refused(asked.priority_field, what, "POLICY_PRIORITY"))
     return tuple(violations)
 
 

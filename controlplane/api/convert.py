@@ -9,7 +9,7 @@ from controlplane.access.join_tokens import JoinToken
 from controlplane.access.keys import ApiKey
 from controlplane.api.errors import status_of
 from controlplane.domain.dns import DnsRecord
-from controlplane.domain.hosts import Host, HostLinkState, Zone
+from controlplane.domain.hosts import Host, HostLinkState, Zone, capacity_of
 from controlplane.domain.instances import Instance
 from controlplane.domain.names import host_name, zone_name
 from controlplane.domain.networks import AddressLease, Network
@@ -211,6 +211,8 @@ def host(record: Host, heartbeat_time: datetime | None, instances: tuple[Instanc
     beat = timestamp(heartbeat_time)
     if beat is not None:
         message.status.heartbeat_time.CopyFrom(beat)
+    protoconv.fill(record.settings, message.settings)
+    message.capacity.cpu_millis, message.capacity.memory_bytes = capacity_of(record)
     used = message.status.used
     used.instances = len(instances)
     used.cpu_millis = sum(i.effective.resources.cpu_millis for i in instances)

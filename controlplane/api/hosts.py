@@ -7,9 +7,10 @@ from typing import Any
 import grpc
 
 from controlplane.api import convert, masks, requests
-from controlplane.domain.hosts import Host, HostAdminState
+from controlplane.domain.hosts import Host, HostAdminState, HostSettings
 from controlplane.domain.names import parse_top
 from controlplane.services.hosts import HostService, ZoneService
+from moorage.protoconv import from_proto
 from moorage.v1 import hosts_pb2, hosts_pb2_grpc, zones_pb2, zones_pb2_grpc
 
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -41,12 +42,13 @@ class HostServicer(hosts_pb2_grpc.HostServiceServicer):
         return self._message(self._hosts.get(parse_top(request.name, "hosts")))
 
     async def UpdateHost(self, request: hosts_pb2.UpdateHostRequest, context: _Context) -> hosts_pb2.Host:
-        paths = masks.paths(request.update_mask, request.host, ("labels", "zone"), "a host")
+        paths = masks.paths(request.update_mask, request.host, ("labels", "zone", "settings"), "a host")
         zone = request.host.zone
         record = await self._hosts.update(
             parse_top(request.host.name, "hosts", "host.name"),
             labels=dict(request.host.labels) if "labels" in paths else None,
             zone=(parse_top(zone, "zones", "host.zone") if zone else "") if "zone" in paths else None,
+            settings=from_proto(HostSettings, request.host.settings) if "settings" in paths else None,
             etag=request.host.etag,
             validate_only=request.validate_only,
         )

@@ -47,6 +47,17 @@ class Device:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceRequest:
+    """Devices that an instance has for itself. Of a placed instance `ids` are the first names of those that it was given."""
+
+    kind: str = ""
+    count: int = 0
+    ids: tuple[str, ...] = ()
+    driver: str = ""
+    capabilities: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class HealthCheck:
     """Docker's HEALTHCHECK."""
 

@@ -25,6 +25,37 @@ class HostLinkState(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class HostDevice:
+    """A device that one instance can have for itself. The first of its names is the one that is counted."""
+
+    kind: str = ""
+    names: tuple[str, ...] = ()
+    drivers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HostReservation:
+    """A part of a host that one project has for sure."""
+
+    project: str = ""  # projects/{project}
+    cpu_millis: int = 0
+    memory_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class HostSettings:
+    """What a host gives to instances, and to whom. Zeros are the defaults of the proto's comments."""
+
+    reserved_cpu_millis: int = 0
+    reserved_memory_bytes: int = 0
+    cpu_overcommit: float = 0.0
+    memory_overcommit: float = 0.0
+    dedicated_to: tuple[str, ...] = ()  # projects/{project}
+    taints: tuple[str, ...] = ()  # KEY=VALUE
+    reservations: tuple[HostReservation, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class HostFacts:
     """What an agent found on its machine."""
 
@@ -42,6 +73,8 @@ class HostFacts:
     hostname: str = ""
     bridges: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
+    devices: tuple[HostDevice, ...] = ()
+    images: tuple[str, ...] = ()  # digests of manifests whose images the engine holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +105,7 @@ class Host:
     labels: Mapping[str, str] = field(default_factory=dict)
     admin_state: HostAdminState = HostAdminState.ENABLED
     generation: int = 1
+    settings: HostSettings = HostSettings()
     link_state: HostLinkState = HostLinkState.CONNECTING
     link_change_time: datetime | None = None
     facts: HostFacts = HostFacts()
@@ -102,3 +136,11 @@ class Zone:
     def name(self) -> str:
         """zones/{zone}."""
         return f"zones/{self.id}"
+
+
+def capacity_of(host: Host) -> tuple[int, int]:
+    """What the instances of a host can reserve together: (thousandths of a core, bytes)."""
+    settings = host.settings
+    cpu = max(0, host.facts.cpu_millis - settings.reserved_cpu_millis)
+    memory = max(0, host.facts.memory_bytes - settings.reserved_memory_bytes)
+    return int(cpu * (settings.cpu_overcommit or 1.0)), int(memory * (settings.memory_overcommit or 1.0))

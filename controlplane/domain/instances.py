@@ -7,6 +7,7 @@ from datetime import datetime
 
 from controlplane.domain.containers import (
     Device,
+    DeviceRequest,
     HealthCheck,
     Mount,
     PublishedPort,
@@ -97,6 +98,33 @@ class Affinity:
 
 
 @dataclass(frozen=True, slots=True)
+class SpreadTarget:
+    """The share of one place, in percent."""
+
+    place: str = ""
+    percent: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Its like are spread over places."""
+
+    topology: str = ""
+    max_skew: int = 0
+    soft: bool = False
+    targets: tuple[SpreadTarget, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Distinct:
+    """At most `limit` of its like in one place."""
+
+    topology: str = ""
+    limit: int = 0
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Placement:
     """Where an instance may run."""
 
@@ -106,6 +134,11 @@ class Placement:
     affinity: tuple[Affinity, ...] = ()
     anti_affinity: tuple[Affinity, ...] = ()
     strategy: PlacementStrategy = PlacementStrategy.UNSPECIFIED
+    priority: int = 0
+    preempts: bool = False
+    spread: tuple[Spread, ...] = ()
+    distinct: tuple[Distinct, ...] = ()
+    tolerations: tuple[str, ...] = ()
 
 
 class Claim(enum.Enum):
@@ -158,6 +191,7 @@ class InstanceSpec:
     exclusive: bool = False
     survives_isolation: bool = False
     drain_seconds: float | None = None
+    device_requests: tuple[DeviceRequest, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +223,8 @@ class PlacementExplanation:
     filters: tuple[FilterResult, ...] = ()
     scores: tuple[HostScore, ...] = ()
     decide_time: datetime | None = None
+    devices: tuple[str, ...] = ()
+    promised_host: str = ""  # hosts/{host} that is kept for it while those that were pushed out of it go
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +306,7 @@ class Instance:
     nics_generation: int = 1  # the one that changed `nics` last
     observed: Observed = Observed()
     placement: PlacementExplanation | None = None
+    promised_uid: str = ""  # of the host that is kept for it; only while it has none
     owner: str = ""  # what made it and looks after it, such as projects/{project}/routers/{router}; empty: a user
     slot: int = -1  # of its group; -1: it is in none
     revision: int = 0  # of its group, that it is of

@@ -57,6 +57,7 @@ INSTANCE = Kind(
     indexes={
         "uid": lambda i: (i.uid,),
         "host": lambda i: (i.host_uid,) if i.host_uid else ("unplaced",),
+        "promised": lambda i: (i.promised_uid,) if i.promised_uid and not i.host_uid else (),
         "network": lambda i: tuple({nic.network_uid for nic in i.nics}),
         "template": lambda i: (i.template_uid,),
         "owner": lambda i: (i.owner,) if i.owner else (),

@@ -171,7 +171,7 @@ class RouterMembers:
             nics_generation=nics_generation,
             generation=member.generation + 1,
         )
-        check_still_fits(tx, member, changed)
+        changed = check_still_fits(tx, member, changed)
         tx.put(INSTANCE, changed)
 
     def _delete(self, tx: Transaction, action: DeleteMember) -> None:

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
+from controlplane.domain.containers import DeviceRequest
 from controlplane.domain.hosts import Host
 from controlplane.domain.instances import Instance
-from controlplane.domain.kinds import HOST, INSTANCE, NETWORK
+from controlplane.domain.kinds import GROUP, HOST, INSTANCE, NETWORK
 from controlplane.domain.networks import NetworkKind
+from controlplane.scheduler.budgets import spare_members
 from controlplane.scheduler.fleet import Fleet
 from controlplane.scheduler.plan import Assign, plan
 from controlplane.scheduler.request import Wiring, request_of
@@ -28,20 +30,49 @@ def wiring_of(view: View, instance: Instance) -> Wiring:
 def explain(view: View, instances: Sequence[Instance], now: datetime) -> list[Instance]:
     """The instances with the placement that they would get now."""
     fleet = Fleet((h.value for h in view.all(HOST)), (i.value for i in view.all(INSTANCE)))
-    decisions = plan([(i.uid, request_of(i, wiring_of(view, i))) for i in instances], fleet, now)
+    decisions = plan([(i.uid, request_of(i, wiring_of(view, i))) for i in instances], fleet, now, budgets(view))
     return [
         replace(instance, placement=decision.why, host=decision.host if isinstance(decision, Assign) else "")
         for instance, decision in zip(instances, decisions, strict=True)
     ]
 
 
-def refusal_on(host: Host, others: Sequence[Instance], instance: Instance, view: View) -> str:
-    """Why `instance` would not fit on `host` beside `others`; empty when it does.
+def with_devices(instance: Instance, devices: tuple[DeviceRequest, ...]) -> Instance:
+    """The instance with the devices that it was given on its host; its host is told of these."""
+    return replace(instance, effective=replace(instance.effective, device_requests=devices))
 
-    The host's link and admin state do not matter to an instance that is already there.
+
+def fit_on(
+    host: Host, others: Sequence[Instance], before: Instance, after: Instance, view: View
+) -> tuple[str, Instance]:
+    """Whether `after` fits on `host` beside `others`, where it was `before`: (why not, or empty; the instance with its devices).
+
+    What keeps new ones away does not matter to one that is there already, nor does a lack of what it has already.
     """
-    fleet = Fleet((host,), others)
+    settings = replace(host.settings, dedicated_to=(), taints=())
+    fleet = Fleet((replace(host, settings=settings),), others)
     fleet.is_up[:] = fleet.is_enabled[:] = fleet.is_healthy[:] = True
-    request = replace(request_of(instance, wiring_of(view, instance)), affinity=(), anti_affinity=())
-    (decision,) = plan([(instance.uid, request)], fleet, instance.create_time)
-    return "" if isinstance(decision, Assign) else decision.why.summary
+    request = request_of(after, wiring_of(view, after))
+    had, wants = before.effective.resources, after.effective.resources
+    request = replace(
+        request,
+        affinity=(),
+        anti_affinity=(),
+        spread=(),
+        distinct=(),
+        preempts=False,
+        cpu_millis=wants.cpu_millis if wants.cpu_millis > had.cpu_millis else 0,
+        memory_bytes=wants.memory_bytes if wants.memory_bytes > had.memory_bytes else 0,
+    )
+    (decision,) = plan([(after.uid, request)], fleet, after.create_time)
+    if isinstance(decision, Assign):
+        return "", with_devices(after, decision.devices)
+    return decision.why.summary, after
+
+
+def budgets(view: View) -> dict[str, int]:
+    """How many of its members each group can do without now."""
+    return {
+        found.value.name: spare_members(found.value, (i.value for i in view.find(INSTANCE, "owner", found.value.name)))
+        for found in view.all(GROUP)
+    }

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from controlplane.scheduler.fleet import Attribute, BoolColumn, Fleet, bare_platform
+from controlplane.scheduler.devices import count_of
+from controlplane.scheduler.fleet import BoolColumn, Fleet, bare_platform
+from controlplane.scheduler.places import excess, has_room_for, nowhere, places_of
 from controlplane.scheduler.request import AffinityTerm, PlacementRequest, ports_clash
 
 
@@ -59,6 +61,26 @@ def _labels(request: PlacementRequest, fleet: Fleet) -> BoolColumn:
     return kept
 
 
+def _dedicated(request: PlacementRequest, fleet: Fleet) -> BoolColumn:
+    owners = fleet.dedicated()
+    project = f"projects/{request.project}"
+    return owners.is_any_of(code for text, code in owners.values.items() if not text or project in text.split("\n"))
+
+
+def tolerates(request: PlacementRequest, taint: str) -> bool:
+    """Whether a taint, KEY=VALUE, does not keep the instance away."""
+    return taint in request.tolerations or taint.partition("=")[0] in request.tolerations
+
+
+def _taint(request: PlacementRequest, fleet: Fleet) -> BoolColumn:
+    taints = fleet.taints()
+    return taints.is_any_of(
+        code
+        for text, code in taints.values.items()
+        if not text or all(tolerates(request, taint) for taint in text.split("\n"))
+    )
+
+
 def _platform(request: PlacementRequest, fleet: Fleet) -> BoolColumn:
     if not request.platforms:
         return _all(fleet)
@@ -87,13 +109,19 @@ def _nic(request: PlacementRequest, fleet: Fleet) -> BoolColumn:
 def _cpu(request: PlacementRequest, fleet: Fleet) -> BoolColumn:
     if not request.cpu_millis:
         return _all(fleet)
-    return fleet.cpu_total - fleet.cpu_used >= request.cpu_millis
+    kept_for_others, _ = fleet.reservations.kept_from(request.project)
+    return fleet.cpu_total - fleet.cpu_used - kept_for_others >= request.cpu_millis
 
 
 def _memory(request: PlacementRequest, fleet: Fleet) -> BoolColumn:
     if not request.memory_bytes:
         return _all(fleet)
-    return fleet.memory_total - fleet.memory_used >= request.memory_bytes
+    _, kept_for_others = fleet.reservations.kept_from(request.project)
+    return fleet.memory_total - fleet.memory_used - kept_for_others >= request.memory_bytes
+
+
+def _device(request: PlacementRequest, fleet: Fleet) -> BoolColumn:
+    return fleet.has_devices(request.devices) if request.devices else _all(fleet)
 
 
 def _ports(request: PlacementRequest, fleet: Fleet) -> BoolColumn:
@@ -105,18 +133,6 @@ def _ports(request: PlacementRequest, fleet: Fleet) -> BoolColumn:
     return kept
 
 
-def places_of(term: AffinityTerm, project: str, fleet: Fleet) -> BoolColumn:
-    """The hosts in the same place (of the term's topology) as an instance that the term means. Without a place: never."""
-    where = fleet.attribute(term.topology)
-    rows = [fleet.row.get(placed.host_uid, -1) for placed in fleet.with_labels(project, term.labels)]
-    codes = {int(code) for code in where.codes[[row for row in rows if row >= 0]]}
-    return where.is_any_of(codes - _nowhere(where))
-
-
-def _nowhere(where: Attribute) -> set[int]:
-    return {where.values[value] for value in (None, "") if value in where.values}
-
-
 def _affinity(request: PlacementRequest, fleet: Fleet) -> BoolColumn:
     kept = _all(fleet)
     for term in request.affinity:
@@ -126,7 +142,7 @@ def _affinity(request: PlacementRequest, fleet: Fleet) -> BoolColumn:
         if not near.any() and term.matches(dict(request.labels)):
             # The first of a group that wants to be together may be anywhere where the others can follow.
             where = fleet.attribute(term.topology)
-            near = ~where.is_any_of(_nowhere(where))
+            near = ~where.is_any_of(nowhere(where))
         kept &= near
     return kept
 
@@ -137,6 +153,63 @@ def _anti_affinity(request: PlacementRequest, fleet: Fleet) -> BoolColumn:
         if not term.is_soft:
             kept &= ~places_of(term, request.project, fleet)
     return kept
+
+
+def _distinct(request: PlacementRequest, fleet: Fleet) -> BoolColumn:
+    kept = _all(fleet)
+    for term in request.distinct:
+        kept &= has_room_for(term, request, fleet)
+    return kept
+
+
+def _spread(request: PlacementRequest, fleet: Fleet) -> BoolColumn:
+    kept = _all(fleet)
+    strict = [term for term in request.spread if not term.soft]
+    if strict:
+        could = open_hosts(request, fleet)
+        for term in strict:
+            kept &= excess(term, request, fleet, could) <= 0
+    return kept
+
+
+def open_hosts(request: PlacementRequest, fleet: Fleet) -> BoolColumn:
+    """The hosts that the instance could be on if nothing were placed anywhere."""
+    kept = _all(fleet)
+    for filter_ in FILTERS:
+        if not filter_.depends_on_members:
+            kept &= filter_.keeps(request, fleet)
+    return kept
+
+
+def _devices_text(request: PlacementRequest) -> str:
+    parts: list[str] = []
+    for wanted in request.devices:
+        count = count_of(wanted)
+        names = f" named {', '.join(wanted.ids)}" if wanted.ids else ""
+        way = f" through {wanted.driver}" if wanted.driver else ""
+        parts.append(f"{'all' if count < 0 else count} {wanted.kind}{names}{way}")
+    return " and ".join(parts)
+
+
+def _spread_text(request: PlacementRequest) -> str:
+    parts = [
+        f"{term.max_skew or 1} above "
+        + ("its share of the " if term.targets else "the emptiest of the ")
+        + f"{term.topology or 'zone'}s"
+        for term in request.spread
+        if not term.soft
+    ]
+    return "has no place, or one that would be more than may be: " + "; ".join(parts)
+
+
+def _distinct_text(request: PlacementRequest) -> str:
+    parts: list[str] = []
+    for term in request.distinct:
+        who = ",".join(f"{key}={value}" for key, value in term.labels) or (
+            "its group" if request.owner else "its template"
+        )
+        parts.append(f"{term.limit} of {who} in one {term.topology}")
+    return "has no place, or one with as many as may be there: " + "; ".join(parts)
 
 
 def _terms_text(terms: tuple[AffinityTerm, ...]) -> str:
@@ -155,6 +228,8 @@ FILTERS: tuple[Filter, ...] = (
     Filter("host", _host, lambda r: f"is not hosts/{r.host}"),
     Filter("zone", _zone, lambda r: f"not in zones/{r.zone}"),
     Filter("label", _labels, lambda r: "lacks " + ", ".join(f"{k}={v}" for k, v in r.host_labels)),
+    Filter("dedicated", _dedicated, lambda r: f"is dedicated to other projects than projects/{r.project}"),
+    Filter("taint", _taint, lambda r: "has a taint that it does not tolerate"),
     Filter("platform", _platform, lambda r: f"the image offers only {', '.join(r.platforms)}"),
     Filter("bridge", _bridge, lambda r: f"has no bridge {', '.join(r.bridges)}"),
     Filter(
@@ -163,6 +238,7 @@ FILTERS: tuple[Filter, ...] = (
         lambda r: f"has no NIC {', '.join(r.nics)}" + (", or has another instance on it" if r.exclusive else ""),
         depends_on_members=True,
     ),
+    Filter("device", _device, lambda r: f"has not {_devices_text(r)} free, or none at all", depends_on_members=True),
     Filter("cpu", _cpu, lambda r: f"less than {r.cpu_millis} millicores free", depends_on_members=True),
     Filter("memory", _memory, lambda r: f"less than {r.memory_bytes} bytes of memory free", depends_on_members=True),
     Filter(
@@ -178,4 +254,6 @@ FILTERS: tuple[Filter, ...] = (
         lambda r: f"has an instance with {_terms_text(r.anti_affinity)}",
         depends_on_members=True,
     ),
+    Filter("distinct", _distinct, _distinct_text, depends_on_members=True),
+    Filter("spread", _spread, _spread_text, depends_on_members=True),
 )

@@ -5,19 +5,23 @@ column of numbers, what only some instances have (ports, labels, a template) as 
 visits every host in Python.
 
 Invariant: used amounts are the sums over the instances that are placed here and not gone, which includes those that are being
-deleted: resources are free only when the agent has said that the container is gone.
+deleted: resources are free only when the agent has said that the container is gone. Places that are kept for somebody count too.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from controlplane.domain.hosts import Host, HostAdminState, HostLinkState
+from controlplane.domain.containers import DeviceRequest
+from controlplane.domain.hosts import Host, HostAdminState, HostLinkState, capacity_of
 from controlplane.domain.instances import Instance
-from controlplane.scheduler.request import port_key
+from controlplane.scheduler.devices import choose
+from controlplane.scheduler.placed import Kin, Placed, placed_of
+from controlplane.scheduler.reservations import Reservations
 
 IntColumn = npt.NDArray[np.int64]
 BoolColumn = npt.NDArray[np.bool_]
@@ -26,39 +30,7 @@ K = TypeVar("K")
 U = TypeVar("U")
 V = TypeVar("V")
 
-
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """One placed instance, as far as others care."""
-
-    uid: str
-    project: str
-    template_uid: str
-    labels: Mapping[str, str]
-    host_uid: str
-    cpu_millis: int
-    memory_bytes: int
-    ports: tuple[tuple[str, int, str], ...]
-    networks: tuple[str, ...] = ()  # uids
-
-
-def placed_of(instance: Instance) -> Placed | None:
-    """What the instance takes of its host; None when it has none."""
-    if not instance.host_uid:
-        return None
-    resources = instance.effective.resources
-    ports = tuple(port_key(port) for port in instance.effective.published_ports)
-    return Placed(
-        instance.uid,
-        instance.project,
-        instance.template_uid,
-        instance.labels,
-        instance.host_uid,
-        resources.cpu_millis,
-        resources.memory_bytes,
-        ports,
-        tuple(dict.fromkeys(nic.network_uid for nic in instance.nics)),
-    )
+_DEVICE_COLUMNS = 64  # kept for wishes that come again, such as those of a group's members
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,20 +78,39 @@ class Fleet:
         self.cpu_used: IntColumn = np.zeros(size, np.int64)
         self.memory_used: IntColumn = np.zeros(size, np.int64)
         self.instances: IntColumn = np.zeros(size, np.int64)
+        self.reservations = Reservations(size)
+        self._by_host: dict[int, dict[str, Placed]] = {}
+        self._by_kin: dict[Kin, dict[str, Placed]] = {}
+        self._by_image: dict[str, set[int]] = {}  # digest -> rows
+        self._with_devices: set[int] = set()
+        self._taken: dict[int, dict[tuple[str, str], str]] = {}  # row -> device -> uid of who has it
+        self._device_columns: dict[tuple[DeviceRequest, ...], BoolColumn] = {}
         self._by_template: dict[tuple[str, str], dict[int, int]] = {}  # (project, template) -> row -> how many
         self._by_port: dict[tuple[str, int], dict[str, Placed]] = {}
         self._by_network: dict[str, dict[str, Placed]] = {}
         self._by_label: dict[tuple[str, str, str], dict[str, Placed]] = {}  # (project, key, value)
         self._attributes: dict[str, Attribute] = {}
         for row, host in enumerate(self.hosts):
-            self._set_row(row, host)
+            self._set_row(row, host, ())
         for placed in self._placed.values():
             self._add(placed)
 
-    def _set_row(self, row: int, host: Host) -> None:
+    def _set_row(self, row: int, host: Host, known_images: Iterable[str]) -> None:
         self.hosts[row] = host
-        self.cpu_total[row] = host.facts.cpu_millis
-        self.memory_total[row] = host.facts.memory_bytes
+        self.cpu_total[row], self.memory_total[row] = capacity_of(host)
+        self.reservations.set_row(row, host.settings.reservations)
+        for digest in known_images:
+            rows = self._by_image.get(digest, set())
+            rows.discard(row)
+            if not rows:
+                self._by_image.pop(digest, None)
+        for digest in host.facts.images:
+            self._by_image.setdefault(digest, set()).add(row)
+        if host.facts.devices:
+            self._with_devices.add(row)
+        else:
+            self._with_devices.discard(row)
+        self._judge_devices(row)
         self.is_up[row] = host.link_state is HostLinkState.UP
         self.is_enabled[row] = host.admin_state is HostAdminState.ENABLED
         self.is_healthy[row] = not host.conditions
@@ -127,9 +118,15 @@ class Fleet:
     def _add(self, placed: Placed) -> None:
         for item in placed.labels.items():
             self._by_label.setdefault((placed.project, *item), {})[placed.uid] = placed
+        self._by_kin.setdefault(placed.kin, {})[placed.uid] = placed
         row = self.row.get(placed.host_uid)
         if row is None:
             return
+        self._by_host.setdefault(row, {})[placed.uid] = placed
+        self.reservations.use(row, placed.project, placed.cpu_millis, placed.memory_bytes)
+        if placed.devices:
+            self._taken.setdefault(row, {}).update(dict.fromkeys(placed.devices, placed.uid))
+            self._judge_devices(row)
         self.cpu_used[row] += placed.cpu_millis
         self.memory_used[row] += placed.memory_bytes
         self.instances[row] += 1
@@ -143,9 +140,18 @@ class Fleet:
     def _take(self, placed: Placed) -> None:
         for item in placed.labels.items():
             _drop(self._by_label, (placed.project, *item), placed.uid)
+        _drop(self._by_kin, placed.kin, placed.uid)
         row = self.row.get(placed.host_uid)
         if row is None:
             return
+        _drop(self._by_host, row, placed.uid)
+        self.reservations.use(row, placed.project, -placed.cpu_millis, -placed.memory_bytes)
+        if placed.devices:
+            taken = self._taken[row]
+            for device in placed.devices:
+                if taken.get(device) == placed.uid:
+                    del taken[device]
+            self._judge_devices(row)
         self.cpu_used[row] -= placed.cpu_millis
         self.memory_used[row] -= placed.memory_bytes
         self.instances[row] -= 1
@@ -164,7 +170,7 @@ class Fleet:
             row = self.row[after.uid]
             if _words_of(self.hosts[row]) != _words_of(after):
                 self._attributes.clear()
-            self._set_row(row, after)
+            self._set_row(row, after, self.hosts[row].facts.images)
             return
         hosts = {host.uid: host for host in self.hosts}
         if before is not None:
@@ -201,6 +207,50 @@ class Fleet:
             return False
         return all(self._placed.get(one.uid) == one for one in placed)
 
+    def placed(self, uid: str) -> Placed | None:
+        """One instance as it is counted."""
+        return self._placed.get(uid)
+
+    def on_host(self, row: int) -> Collection[Placed]:
+        """What is counted on one host, promises included."""
+        return self._by_host.get(row, {}).values()
+
+    def like(self, kin: Kin) -> Collection[Placed]:
+        """The members of a group, or the instances of a template that are in none; promises included."""
+        return self._by_kin.get(kin, {}).values()
+
+    def has_image(self, digest: str) -> list[int]:
+        """The rows of the hosts that hold this image."""
+        return list(self._by_image.get(digest, ()))
+
+    def taken_devices(self, row: int) -> Mapping[tuple[str, str], str]:
+        """Devices of the host that somebody has: (kind, first name) to uid."""
+        return self._taken.get(row, MappingProxyType({}))
+
+    def devices_for(
+        self, row: int, requests: tuple[DeviceRequest, ...], gone: Collection[str] = ()
+    ) -> tuple[DeviceRequest, ...] | None:
+        """What an instance would get of the host's free devices, those of `gone` (uids) among them; None when they do not do."""
+        taken = [device for device, uid in self.taken_devices(row).items() if uid not in gone]
+        return choose(self.hosts[row].facts.devices, taken, requests)
+
+    def has_devices(self, requests: tuple[DeviceRequest, ...]) -> BoolColumn:
+        """The hosts whose free devices do."""
+        column = self._device_columns.get(requests)
+        if column is None:
+            if len(self._device_columns) >= _DEVICE_COLUMNS:
+                self._device_columns.clear()
+            column = np.zeros(len(self.hosts), np.bool_)
+            for row in self._with_devices:
+                column[row] = self.devices_for(row, requests) is not None
+            self._device_columns[requests] = column
+        return column.copy()
+
+    def _judge_devices(self, row: int) -> None:
+        """Keep the columns true after devices of a host came, went, or changed hands."""
+        for requests, column in self._device_columns.items():
+            column[row] = self.devices_for(row, requests) is not None
+
     def with_port(self, protocol: str, port: int) -> Iterable[Placed]:
         """The instances that have this port of their hosts, on whatever address."""
         return self._by_port.get((protocol, port), {}).values()
@@ -226,6 +276,11 @@ class Fleet:
         column[list(rows)] = list(rows.values())
         return column
 
+    def host_uid(self, host_id: str) -> str:
+        """Of the host of that name; empty when there is none."""
+        row = self.row_by_id.get(host_id)
+        return "" if row is None else self.hosts[row].uid
+
     def attribute(self, name: str) -> Attribute:
         """A kind of place: `host`, `zone`, or the name of a host label."""
         match name:
@@ -242,6 +297,14 @@ class Fleet:
     def platform(self) -> Attribute:
         """Platforms without their variant: linux/arm64/v8 runs wherever linux/arm64 does."""
         return self._attribute("platform", lambda host: bare_platform(host.facts.platform))
+
+    def dedicated(self) -> Attribute:
+        """Projects that alone may use a host, by line."""
+        return self._attribute("dedicated", lambda host: "\n".join(host.settings.dedicated_to) or None)
+
+    def taints(self) -> Attribute:
+        """Taints of a host, by line."""
+        return self._attribute("taints", lambda host: "\n".join(host.settings.taints) or None)
 
     def has_bridge(self, name: str) -> BoolColumn:
         """The hosts that have a bridge of that name."""
@@ -267,7 +330,16 @@ def bare_platform(platform: str) -> str:
 
 def _words_of(host: Host) -> tuple[object, ...]:
     """What attributes are made of."""
-    return (host.zone, host.labels, host.facts.platform, host.facts.bridges, host.facts.links)
+    facts, settings = host.facts, host.settings
+    return (
+        host.zone,
+        host.labels,
+        facts.platform,
+        facts.bridges,
+        facts.links,
+        settings.dedicated_to,
+        settings.taints,
+    )
 
 
 def _drop(table: dict[K, dict[U, V]], key: K, inner: U) -> None:

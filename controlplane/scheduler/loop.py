@@ -1,16 +1,18 @@
 """Wakes up on changes, lets `plan.py` decide, commits. Level-triggered: each pass looks at all that is pending."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from controlplane.domain.hosts import Host
-from controlplane.domain.instances import Instance, InstanceState, Observed
+from controlplane.domain.instances import Instance, InstanceState, Observed, PlacementExplanation
 from controlplane.domain.kinds import HOST, INSTANCE
 from controlplane.history import record_event
-from controlplane.scheduler.explain import wiring_of
-from controlplane.scheduler.fleet import Fleet, placed_of
-from controlplane.scheduler.plan import Assign, Decision, plan, same_but_for_time
+from controlplane.scheduler.explain import budgets, wiring_of, with_devices
+from controlplane.scheduler.fleet import Fleet
+from controlplane.scheduler.placed import placed_of
+from controlplane.scheduler.plan import Assign, Decision, Promise, Unplaceable, plan, same_but_for_time
 from controlplane.scheduler.request import request_of
 from moorage.clock import Clock
 from moorage.errors import HistoryCompacted
@@ -18,16 +20,17 @@ from moorage.store.base import Batch, Store, Transaction
 
 log = logging.getLogger(__name__)
 
-#: Changes of a host that can make room; a heartbeat cannot.
-_HOST_FIELDS = ("link_state", "admin_state", "conditions", "labels", "zone", "facts")
+#: Sends an instance away, in the caller's transaction; the text says why.
+PushOut = Callable[[Transaction, Instance, str], None]
 
 
 class Scheduler:
-    """Owns the placement of instances: the only writer of `host_uid` and `placement`."""
+    """Owns the placement of instances: the only writer of `host_uid`, `promised_uid` and `placement`."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store, clock: Clock, push_out: PushOut) -> None:
         self._store = store
         self._clock = clock
+        self._push_out = push_out
         self._fleet = Fleet((), ())
 
     async def run(self) -> None:
@@ -61,12 +64,12 @@ class Scheduler:
     async def schedule_once(self) -> list[Decision]:
         """One pass over everything pending. Returns what was decided."""
         view = self._store.view()
-        pending = sorted(
-            (found.value for found in view.find(INSTANCE, "host", "unplaced")), key=lambda i: (i.create_time, i.uid)
-        )
+        pending = sorted((found.value for found in view.find(INSTANCE, "host", "unplaced")), key=_rank)
         if not pending:
             return []
-        decisions = plan([(i.uid, request_of(i, wiring_of(view, i))) for i in pending], self._fleet, self._clock.now())
+        requests = [(i.uid, request_of(i, wiring_of(view, i))) for i in pending]
+        budget = budgets(view) if any(request.preempts for _, request in requests) else {}
+        decisions = plan(requests, self._fleet, self._clock.now(), budget)
         generations = {i.uid: i.generation for i in pending}
         await self._store.update(lambda tx: self._commit(tx, decisions, generations))
         return decisions
@@ -76,7 +79,8 @@ class Scheduler:
         hosts = tx.find(HOST, "uid", host_uid)
         if not hosts or _makes_room(hosts[0].value, self._fleet.hosts[self._fleet.row[host_uid]]):
             return False
-        carried = (placed_of(i.value) for i in tx.find(INSTANCE, "host", host_uid))
+        both = (*tx.find(INSTANCE, "host", host_uid), *tx.find(INSTANCE, "promised", host_uid))
+        carried = (placed_of(i.value) for i in both)
         return self._fleet.holds(host_uid, [placed for placed in carried if placed is not None])
 
     def _commit(self, tx: Transaction, decisions: list[Decision], generations: Mapping[str, int]) -> None:
@@ -88,34 +92,57 @@ class Scheduler:
             instance: Instance = found[0].value
             if instance.generation != generations[instance.uid]:
                 continue  # wants something else by now; the next pass knows
-            if isinstance(decision, Assign):
+            if not isinstance(decision, Unplaceable):
                 if decision.host_uid not in is_current:  # asked before the first write to it
                     is_current[decision.host_uid] = self._is_current(tx, decision.host_uid)
                 if not is_current[decision.host_uid]:
                     continue  # changed while this was decided: the change is on its way here, and begins another pass
-                tx.put(
-                    INSTANCE,
-                    replace(
-                        instance,
-                        host_uid=decision.host_uid,
-                        host=decision.host,
-                        placement=decision.why,
-                        observed=Observed(InstanceState.ASSIGNED),
-                    ),
-                )
-                record_event(tx, self._clock, instance, "PLACED", decision.why.summary, project=instance.project)
-            elif not same_but_for_time(instance.placement, decision.why):
-                observed = Observed(InstanceState.PENDING, "UNPLACEABLE", decision.why.summary)
-                tx.put(INSTANCE, replace(instance, placement=decision.why, observed=observed))
-                record_event(
-                    tx,
-                    self._clock,
-                    instance,
-                    "UNPLACEABLE",
-                    decision.why.summary,
-                    project=instance.project,
-                    severity="warning",
-                )
+            match decision:
+                case Assign():
+                    self._assign(tx, instance, decision)
+                case Promise():
+                    self._promise(tx, instance, decision)
+                case Unplaceable():
+                    self._wait(tx, instance, decision.why, reason="UNPLACEABLE")
+
+    def _assign(self, tx: Transaction, instance: Instance, decision: Assign) -> None:
+        placed = replace(
+            instance,
+            host_uid=decision.host_uid,
+            host=decision.host,
+            promised_uid="",
+            placement=decision.why,
+            effective=with_devices(instance, decision.devices).effective,
+            observed=Observed(InstanceState.ASSIGNED),
+        )
+        tx.put(INSTANCE, placed)
+        record_event(tx, self._clock, instance, "PLACED", decision.why.summary, project=instance.project)
+
+    def _promise(self, tx: Transaction, instance: Instance, decision: Promise) -> None:
+        for victim in decision.victims:
+            found = tx.find(INSTANCE, "uid", victim.instance_uid)
+            assert found, "the host was found to carry what the columns say"
+            pushed_out: Instance = found[0].value
+            why = f"pushed out by {instance.name}: {victim.why}"
+            clock, project = self._clock, pushed_out.project
+            record_event(tx, clock, pushed_out, "PREEMPTED", why, project=project, severity="warning")
+            self._push_out(tx, pushed_out, why)
+        self._wait(tx, instance, decision.why, reason="AWAITS_PLACE", promised_uid=decision.host_uid)
+
+    def _wait(
+        self, tx: Transaction, instance: Instance, why: PlacementExplanation, *, reason: str, promised_uid: str = ""
+    ) -> None:
+        if same_but_for_time(instance.placement, why) and instance.promised_uid == promised_uid:
+            return
+        observed = Observed(InstanceState.PENDING, reason, why.summary)
+        tx.put(INSTANCE, replace(instance, placement=why, observed=observed, promised_uid=promised_uid))
+        clock, project = self._clock, instance.project
+        record_event(tx, clock, instance, reason, why.summary, project=project, severity="warning")
+
+
+def _rank(instance: Instance) -> tuple[Any, ...]:
+    """Who is placed first: the highest priority, then whoever waits longest."""
+    return -instance.effective.placement.priority, instance.create_time, instance.uid
 
 
 def _matters(before: Instance | None, after: Instance | None) -> bool:
@@ -130,4 +157,17 @@ def _matters(before: Instance | None, after: Instance | None) -> bool:
 def _makes_room(before: Host | None, after: Host | None) -> bool:
     if before is None or after is None:
         return after is not None
-    return any(getattr(before, name) != getattr(after, name) for name in _HOST_FIELDS)
+    return _room(before) != _room(after)
+
+
+def _room(host: Host) -> tuple[Any, ...]:
+    """What decides whom a host can take; a heartbeat does not change it, nor do images that come and go."""
+    return (
+        host.link_state,
+        host.admin_state,
+        host.conditions,
+        host.labels,
+        host.zone,
+        host.settings,
+        replace(host.facts, images=()),
+    )

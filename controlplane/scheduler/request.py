@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from controlplane.domain.containers import PublishedPort
-from controlplane.domain.instances import Affinity, Instance, PlacementStrategy
+from controlplane.domain.containers import DeviceRequest, PublishedPort
+from controlplane.domain.instances import Affinity, Distinct, Instance, PlacementStrategy, Spread
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +18,15 @@ class AffinityTerm:
         """Whether an instance with these labels is meant."""
         assert hasattr(labels, "get")
         return all(labels.get(key) == value for key, value in self.labels)
+
+
+@dataclass(frozen=True, slots=True)
+class DistinctTerm:
+    """At most `limit` in one place: of those with the labels, or of its like."""
+
+    topology: str
+    limit: int
+    labels: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +49,15 @@ class PlacementRequest:
     affinity: tuple[AffinityTerm, ...]
     anti_affinity: tuple[AffinityTerm, ...]
     packs: bool
+    owner: str = ""
+    revision: int = 0
+    image: str = ""  # digest
+    priority: int = 0
+    preempts: bool = False
+    tolerations: tuple[str, ...] = ()
+    spread: tuple[Spread, ...] = ()
+    distinct: tuple[DistinctTerm, ...] = ()
+    devices: tuple[DeviceRequest, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +90,26 @@ def request_of(instance: Instance, wiring: Wiring = Wiring()) -> PlacementReques
         affinity=_terms(placement.affinity),
         anti_affinity=_terms(placement.anti_affinity),
         packs=placement.strategy is PlacementStrategy.PACK,
+        owner=instance.owner,
+        revision=instance.revision,
+        image=instance.image.rpartition("@")[2],
+        priority=placement.priority,
+        preempts=placement.preempts,
+        tolerations=placement.tolerations,
+        spread=placement.spread,
+        distinct=tuple(_distinct(term) for term in placement.distinct),
+        devices=spec.device_requests,
     )
 
 
 def port_key(port: PublishedPort) -> tuple[str, int, str]:
     """(protocol, host port, host address or empty for all)."""
     return (port.protocol or "tcp", port.host_port, port.host_address)
+
+
+def device_key(kind: str, name: str) -> tuple[str, str]:
+    """What tells one device of a host from another; `name` is its first one."""
+    return (kind, name)
 
 
 def ports_clash(one: tuple[str, int, str], other: tuple[str, int, str]) -> bool:
@@ -92,3 +124,7 @@ def _items(mapping: "dict[str, str] | object") -> tuple[tuple[str, str], ...]:
 
 def _terms(terms: tuple[Affinity, ...]) -> tuple[AffinityTerm, ...]:
     return tuple(AffinityTerm(_items(term.labels), term.topology or "host", term.soft) for term in terms)
+
+
+def _distinct(term: Distinct) -> DistinctTerm:
+    return DistinctTerm(term.topology or "host", term.limit or 1, _items(term.labels))

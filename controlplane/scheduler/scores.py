@@ -3,8 +3,9 @@
 import numpy as np
 import numpy.typing as npt
 
-from controlplane.scheduler.filters import places_of
+from controlplane.scheduler.filters import open_hosts
 from controlplane.scheduler.fleet import Fleet
+from controlplane.scheduler.places import excess, places_of
 from controlplane.scheduler.request import PlacementRequest
 
 FloatColumn = npt.NDArray[np.float64]
@@ -13,6 +14,8 @@ _TEMPLATE_WEIGHT = 1.0  # an instance of the same template on the host
 _INSTANCE_WEIGHT = 0.1  # any instance
 _LOAD_WEIGHT = 1.0  # the host's fullest resource, 0-1
 _WISH_WEIGHT = 10.0  # a soft affinity goes before balance
+_SPREAD_WEIGHT = 100.0  # each place that has less above its share: a soft spread goes before all else
+_IMAGE_WEIGHT = 0.3  # the image is there: worth three instances, and less than one of the same template
 
 
 def load(fleet: Fleet) -> FloatColumn:
@@ -35,6 +38,17 @@ def score(request: PlacementRequest, fleet: Fleet) -> FloatColumn:
             if term.is_soft:
                 near = places_of(term, request.project, fleet)
                 scores = scores + sign * _WISH_WEIGHT * near.astype(np.float64)
+    soft = [term for term in request.spread if term.soft]
+    if soft:
+        could = open_hosts(request, fleet)
+        for spread in soft:
+            over = excess(spread, request, fleet, could)
+            _, rank = np.unique(over, return_inverse=True)  # those without a place come last
+            scores = scores - _SPREAD_WEIGHT * rank
+    holders = fleet.has_image(request.image) if request.image else []
+    if holders:
+        scores = scores.copy()
+        scores[holders] += _IMAGE_WEIGHT
     return scores
 
 

@@ -3,15 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from controlplane.domain.hosts import Host, HostAdminState, HostLinkState, Zone
+from controlplane.domain.hosts import Host, HostAdminState, HostLinkState, HostSettings, Zone
 from controlplane.domain.instances import Instance
 from controlplane.domain.kinds import HOST, INSTANCE, ZONE
-from controlplane.domain.names import check_id, check_labels
+from controlplane.domain.names import check_id, check_labels, parse_top
 from controlplane.history import record_event
 from controlplane.services import lookup
 from controlplane.services.context import Context
 from controlplane.services.instance_claims import release
 from controlplane.services.paging import Page, PageRequest, label_field, list_page
+from controlplane.services.placement_rules import check_settings
 from moorage.errors import AlreadyExists, InvalidSpec, NotReady
 from moorage.store.base import Transaction
 
@@ -47,22 +48,30 @@ class HostService:
         *,
         labels: Mapping[str, str] | None = None,
         zone: str | None = None,
+        settings: HostSettings | None = None,
         etag: str = "",
         validate_only: bool = False,
     ) -> Host:
-        """Change labels or zone. Raises NotFound, InvalidSpec, VersionConflict."""
+        """Change labels, zone or settings; what is there stays. Raises NotFound, InvalidSpec, VersionConflict."""
 
         def change(tx: Transaction) -> Host:
             host = lookup.host(tx, host_id)
             lookup.check_etag(host, etag, host.name)
             new_labels = dict(host.labels if labels is None else labels)
-            violations = check_labels(new_labels, "host.labels")
+            new_settings = host.settings if settings is None else settings
+            violations = check_labels(new_labels, "host.labels") + check_settings(new_settings, "host.settings")
             if violations:
                 raise InvalidSpec(violations)
             new_zone = host.zone if zone is None else zone
             if new_zone:
                 lookup.require(tx, ZONE, new_zone, f"zones/{new_zone}")
-            changed = replace(host, labels=new_labels, zone=new_zone, generation=host.generation + 1)
+            if settings is not None:
+                projects = {*settings.dedicated_to, *(part.project for part in settings.reservations)}
+                for name in sorted(projects):
+                    lookup.project(tx, parse_top(name, "projects", "host.settings"))
+            changed = replace(
+                host, labels=new_labels, zone=new_zone, settings=new_settings, generation=host.generation + 1
+            )
             if not validate_only:
                 tx.put(HOST, changed)
             return changed

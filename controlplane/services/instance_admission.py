@@ -11,7 +11,7 @@ from controlplane.domain.networks import Network
 from controlplane.domain.projects import Project
 from controlplane.domain.templates import Template, TemplateState
 from controlplane.networks import attachments
-from controlplane.scheduler.explain import refusal_on
+from controlplane.scheduler.explain import fit_on
 from controlplane.services import lookup
 from controlplane.services.instance_rules import host_access
 from moorage.errors import InvalidSpec, NotReady
@@ -85,18 +85,21 @@ def _asked(networks: Mapping[str, Network], where: str) -> HostAccess:
     return attachments.host_access([network.spec for network in networks.values()], f"{where}.nics")
 
 
-def check_still_fits(tx: Transaction, before: Instance, after: Instance) -> None:
-    """An instance never moves: what it becomes must fit on the host that it has. Raises NotReady (DOES_NOT_FIT)."""
-    if not before.host_uid:
-        return
-    host = lookup.by_uid(tx, HOST, before.host_uid)
+def check_still_fits(tx: Transaction, before: Instance, after: Instance) -> Instance:
+    """An instance never moves: what it becomes must fit on the host that it has. Returns it with the devices that it gets there.
+
+    Raises:
+        NotReady: DOES_NOT_FIT.
+    """
+    host = lookup.by_uid(tx, HOST, before.host_uid) if before.host_uid else None
     if host is None:
-        return
+        return after
     others = [i.value for i in tx.find(INSTANCE, "host", before.host_uid) if i.value.uid != before.uid]
-    refusal = refusal_on(host, others, after, tx)
+    refusal, fitted = fit_on(host, others, before, after, tx)
     if refusal:
         raise NotReady(
             f"{after.name} would not fit on {host.name}: {refusal}; delete it and create it anew",
             reason="DOES_NOT_FIT",
             metadata={"host": host.name},
         )
+    return fitted

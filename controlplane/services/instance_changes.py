@@ -95,7 +95,7 @@ class InstanceChanges:
             )
             if {"published_ports", "nics"} & names:
                 check_publishable(tx, spec, (nic.network_uid for nic in changed.nics), "instance.spec")
-            check_still_fits(tx, instance, changed)
+            changed = check_still_fits(tx, instance, changed)
             recharge_project(tx, before, changed)
             tx.put(INSTANCE, changed)
             if changed.nics != before.nics:
@@ -171,7 +171,7 @@ class InstanceChanges:
                 run_request=instance.run_request + 1,
                 container_generation=instance.container_generation + 1,
             )
-            check_still_fits(tx, instance, changed)
+            changed = check_still_fits(tx, instance, changed)
             recharge_project(tx, instance, changed)
             tx.put(INSTANCE, changed)
             record_event(tx, self._context.clock, changed, "REPLACING", "asked for", project=project_id)

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from controlplane.access.policy import Asked, HostAccess
 from controlplane.domain.containers import RestartPolicy
-from controlplane.domain.instances import Affinity, InstanceSpec
-from controlplane.domain.names import check_labels
+from controlplane.domain.instances import InstanceSpec
 from controlplane.networks import nic_options
 from controlplane.networks.subnets import parse_address
+from controlplane.services.placement_rules import check_device_requests, check_placement
 from controlplane.services.security_group_rules import check_groups_of_nics, check_powers
 from moorage.errors import FieldViolation
 
@@ -61,6 +61,11 @@ def host_access(spec: InstanceSpec, field: str, networks: HostAccess = _NO_NETWO
         ),
         devices=tuple(Asked(f"{field}.devices[{i}].host_path", d.host_path) for i, d in enumerate(spec.devices)),
         capabilities=tuple(Asked(f"{field}.capabilities_add[{i}]", c) for i, c in enumerate(spec.capabilities_add)),
+        device_kinds=tuple(
+            Asked(f"{field}.device_requests[{i}].kind", r.kind) for i, r in enumerate(spec.device_requests)
+        ),
+        priority=spec.placement.priority,
+        priority_field=f"{field}.placement.priority",
     )
 
 
@@ -189,20 +194,6 @@ def _network(spec: InstanceSpec, field: str) -> Iterator[FieldViolation]:
             )
 
 
-def _placement(spec: InstanceSpec, field: str) -> Iterator[FieldViolation]:
-    where = f"{field}.placement"
-    for name, collection in (("host", "hosts"), ("zone", "zones")):
-        value = getattr(spec.placement, name)
-        if value and not re.fullmatch(rf"{collection}/[^/]+", value):
-            yield FieldViolation(f"{where}.{name}", f"must look like {collection}/NAME", "NAME_INVALID")
-    for name in ("affinity", "anti_affinity"):
-        terms: tuple[Affinity, ...] = getattr(spec.placement, name)
-        for index, term in enumerate(terms):
-            if not term.labels:
-                yield FieldViolation(f"{where}.{name}[{index}].labels", "is required", "REQUIRED")
-            yield from check_labels(dict(term.labels), f"{where}.{name}[{index}].labels")
-
-
 _CHECKS: tuple[_Check, ...] = (
     _process,
     _amounts,
@@ -210,5 +201,6 @@ _CHECKS: tuple[_Check, ...] = (
     check_powers,
     _network,
     check_groups_of_nics,
-    _placement,
+    check_placement,
+    check_device_requests,
 )

@@ -29,8 +29,8 @@ def fill(plane: Plane) -> None:
     host = hosts_pb2.Host(name="hosts/h1", zone="zones/a", labels={"disk": "ssd"}, uid="hx", etag="1")
     host.admin_state = hosts_pb2.HOST_ADMIN_STATE_ENABLED
     host.status.link_state = hosts_pb2.HOST_LINK_STATE_UP
-    host.status.facts.cpu_millis = 4000
-    host.status.facts.memory_bytes = 8 * 1024**3
+    host.status.facts.cpu_millis = host.capacity.cpu_millis = 4000
+    host.status.facts.memory_bytes = host.capacity.memory_bytes = 8 * 1024**3
     host.status.facts.platform = "linux/amd64"
     host.status.facts.underlay_address = "192.0.2.7"
     host.status.used.instances = 2

@@ -9,7 +9,7 @@ from controlplane.domain.containers import PublishedPort
 from controlplane.domain.hosts import Host, HostAdminState, HostCondition, HostLinkState
 from controlplane.domain.instances import Placement
 from controlplane.scheduler import scores
-from controlplane.scheduler.explain import refusal_on
+from controlplane.scheduler.explain import fit_on
 from controlplane.scheduler.filters import FILTERS
 from controlplane.scheduler.fleet import Fleet
 from controlplane.scheduler.request import PlacementRequest, Wiring, port_key, ports_clash, request_of
@@ -147,5 +147,8 @@ def test_what_stays_where_it_is_need_not_like_the_hosts_state() -> None:
     ill = replace(ill, conditions=(HostCondition("x", ""),))
     view = MemoryStore(()).snapshot()
     others = [instance("o", cpu=500, on="a")]
-    assert refusal_on(ill, others, instance("i", cpu=500, on="a"), view) == ""
-    assert "cpu took 1" in refusal_on(ill, others, instance("i", cpu=501, on="a"), view)
+    before = instance("i", cpu=400, on="a")
+    assert fit_on(ill, others, before, instance("i", cpu=500, on="a"), view)[0] == ""
+    assert "cpu took 1" in fit_on(ill, others, before, instance("i", cpu=501, on="a"), view)[0]
+    too_small = replace(ill, facts=replace(ill.facts, cpu_millis=600))
+    assert fit_on(too_small, others, before, before, view)[0] == "", "what it has, it keeps"

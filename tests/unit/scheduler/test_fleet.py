@@ -10,7 +10,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from controlplane.domain.hosts import Host
 from controlplane.domain.instances import Instance
-from controlplane.scheduler.fleet import Fleet, placed_of
+from controlplane.scheduler.fleet import Fleet
+from controlplane.scheduler.placed import placed_of
 from controlplane.scheduler.plan import plan
 from controlplane.scheduler.request import request_of
 from tests.unit.scheduler.values import NOW, any_host, any_instance, host, instance

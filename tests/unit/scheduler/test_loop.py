@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from controlplane.domain.containers import DeviceRequest
 from controlplane.domain.hosts import Host, HostAdminState, HostCondition, HostLinkState
 from controlplane.domain.instances import Affinity, DesiredState, Instance, InstanceState, Observed, Placement
 from controlplane.domain.kinds import ALL_KINDS, EVENT, HOST, INSTANCE
@@ -14,7 +15,7 @@ from controlplane.scheduler.plan import Decision
 from moorage.clock import ManualClock
 from moorage.store import MemoryStore
 from moorage.store.base import Transaction
-from tests.unit.scheduler.values import host, instance
+from tests.unit.scheduler.values import gpus, host, instance
 
 
 def put_record(tx: Transaction, record: Instance | Host) -> None:
@@ -29,7 +30,11 @@ class World:
 
     def __init__(self) -> None:
         self.store = MemoryStore(ALL_KINDS)
-        self.scheduler = Scheduler(self.store, ManualClock())
+        self.scheduler = Scheduler(self.store, ManualClock(), self.push_out)
+
+    def push_out(self, tx: Transaction, one: Instance, why: str) -> None:
+        """As the services do it for what has no clients."""
+        tx.put(INSTANCE, replace(one, desired=DesiredState.DELETED, generation=one.generation + 1))
 
     def instance(self, uid: str) -> Instance:
         found = self.store.view().get(INSTANCE, f"p/{uid}")
@@ -151,7 +156,7 @@ async def test_an_observation_wakes_nobody(world: World) -> None:
 async def test_columns_that_lag_behind_give_nothing_away_twice() -> None:
     """A pass decides by what it has heard; what was committed since then is checked again in the transaction."""
     store = MemoryStore(ALL_KINDS)
-    scheduler = Scheduler(store, ManualClock())
+    scheduler = Scheduler(store, ManualClock(), lambda tx, one, why: None)
 
     async def put(*records: Instance | Host) -> None:
         def write(tx: Transaction) -> None:
@@ -216,3 +221,44 @@ async def test_one_that_is_gone_meanwhile_is_left_alone(world: World) -> None:
     for _ in range(50):
         await asyncio.sleep(0)
     assert world.store.view().count(INSTANCE) == 0
+
+
+async def test_the_place_of_those_that_are_pushed_out_is_kept(world: World) -> None:
+    await world.put(host("a", cpu=1000), instance("o", cpu=1000))
+    await world.placed("o", "a")
+    high = Placement(priority=5, preempts=True)
+    await world.put(instance("i", cpu=1000, placement=high), instance("later", cpu=1000))
+    await world.refused("i", "hosts/a is kept for it, from which projects/p/instances/o of lower priority must go")
+    await world.refused("later", "cpu took 1")
+    assert world.instance("o").desired is DesiredState.DELETED
+    found = world.instance("i")
+    assert (found.host_uid, found.promised_uid, found.observed.reason) == ("", "uid-a", "AWAITS_PLACE")
+    assert found.placement is not None
+    assert found.placement.promised_host == "hosts/a"
+    messages = {e.value.reason: e.value.message for e in world.store.view().all(EVENT)}
+    assert messages["PREEMPTED"] == "pushed out by projects/p/instances/i: priority 5 over 0, on hosts/a"
+    await world.store.update(lambda tx: tx.delete(INSTANCE, "p/o"))
+    await world.placed("i", "a")
+    found = world.instance("i")
+    assert (found.promised_uid, found.observed.state) == ("", InstanceState.ASSIGNED)
+    assert world.instance("later").host == ""
+
+
+async def test_a_promise_that_its_host_cannot_keep_is_taken_back(world: World) -> None:
+    await world.put(host("a", cpu=1000), instance("o", cpu=1000))
+    await world.placed("o", "a")
+    await world.put(instance("i", cpu=1000, placement=Placement(priority=5, preempts=True)))
+    await world.refused("i", "is kept for it")
+    await world.put(host("a", cpu=1000, admin_state=HostAdminState.CORDONED))
+    await world.refused("i", "admin took 1")
+    assert world.instance("i").promised_uid == ""
+
+
+async def test_devices_are_written_down_with_the_host(world: World) -> None:
+    await world.put(host("a", devices=gpus("0")), instance("i", device_requests=(DeviceRequest("gpu"),)))
+    await world.placed("i", "a")
+    (given,) = world.instance("i").effective.device_requests
+    assert (given.kind, given.ids, given.driver) == ("nvidia.com/gpu", ("GPU-0",), "nvidia")
+    assert world.instance("i").spec.device_requests == (DeviceRequest("gpu"),), "what was asked for stays"
+    await world.put(instance("j", device_requests=(DeviceRequest("gpu"),)))
+    await world.refused("j", "device took 1")

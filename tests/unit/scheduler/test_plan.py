@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controlplane.domain.hosts import Host
+from controlplane.domain.hosts import Host, capacity_of
 from controlplane.domain.instances import Affinity, Instance, Placement, PlacementStrategy
+from controlplane.scheduler.devices import text_of
+from controlplane.scheduler.explain import with_devices
 from controlplane.scheduler.filters import FILTERS
 from controlplane.scheduler.fleet import Fleet
-from controlplane.scheduler.plan import Assign, Decision, Unplaceable, plan, same_but_for_time
+from controlplane.scheduler.plan import Assign, Decision, Promise, Unplaceable, plan, same_but_for_time
 from controlplane.scheduler.request import ports_clash, request_of
 from tests.unit.scheduler.values import NOW, host, hosts, instance, pendings
 
@@ -24,7 +26,7 @@ def decide(fleet: list[Host], pending: list[Instance], placed: list[Instance] | 
 def carried_out(pending: list[Instance], decisions: list[Decision]) -> list[Instance]:
     """The instances that were given a host."""
     return [
-        replace(one, host_uid=decision.host_uid, host=decision.host)
+        with_devices(replace(one, host_uid=decision.host_uid, host=decision.host), decision.devices)
         for one, decision in zip(pending, decisions, strict=True)
         if isinstance(decision, Assign)
     ]
@@ -42,8 +44,16 @@ def test_nothing_is_given_twice(fleet: list[Host], pending: list[Instance]) -> N
         own = [i for i in placed if i.host_uid == one.uid]
         cpu = [i.effective.resources.cpu_millis for i in own]
         memory = [i.effective.resources.memory_bytes for i in own]
-        assert sum(cpu) <= one.facts.cpu_millis or not any(cpu)
-        assert sum(memory) <= one.facts.memory_bytes or not any(memory)
+        cpu_capacity, memory_capacity = capacity_of(one)
+        assert sum(cpu) <= cpu_capacity or not any(cpu)
+        assert sum(memory) <= memory_capacity or not any(memory)
+        devices = [device for i in own for device in text_of(i.effective.device_requests)]
+        assert len(set(devices)) == len(devices)
+        assert set(devices) <= {f"{device.kind}={device.names[0]}" for device in one.facts.devices}
+        for part in one.settings.reservations:
+            others = sum(i.effective.resources.cpu_millis for i in own if f"projects/{i.project}" != part.project)
+            theirs = sum(cpu) - others
+            assert others + max(theirs, part.cpu_millis) <= cpu_capacity or not others, "what is reserved stays free"
         ports = [port for i in own for port in request_of(i).ports]
         assert not any(ports_clash(a, b) for n, a in enumerate(ports) for b in ports[n + 1 :])
 
@@ -60,6 +70,9 @@ def test_the_order_of_hosts_does_not_matter(fleet: list[Host], pending: list[Ins
 @given(hosts(), pendings(), st.integers(0, 8))
 @settings(max_examples=40, deadline=None)
 def test_a_plan_that_was_cut_short_goes_on_the_same(fleet: list[Host], pending: list[Instance], done: int) -> None:
+    pending = sorted(
+        pending, key=lambda i: -i.effective.placement.priority
+    )  # as the loop does: nobody pushes out a later one
     whole = decide(fleet, pending)
     done = min(done, len(pending))
     placed = carried_out(pending[:done], whole[:done])
@@ -80,6 +93,8 @@ def test_every_refusal_accounts_for_every_host(fleet: list[Host], pending: list[
         if isinstance(decision, Unplaceable):
             assert removed == len(fleet)
             assert all(f"{r.filter} took {r.hosts_removed}" in why.summary for r in why.filters)
+        elif isinstance(decision, Promise):
+            assert removed == len(fleet)
         else:
             assert removed + len(why.scores) == len(fleet)
             assert why.scores[0].score == max(score.score for score in why.scores)
