@@ -453,6 +453,11 @@ class InstanceReport:
     generation: int = 0  # of the assignment that this report answers
     network_generation: int = 0  # of the newest assignment whose interfaces the host has, and no others
     leased: tuple[LeasedNic, ...] = ()  # what DHCP servers outside have given
+    ready: bool | None = None  # what startup and readiness probes say; None: nothing
+    probe: str = ""  # the one that fails, and what came of its check
+    failures_in_row: int = (
+        0  # runs that ended soon or could not be started, with the failed attempts to prepare this one
+    )
 
 
 @dataclass(frozen=True, slots=True)

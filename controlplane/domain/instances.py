@@ -15,6 +15,7 @@ from controlplane.domain.containers import (
     RestartPolicy,
     Ulimit,
 )
+from controlplane.domain.probes import Probes
 
 
 class DesiredState(enum.Enum):
@@ -188,6 +189,7 @@ class InstanceSpec:
     log_max_bytes: int = 0
     log_max_files: int = 0
     user_data: str = ""
+    probes: Probes = Probes()
     exclusive: bool = False
     survives_isolation: bool = False
     drain_seconds: float | None = None
@@ -279,6 +281,9 @@ class Observed:
     container_id: str = ""
     network_generation: int = 0  # newest one whose interfaces its host has, and no others
     leased: tuple[LeasedNic, ...] = ()
+    probed_ready: bool | None = None  # what startup and readiness probes say; None: nothing
+    probe: str = ""  # the one that fails, and what came of it
+    failures_in_row: int = 0  # runs that ended soon or could not be started, one after the other
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,23 @@ def is_started(instance: Instance) -> bool:
 
 
 def is_ready(instance: Instance) -> bool:
-    """Whether it runs and its own checks, where it has any, say that it can do its work."""
-    return is_started(instance) and instance.observed.health in ("", "healthy")
+    """Whether it runs and its own checks, where it has any, say that it can do its work.
+
+    A readiness probe has the word where the spec has one, the engine's health check else; a startup probe that has not passed holds
+    either back. What was not said is no: an agent that knows of no probes never says that they pass. But a probe that the instance was
+    given just now, and of which its host has not heard, takes nothing from it.
+    """
+    if not is_started(instance):
+        return False
+    observed = instance.observed
+    if instance.effective.probes.readiness is None or _is_news(instance):
+        return observed.probed_ready is not False and observed.health in ("", "healthy")
+    return observed.probed_ready is True
+
+
+def _is_news(instance: Instance) -> bool:
+    """Whether its host answers for an older generation of it, in which it had no probe to speak of."""
+    return instance.observed.probed_ready is None and instance.observed.generation < instance.generation
 
 
 def refuses_traffic(instance: Instance) -> bool:

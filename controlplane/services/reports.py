@@ -50,6 +50,9 @@ class Report:
     generation: int = 0
     network_generation: int = 0
     leased: tuple[LeasedNic, ...] = ()
+    ready: bool | None = None
+    probe: str = ""
+    failures_in_row: int = 0
 
 
 class ReportService:
@@ -188,6 +191,9 @@ class ReportService:
             report.container_id,
             report.network_generation,
             report.leased,
+            report.ready,
+            report.probe,
+            report.failures_in_row,
         )
         give_back(tx, instance, report.network_generation)
         tx.put(INSTANCE, replace(instance, observed=observed))

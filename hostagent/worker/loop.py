@@ -343,8 +343,8 @@ class Reconciler:
             self._set_retry(instance_id, is_host_reboot=False)
             worker.failures, worker.trouble = 0, None
             return
-        worker.trouble = Trouble(reason, message)
         worker.failures += 1
+        worker.trouble = Trouble(reason, message, worker.failures)
         if (view := self.view(instance_id)) is not None:
             self._report(view, [step], worker)
         delay = min(_BACKOFF.initial * 2.0 ** min(worker.failures - 1, 20), _BACKOFF.maximum)

@@ -19,6 +19,7 @@ class Trouble:
 
     reason: str
     message: str
+    attempts: int = 1  # that failed, one after the other
 
 
 def report(
@@ -29,6 +30,7 @@ def report(
     state, reason, message = _state(view, steps)
     if trouble is not None and not reason:
         reason, message = trouble.reason, trouble.message
+    attempts = trouble.attempts if trouble is not None and local.stage is RunStage.BEGUN else 0
     has_run_data = local.stage in (RunStage.STARTED, RunStage.ENDED)
     return InstanceReport(
         instance_id=view.assignment.instance_id,
@@ -48,6 +50,7 @@ def report(
         generation=view.assignment.generation,
         network_generation=view.assignment.generation if is_plugged(view) else 0,
         leased=view.leased,
+        failures_in_row=local.failures_in_row + attempts,
     )
 
 

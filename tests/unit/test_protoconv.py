@@ -61,7 +61,7 @@ PAIRS: list[tuple[type, type[Message], set[str], set[str]]] = [
     (
         instances.Observed,
         instances_pb2.InstanceStatus,
-        {"epoch", "sequence", "generation", "network_generation", "leased"},
+        {"epoch", "sequence", "generation", "network_generation", "leased", "probed_ready"},
         {
             *("host", "nics", "placement", "image_digest", "stale", "owner", "nics_ready"),
             *("slot", "revision", "ready", "leave_time", "given_up"),
