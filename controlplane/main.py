@@ -23,6 +23,7 @@ from controlplane.api.agent import AgentDeps, AgentServicer, ReleaseBrake
 from controlplane.api.balancers import BalancerServicer
 from controlplane.api.dns import DnsServicer
 from controlplane.api.enrollment import EnrollmentServicer
+from controlplane.api.groups import GroupServicer
 from controlplane.api.hosts import HostServicer, ZoneServicer
 from controlplane.api.instance_streams import InstanceStreamServicer
 from controlplane.api.instances import InstanceServicer
@@ -54,6 +55,7 @@ from controlplane.services.balancers import BalancerService
 from controlplane.services.context import Context
 from controlplane.services.dns import DnsService
 from controlplane.services.enrollment import EnrollmentService
+from controlplane.services.groups import GroupService
 from controlplane.services.hosts import HostService, ZoneService
 from controlplane.services.instance_changes import InstanceChanges
 from controlplane.services.instance_claims import InstanceClaims
@@ -85,6 +87,7 @@ from moorage.v1 import (
     dns_pb2_grpc,
     enrollment_pb2_grpc,
     events_pb2_grpc,
+    groups_pb2_grpc,
     hosts_pb2_grpc,
     instance_streams_pb2_grpc,
     instances_pb2_grpc,
@@ -233,7 +236,8 @@ class ControlPlane:
         router_rules = RouterRuleService(context)
         balancers = BalancerService(context)
         public_addresses = PublicAddressService(context)
-        groups = SecurityGroupService(context)
+        security_groups = SecurityGroupService(context)
+        groups = GroupService(context, claims)
         hosts = HostService(context)
         templates = TemplateService(context)
         operations = OperationService(context)
@@ -270,7 +274,11 @@ class ControlPlane:
                 PublicAddressServicer(public_addresses),
             ),
             (dns_pb2_grpc.add_DnsServiceServicer_to_server, DnsServicer(DnsService(context))),
-            (security_groups_pb2_grpc.add_SecurityGroupServiceServicer_to_server, SecurityGroupServicer(groups)),
+            (
+                security_groups_pb2_grpc.add_SecurityGroupServiceServicer_to_server,
+                SecurityGroupServicer(security_groups),
+            ),
+            (groups_pb2_grpc.add_GroupServiceServicer_to_server, GroupServicer(groups)),
             (templates_pb2_grpc.add_TemplateServiceServicer_to_server, TemplateServicer(templates, runner)),
             (instances_pb2_grpc.add_InstanceServiceServicer_to_server, InstanceServicer(instances, changes, store)),
             (
@@ -284,7 +292,9 @@ class ControlPlane:
             (events_pb2_grpc.add_EventServiceServicer_to_server, EventServicer(EventService(context))),
             (
                 watch_pb2_grpc.add_WatchServiceServicer_to_server,
-                WatchServicer(store, networks, routers, router_rules, balancers, public_addresses, groups),
+                WatchServicer(
+                    store, networks, routers, router_rules, balancers, public_addresses, security_groups, groups
+                ),
             ),
         ]
         agent = AgentServicer(
@@ -390,6 +400,7 @@ def _service_names() -> tuple[str, ...]:
         "DnsService",
         "EnrollmentService",
         "EventService",
+        "GroupService",
         "HostService",
         "InstanceService",
         "InstanceStreamService",

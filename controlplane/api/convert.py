@@ -9,6 +9,7 @@ from controlplane.access.join_tokens import JoinToken
 from controlplane.access.keys import ApiKey
 from controlplane.api.errors import status_of
 from controlplane.domain.dns import DnsRecord
+from controlplane.domain.groups import Group, GroupRevision, GroupStatus
 from controlplane.domain.hosts import Host, HostLinkState, Zone, capacity_of
 from controlplane.domain.instances import Instance
 from controlplane.domain.names import host_name, zone_name
@@ -30,6 +31,7 @@ from moorage.v1 import (
     dns_pb2,
     enrollment_pb2,
     events_pb2,
+    groups_pb2,
     hosts_pb2,
     instances_pb2,
     networks_pb2,
@@ -115,6 +117,20 @@ def security_group(record: SecurityGroup, members: int) -> security_groups_pb2.S
     protoconv.fill(record.spec, message.spec)
     message.status.members = members
     return message
+
+
+def group(record: Group, status: GroupStatus) -> groups_pb2.Group:
+    """A group of instances, with what is seen of it."""
+    message = groups_pb2.Group(name=record.name, uid=record.uid, etag=etag_of(record), labels=record.labels)
+    message.create_time.FromDatetime(record.create_time)
+    protoconv.fill(record.spec, message.spec)
+    protoconv.fill(status, message.status)
+    return message
+
+
+def group_revision(record: GroupRevision) -> groups_pb2.GroupRevision:
+    """A revision of a group."""
+    return protoconv.to_proto(record, groups_pb2.GroupRevision)
 
 
 def address_lease(record: AddressLease, network_name: str, owner_name: str) -> networks_pb2.AddressLease:

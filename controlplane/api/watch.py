@@ -9,10 +9,12 @@ import grpc
 from controlplane.access.rules import require_fleet_admin
 from controlplane.api import convert
 from controlplane.api.caller import current_user
+from controlplane.api.group_status import status_of
 from controlplane.domain.kinds import (
     API_KEY,
     BALANCER,
     EVENT,
+    GROUP,
     HOST,
     INSTANCE,
     MEMBER,
@@ -27,6 +29,7 @@ from controlplane.domain.kinds import (
 )
 from controlplane.domain.names import parse_parent
 from controlplane.services.balancers import BalancerService
+from controlplane.services.groups import GroupService
 from controlplane.services.networks import NetworkService
 from controlplane.services.public_addresses import PublicAddressService
 from controlplane.services.router_rules import RouterRuleService
@@ -51,6 +54,7 @@ _KINDS: Mapping[str, tuple[Kind[Any], str]] = {
     "balancers": (BALANCER, "balancer"),
     "public_addresses": (PUBLIC_ADDRESS, "public_address"),
     "security_groups": (SECURITY_GROUP, "security_group"),
+    "groups": (GROUP, "group"),
     "events": (EVENT, "event"),
 }
 _FLEET_KINDS = frozenset({"hosts"})
@@ -70,7 +74,8 @@ class WatchServicer(watch_pb2_grpc.WatchServiceServicer):
         rules: RouterRuleService,
         balancers: BalancerService,
         public_addresses: PublicAddressService,
-        groups: SecurityGroupService,
+        security_groups: SecurityGroupService,
+        groups: GroupService,
     ) -> None:
         self._store = store
         self._networks = networks
@@ -78,6 +83,7 @@ class WatchServicer(watch_pb2_grpc.WatchServiceServicer):
         self._rules = rules
         self._balancers = balancers
         self._public_addresses = public_addresses
+        self._security_groups = security_groups
         self._groups = groups
 
     async def Watch(self, request: watch_pb2.WatchRequest, context: _Context) -> AsyncIterator[watch_pb2.WatchResponse]:
@@ -170,7 +176,9 @@ class WatchServicer(watch_pb2_grpc.WatchServiceServicer):
             case "public_address":
                 message = convert.public_address(record, *self._public_addresses.used_by(record))
             case "security_group":
-                message = convert.security_group(record, self._groups.members(record))
+                message = convert.security_group(record, self._security_groups.members(record))
+            case "group":
+                message = convert.group(record, status_of(record, self._groups.members(record)))
             case _:
                 message = getattr(convert, field)(record)
         getattr(change, field).CopyFrom(message)

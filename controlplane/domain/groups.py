@@ -129,3 +129,35 @@ class Group:
     def name(self) -> str:
         """projects/{project}/groups/{group}."""
         return f"projects/{self.project}/groups/{self.id}"
+
+    @property
+    def is_per_host(self) -> bool:
+        """Whether it has one member on each host that fits, instead of a number of them."""
+        return self.spec.mode is GroupMode.PER_HOST
+
+
+@dataclass(frozen=True, slots=True)
+class SlotStatus:
+    """A slot and who is in it."""
+
+    slot: int = 0
+    instance: str = ""  # full name; empty: the slot waits
+    revision: int = 0
+    ready: bool = False
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupStatus:
+    """What is seen of a group: computed when somebody looks."""
+
+    state: GroupState = GroupState.DEGRADED
+    reason: str = ""
+    message: str = ""
+    wanted: int = 0
+    members: int = 0
+    ready: int = 0
+    updated: int = 0
+    target_revision: int = 0
+    stable_revision: int = 0
+    slots: tuple[SlotStatus, ...] = ()

@@ -5,11 +5,13 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from controlplane.domain.dns import DnsRecord
+from controlplane.domain.groups import Group
 from controlplane.domain.hosts import Host
 from controlplane.domain.instances import Instance
 from controlplane.domain.kinds import (
     BALANCER,
     DNS_RECORD,
+    GROUP,
     HOST,
     INSTANCE,
     NETWORK,
@@ -77,6 +79,11 @@ def dns_record(view: View, project_id: str, network_id: str, record_id: str) -> 
 def template(view: View, project_id: str, template_id: str) -> Template:
     """A template by name. Raises NotFound."""
     return require(view, TEMPLATE, f"{project_id}/{template_id}", f"projects/{project_id}/templates/{template_id}")
+
+
+def group(view: View, project_id: str, group_id: str) -> Group:
+    """A group by name. Raises NotFound."""
+    return require(view, GROUP, f"{project_id}/{group_id}", f"projects/{project_id}/groups/{group_id}")
 
 
 def router(view: View, project_id: str, router_id: str) -> Router:

@@ -21,6 +21,7 @@ from controlplane.dispatch import assignments, security
 from controlplane.dispatch.tasks import BuildTask, SnapshotTask
 from controlplane.domain import (
     containers,
+    groups,
     hosts,
     instances,
     networks,
@@ -39,6 +40,7 @@ from moorage.v1 import (
     balancers_pb2,
     common_pb2,
     events_pb2,
+    groups_pb2,
     hosts_pb2,
     instances_pb2,
     networks_pb2,
@@ -87,6 +89,9 @@ PAIRS: list[tuple[type, type[Message], set[str], set[str]]] = [
     (assignments.Peer, agent_pb2.Peer, set(), set()),
     (assignments.NetworkAssignment, agent_pb2.NetworkAssignment, set(), {"peers"}),
     (assignments.InstanceAssignment, agent_pb2.InstanceAssignment, set(), set()),
+    (groups.GroupSpec, groups_pb2.GroupSpec, set(), set()),
+    (groups.GroupStatus, groups_pb2.GroupStatus, set(), set()),
+    (groups.GroupRevision, groups_pb2.GroupRevision, {"group_uid"}, set()),
     (security_groups.SecurityGroupSpec, security_groups_pb2.SecurityGroupSpec, set(), set()),
     (security.SecurityGroupAssignment, agent_pb2.SecurityGroupAssignment, set(), set()),
     (security.GroupMembersUpdate, agent_pb2.GroupMembersUpdate, set(), set()),

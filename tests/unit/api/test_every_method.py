@@ -54,7 +54,16 @@ def _name(descriptor: Descriptor, field: str, path: str, project: str) -> str:
     is_balancer = ".BalancerService/" in path
     if field == "parent":
         is_in_network = path.endswith(("/ListAddresses", "/CreateDnsRecord", "/ListDnsRecords"))
-        below = "/networks/x" if is_in_network else "/routers/x" if is_rule or is_balancer else ""
+        is_of_group = path.endswith("/ListGroupRevisions")
+        below = (
+            "/groups/x"
+            if is_of_group
+            else "/networks/x"
+            if is_in_network
+            else "/routers/x"
+            if is_rule or is_balancer
+            else ""
+        )
         return f"projects/{project}{below}"
     if is_rule:
         return f"projects/{project}/routers/x/rules/x"
@@ -65,6 +74,7 @@ def _name(descriptor: Descriptor, field: str, path: str, project: str) -> str:
         "Template": "templates",
         "Network": "networks",
         "Router": "routers",
+        "Group": "groups",
         "PublicAddress": "publicAddresses",
     }
     noun = next((plural for word, plural in collection.items() if f".{word}Service/" in path), "instances")

@@ -99,8 +99,8 @@ class Histories(RuleBasedStateMachine):
         await self.world.begin()
         for number, name in enumerate(("n", "m", "o"), 1):
             await self.world.network(name, f"10.{number}.0.0/28")
-        await self.world.group("g")
-        await self.world.group("k", _TO_G)
+        await self.world.security_group("g")
+        await self.world.security_group("k", _TO_G)
         for name in _HOSTS:
             await self.world.host(name)
         self.running = asyncio.create_task(self.dispatcher.run())
@@ -158,7 +158,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(group=st.sampled_from(["g", "k"]), rules=st.lists(st.sampled_from([_TO_G, _TO_K]), max_size=2, unique=True))
     def change_rules(self, group: str, rules: list[SecurityRule]) -> None:
-        self.run(self.world.groups.update(P, group, spec_fields={"rules": tuple(rules)}))
+        self.run(self.world.security_groups.update(P, group, spec_fields={"rules": tuple(rules)}))
 
     @rule(network=st.sampled_from(["n", "m"]), egress=st.booleans())
     def change_network(self, network: str, egress: bool) -> None:

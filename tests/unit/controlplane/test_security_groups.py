@@ -23,14 +23,14 @@ WEB = f"projects/{P}/securityGroups/web"
 
 
 async def test_a_group_is_kept_with_nothing_left_to_guess(world: World) -> None:
-    await world.group("lb")
-    made = await world.group("web", SecurityRule(IN, TCP, ("80",), group="lb"), SecurityRule(IN, group="web"))
+    await world.security_group("lb")
+    made = await world.security_group("web", SecurityRule(IN, TCP, ("80",), group="lb"), SecurityRule(IN, group="web"))
     assert made.name == WEB
     assert [rule.group for rule in made.spec.rules] == [f"projects/{P}/securityGroups/lb", WEB]
     assert made.spec.rules[1].protocol is TrafficProtocol.ANY
     assert made.group_uids[WEB] == made.uid
-    assert world.groups.get(P, "web") == made
-    assert [item.value.id for item in world.groups.list(P, PageRequest()).items] == ["lb", "web"]
+    assert world.security_groups.get(P, "web") == made
+    assert [item.value.id for item in world.security_groups.list(P, PageRequest()).items] == ["lb", "web"]
     assert world.reasons() == ["CREATED", "CREATED"]
 
 
@@ -67,7 +67,7 @@ async def test_a_group_is_kept_with_nothing_left_to_guess(world: World) -> None:
 )
 async def test_bad_rules(world: World, rule: SecurityRule, field: str, reason: str) -> None:
     with pytest.raises(InvalidSpec) as refused:
-        await world.group("web", rule)
+        await world.security_group("web", rule)
     assert problems(refused.value) == [(f"security_group.spec.rules[0].{field}", reason)]
     assert not list(world.store.view().all(SECURITY_GROUP))
 
@@ -75,71 +75,73 @@ async def test_bad_rules(world: World, rule: SecurityRule, field: str, reason: s
 async def test_every_bad_field_at_once(world: World) -> None:
     rule = SecurityRule(IN, TCP, ("80",))
     with pytest.raises(InvalidSpec) as refused:
-        await world.group("Web", rule, rule, SecurityRule(IN, TCP, ("x",)), description="x" * 1025)
+        await world.security_group("Web", rule, rule, SecurityRule(IN, TCP, ("x",)), description="x" * 1025)
     assert [reason for _, reason in problems(refused.value)] == [
         *("NAME_INVALID", "OUT_OF_RANGE", "RULE_DUPLICATE", "PORTS_INVALID")
     ]
     with pytest.raises(InvalidSpec, match="at most 200"):
-        await world.group("web", *(SecurityRule(IN, TCP, (str(n),)) for n in range(1, 202)))
+        await world.security_group("web", *(SecurityRule(IN, TCP, (str(n),)) for n in range(1, 202)))
     with pytest.raises(InvalidSpec) as refused:
-        await world.group("web", SecurityRule(IN, group="web"), SecurityRule(IN, TrafficProtocol.ANY, group=WEB))
+        await world.security_group(
+            "web", SecurityRule(IN, group="web"), SecurityRule(IN, TrafficProtocol.ANY, group=WEB)
+        )
     assert problems(refused.value) == [("security_group.spec.rules[1]", "RULE_DUPLICATE")]
 
 
 async def test_names_are_unique_and_creates_are_remembered(world: World) -> None:
     spec = SecurityGroupSpec()
-    first = await world.groups.create(P, "web", {}, spec, request_key="r1", body=b"x")
-    assert await world.groups.create(P, "web", {}, spec, request_key="r1", body=b"x") == first
+    first = await world.security_groups.create(P, "web", {}, spec, request_key="r1", body=b"x")
+    assert await world.security_groups.create(P, "web", {}, spec, request_key="r1", body=b"x") == first
     with pytest.raises(AlreadyExists):
-        await world.group("web")
+        await world.security_group("web")
     with pytest.raises(NotFound):
-        await world.group("db", SecurityRule(IN, group="nobody"))
-    assert (await world.groups.create(P, "db", {}, spec, validate_only=True)).id == "db"
+        await world.security_group("db", SecurityRule(IN, group="nobody"))
+    assert (await world.security_groups.create(P, "db", {}, spec, validate_only=True)).id == "db"
     with pytest.raises(NotFound):
-        world.groups.get(P, "db")
+        world.security_groups.get(P, "db")
 
 
 async def test_updates(world: World) -> None:
-    made = await world.group("web")
+    made = await world.security_group("web")
     rules = (SecurityRule(IN, TCP, ("80",)),)
     etag = f"{made.uid}-1"
-    changed = await world.groups.update(P, "web", spec_fields={"rules": rules, "deny_out": True}, etag=etag)
+    changed = await world.security_groups.update(P, "web", spec_fields={"rules": rules, "deny_out": True}, etag=etag)
     assert (changed.spec.rules, changed.spec.deny_out, changed.generation) == (rules, True, 2)
     with pytest.raises(VersionConflict):
-        await world.groups.update(P, "web", labels={}, etag=etag)
+        await world.security_groups.update(P, "web", labels={}, etag=etag)
     with pytest.raises(InvalidSpec):
-        await world.groups.update(P, "web", spec_fields={"rules": (SecurityRule(),)})
-    assert world.groups.get(P, "web") == changed
-    dry = await world.groups.update(P, "web", spec_fields={"rules": ()}, validate_only=True)
+        await world.security_groups.update(P, "web", spec_fields={"rules": (SecurityRule(),)})
+    assert world.security_groups.get(P, "web") == changed
+    dry = await world.security_groups.update(P, "web", spec_fields={"rules": ()}, validate_only=True)
     assert dry.spec.rules == ()
-    assert world.groups.get(P, "web") == changed
+    assert world.security_groups.get(P, "web") == changed
     assert world.reasons() == ["CREATED", "RULES_CHANGED"]
 
 
 async def test_what_is_in_use_stays(world: World) -> None:
-    await world.group("lb")
-    await world.group("web", SecurityRule(IN, group="lb"), SecurityRule(IN, group="web"))
+    await world.security_group("lb")
+    await world.security_group("web", SecurityRule(IN, group="lb"), SecurityRule(IN, group="web"))
     await world.create("a", Nic("default", security_groups=("web",)))
     for name, carrier in (("lb", "a rule of"), ("web", "an interface of")):
         with pytest.raises(NotReady, match=carrier) as refused:
-            await world.groups.delete(P, name)
+            await world.security_groups.delete(P, name)
         assert refused.value.reason == "SECURITY_GROUP_IN_USE"
     with pytest.raises(NotReady, match="security groups"):
         await world.projects.delete(P)
     await world.instances.delete(P, ["a"])
-    await world.groups.delete(P, "web")
-    await world.groups.delete(P, "lb")
+    await world.security_groups.delete(P, "web")
+    await world.security_groups.delete(P, "lb")
     with pytest.raises(NotFound):
-        await world.groups.delete(P, "lb")
+        await world.security_groups.delete(P, "lb")
 
 
 async def test_an_interface_carries_groups_by_name_and_uid(world: World) -> None:
-    group, other = await world.group("web"), await world.group("admin")
+    group, other = await world.security_group("web"), await world.security_group("admin")
     made = await world.create("a", Nic("default", security_groups=("web", f"projects/{P}/securityGroups/admin")))
     (nic,) = made.nics
     assert nic.security_groups == (other.name, group.name)
     assert nic.security_group_uids == (other.uid, group.uid)
-    assert world.groups.members(group) == 1
+    assert world.security_groups.members(group) == 1
     world.audit()
     kept = await world.changes.replace(P, "a")
     assert kept.nics == made.nics
@@ -147,7 +149,7 @@ async def test_an_interface_carries_groups_by_name_and_uid(world: World) -> None
 
 @pytest.mark.parametrize("power", ["NET_ADMIN", "cap_net_raw", "SYS_ADMIN", "ALL"])
 async def test_who_could_go_round_them_may_not_have_them(world: World, power: str) -> None:
-    await world.group("web")
+    await world.security_group("web")
     nic = Nic("default", security_groups=("web",))
     with pytest.raises(InvalidSpec) as refused:
         await world.create("a", nic, capabilities_add=("CHOWN", power))
@@ -159,7 +161,7 @@ async def test_who_could_go_round_them_may_not_have_them(world: World, power: st
 
 async def test_groups_of_a_running_interface_change_in_place(world: World) -> None:
     await world.host("h1")
-    await world.group("web")
+    await world.security_group("web")
     made = await world.create("a", Nic("default"))
     await world.place("a", "h1")
     await world.report(world.get("a"), InstanceState.RUNNING)
@@ -183,14 +185,14 @@ async def test_groups_of_a_running_interface_change_in_place(world: World) -> No
     ],
 )
 async def test_bad_groups_of_an_interface(world: World, groups: tuple[str, ...], field: str, reason: str) -> None:
-    await world.group("web")
+    await world.security_group("web")
     with pytest.raises(InvalidSpec) as refused:
         await world.create("a", Nic("default", security_groups=groups))
     assert problems(refused.value) == [(field, reason)]
 
 
 async def test_members_are_those_that_the_network_reaches_under_these_addresses(world: World) -> None:
-    group = await world.group("web")
+    group = await world.security_group("web")
     nets = {name: await world.network(name, cidr) for name, cidr in (("n", "10.1.0.0/24"), ("m", "10.2.0.0/24"))}
     twin = await world.network("twin", "10.1.0.0/24")
     for name in ("n", "m", "twin"):
@@ -216,8 +218,8 @@ async def test_hosts_hear_of_members_wherever_they_are_and_others_do_not(world: 
         await world.host(host)
     await world.network("n", "10.1.0.0/24")
     await world.network("m", "10.2.0.0/24")
-    lb = await world.group("lb")
-    web = await world.group("web", SecurityRule(IN, group="lb"))
+    lb = await world.security_group("lb")
+    web = await world.security_group("web", SecurityRule(IN, group="lb"))
     await world.create("a", Nic("n", security_groups=("web",)))
     await world.place("a", "h1")
     await world.create("c", Nic("m"))
@@ -242,7 +244,7 @@ async def test_hosts_hear_of_members_wherever_they_are_and_others_do_not(world: 
     await world.place("b", "h2")
     told = await news()
     assert {name: [group.group_id for group in one.groups] for name, one in told.items()} == {"h2": [lb.uid]}
-    await world.groups.update(P, "web", spec_fields={"rules": (SecurityRule(IN, TCP, group="lb"),)})
+    await world.security_groups.update(P, "web", spec_fields={"rules": (SecurityRule(IN, TCP, group="lb"),)})
     told = await news()
     assert set(told) == {"h1"}
     assert (len(told["h1"].groups), told["h1"].members) == (1, ())
@@ -250,7 +252,7 @@ async def test_hosts_hear_of_members_wherever_they_are_and_others_do_not(world: 
     told = await news()
     assert told["h1"].members[0].removed == ("10.1.0.3",)
     assert told["h2"].removed_groups == (lb.uid,)
-    await world.groups.update(P, "web", spec_fields={"rules": ()})
+    await world.security_groups.update(P, "web", spec_fields={"rules": ()})
     told = await news()
     assert told["h1"].members[0].dropped
     await world.changes.update(P, "a", spec_fields={"nics": (Nic("n"),)})
@@ -266,7 +268,7 @@ async def test_a_routers_networks_are_told_when_it_comes(world: World) -> None:
     await world.clock.settle()
     await world.host("h1")
     networks = [await world.network("n", "10.1.0.0/24"), await world.network("m", "10.2.0.0/24")]
-    await world.group("web", SecurityRule(IN, group="web"))
+    await world.security_group("web", SecurityRule(IN, group="web"))
     await world.create("a", Nic("n", security_groups=("web",)))
     await world.create("b", Nic("m", security_groups=("web",)))
     await world.place("a", "h1")

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from controlplane.access.quota import Quota
+from controlplane.domain.groups import Group, GroupSpec
 from controlplane.domain.hosts import Host
 from controlplane.domain.instances import Instance, InstanceSpec, InstanceState, Nic, Observed
 from controlplane.domain.kinds import (
@@ -25,6 +26,7 @@ from controlplane.services.access import AccessService
 from controlplane.services.balancers import BalancerService
 from controlplane.services.context import Context
 from controlplane.services.dns import DnsService
+from controlplane.services.groups import GroupService
 from controlplane.services.hosts import HostService, ZoneService
 from controlplane.services.instance_changes import InstanceChanges
 from controlplane.services.instance_claims import InstanceClaims, usage_of
@@ -73,7 +75,8 @@ class World:
         self.rules = RouterRuleService(self.context)
         self.balancers = BalancerService(self.context)
         self.templates = TemplateService(self.context)
-        self.groups = SecurityGroupService(self.context)
+        self.security_groups = SecurityGroupService(self.context)
+        self.groups = GroupService(self.context, claims)
         self.zones = ZoneService(self.context)
 
     async def begin(self) -> "World":
@@ -99,8 +102,12 @@ class World:
         spec = NetworkSpec(subnets=tuple(map(Subnet, cidrs)), **fields)
         return await self.networks.create(P, network_id, {}, spec)
 
-    async def group(self, group_id: str, *rules: SecurityRule, **fields: Any) -> SecurityGroup:
-        return await self.groups.create(P, group_id, {}, SecurityGroupSpec(rules=rules, **fields))
+    async def security_group(self, group_id: str, *rules: SecurityRule, **fields: Any) -> SecurityGroup:
+        return await self.security_groups.create(P, group_id, {}, SecurityGroupSpec(rules=rules, **fields))
+
+    async def group(self, group_id: str, replicas: int = 3, **fields: Any) -> Group:
+        spec = GroupSpec(**{"replicas": replicas, "instance": InstanceSpec("web"), **fields})
+        return await self.groups.create(P, group_id, {}, spec, author="somebody")
 
     async def shared(self, network_id: str, bridge: str, *cidrs: str) -> Network:
         return await self.network(network_id, *cidrs, kind=NetworkKind.SHARED, bridge=bridge)

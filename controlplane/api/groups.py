@@ -1,0 +1,128 @@
+"""GroupService."""
+
+from typing import Any
+
+import grpc
+
+from controlplane.api import convert, masks, requests
+from controlplane.api.caller import current_user
+from controlplane.api.group_status import status_of
+from controlplane.domain.groups import Group, GroupSpec
+from controlplane.domain.names import parse_child
+from controlplane.services.groups import GroupChange, GroupService
+from moorage.v1 import groups_pb2, groups_pb2_grpc, instances_pb2
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+_PARTED = ("instance", "rollout")  # whose fields can be set one by one
+_WHOLE = tuple(f"spec.{field.name}" for field in groups_pb2.GroupSpec.DESCRIPTOR.fields)
+_PARTS = (
+    *(f"spec.instance.{field.name}" for field in instances_pb2.InstanceSpec.DESCRIPTOR.fields),
+    *(f"spec.rollout.{field.name}" for field in groups_pb2.RolloutPolicy.DESCRIPTOR.fields),
+)
+_FINEST = ("labels", *(path for path in _WHOLE if path.removeprefix("spec.") not in _PARTED), *_PARTS)
+
+
+def _change(group: groups_pb2.Group, mask: Any) -> GroupChange:
+    """What an update sets. Without a mask that is what the message fills, a field of what members are at a time."""
+    if not mask.paths:
+        allowed: tuple[str, ...] = _FINEST
+    elif list(mask.paths) == ["*"]:
+        allowed = ("labels", *_WHOLE)
+    else:
+        allowed = ("labels", *_WHOLE, *_PARTS)
+    paths = masks.paths(mask, group, allowed, "a group")
+    spec = requests.read(GroupSpec, group.spec, "group.spec")
+    fields: dict[str, object] = {}
+    for path in paths - {"labels"}:
+        *outer, name = path.removeprefix("spec.").split(".")
+        part = getattr(spec, outer[0]) if outer else spec
+        # Durations have the unit in the record's name.
+        name = name if hasattr(part, name) else f"{name}_seconds"
+        fields[".".join([*outer, name])] = getattr(part, name)
+    return GroupChange(dict(group.labels) if "labels" in paths else None, fields)
+
+
+class GroupServicer(groups_pb2_grpc.GroupServiceServicer):
+    """Groups of instances."""
+
+    def __init__(self, groups: GroupService) -> None:
+        self._groups = groups
+
+    def _message(self, record: Group) -> groups_pb2.Group:
+        return convert.group(record, status_of(record, self._groups.members(record)))
+
+    async def CreateGroup(self, request: groups_pb2.CreateGroupRequest, context: _Context) -> groups_pb2.Group:
+        record = await self._groups.create(
+            requests.parent_of(request),
+            request.group_id,
+            dict(request.group.labels),
+            requests.read(GroupSpec, request.group.spec, "group.spec"),
+            author=current_user().user,
+            validate_only=request.validate_only,
+            **requests.retry("CreateGroup", request),
+        )
+        return self._message(record)
+
+    async def GetGroup(self, request: groups_pb2.GetGroupRequest, context: _Context) -> groups_pb2.Group:
+        return self._message(self._groups.get(*parse_child(request.name, "groups")))
+
+    async def ListGroups(
+        self, request: groups_pb2.ListGroupsRequest, context: _Context
+    ) -> groups_pb2.ListGroupsResponse:
+        page = self._groups.list(requests.parent_of(request), requests.page(request), requests.visible())
+        return groups_pb2.ListGroupsResponse(
+            groups=[self._message(item.value) for item in page.items], next_page_token=page.next_page_token
+        )
+
+    async def UpdateGroup(self, request: groups_pb2.UpdateGroupRequest, context: _Context) -> groups_pb2.Group:
+        record = await self._groups.update(
+            *parse_child(request.group.name, "groups", "group.name"),
+            _change(request.group, request.update_mask),
+            author=current_user().user,
+            etag=request.group.etag,
+            validate_only=request.validate_only,
+        )
+        return self._message(record)
+
+    async def DeleteGroup(
+        self, request: groups_pb2.DeleteGroupRequest, context: _Context
+    ) -> groups_pb2.DeleteGroupResponse:
+        await self._groups.delete(*parse_child(request.name, "groups"), etag=request.etag)
+        return groups_pb2.DeleteGroupResponse()
+
+    async def ScaleGroup(self, request: groups_pb2.ScaleGroupRequest, context: _Context) -> groups_pb2.Group:
+        record = await self._groups.scale(
+            *parse_child(request.name, "groups"),
+            request.replicas,
+            etag=request.etag,
+            validate_only=request.validate_only,
+        )
+        return self._message(record)
+
+    async def PauseGroup(self, request: groups_pb2.PauseGroupRequest, context: _Context) -> groups_pb2.Group:
+        return self._message(await self._groups.pause(*parse_child(request.name, "groups"), etag=request.etag))
+
+    async def ResumeGroup(self, request: groups_pb2.ResumeGroupRequest, context: _Context) -> groups_pb2.Group:
+        return self._message(await self._groups.resume(*parse_child(request.name, "groups"), etag=request.etag))
+
+    async def PromoteGroup(self, request: groups_pb2.PromoteGroupRequest, context: _Context) -> groups_pb2.Group:
+        return self._message(await self._groups.promote(*parse_child(request.name, "groups"), etag=request.etag))
+
+    async def RollbackGroup(self, request: groups_pb2.RollbackGroupRequest, context: _Context) -> groups_pb2.Group:
+        record = await self._groups.rollback(
+            *parse_child(request.name, "groups"),
+            request.revision,
+            etag=request.etag,
+            validate_only=request.validate_only,
+        )
+        return self._message(record)
+
+    async def ListGroupRevisions(
+        self, request: groups_pb2.ListGroupRevisionsRequest, context: _Context
+    ) -> groups_pb2.ListGroupRevisionsResponse:
+        page = self._groups.revisions(*parse_child(request.parent, "groups", "parent"), requests.page(request))
+        return groups_pb2.ListGroupRevisionsResponse(
+            revisions=[convert.group_revision(item.value) for item in page.items],
+            next_page_token=page.next_page_token,
+        )
