@@ -39,6 +39,7 @@ from controlplane.api.templates import TemplateServicer
 from controlplane.api.watch import WatchServicer
 from controlplane.config import Config
 from controlplane.dispatch.dispatcher import Dispatcher
+from controlplane.dispatch.log_tail import LogTails
 from controlplane.dispatch.streams import StreamBroker
 from controlplane.dispatch.tasks import HostTasks
 from controlplane.domain.kinds import ALL_KINDS, EPOCH_START
@@ -47,6 +48,7 @@ from controlplane.leaving.loop import Leaving
 from controlplane.liveness.loop import HEARTBEAT_PERIOD_SECONDS, Liveness
 from controlplane.registry.external import ExternalRegistry
 from controlplane.registry.managed import ManagedRegistry
+from controlplane.rollout.loop import Rollout
 from controlplane.router_members.loop import RouterMembers
 from controlplane.scheduler.loop import Scheduler
 from controlplane.services import lookup
@@ -55,6 +57,7 @@ from controlplane.services.balancers import BalancerService
 from controlplane.services.context import Context
 from controlplane.services.dns import DnsService
 from controlplane.services.enrollment import EnrollmentService
+from controlplane.services.group_slots import GroupSlots
 from controlplane.services.groups import GroupService
 from controlplane.services.hosts import HostService, ZoneService
 from controlplane.services.instance_changes import InstanceChanges
@@ -319,6 +322,9 @@ class ControlPlane:
         leaving = Leaving(context, making)
         self._owner.spawn(leaving.run(), name="leaving")
         self._owner.spawn(leaving.keep_time(), name="time of those that leave")
+        rollout = Rollout(context, making, GroupSlots(context), LogTails(broker))
+        self._owner.spawn(rollout.run(), name="rollout")
+        self._owner.spawn(rollout.keep_time(), name="time of groups")
         self._owner.spawn(self._housekeeping(), name="housekeeping")
         self._servers = [
             await start(

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from controlplane.domain.instances import InstanceSpec
+from controlplane.domain.instances import InstanceNic, InstanceSpec
 
 
 class GroupMode(enum.Enum):
@@ -102,6 +102,24 @@ class GroupRevision:
     instance_labels: Mapping[str, str] = field(default_factory=dict)
     author: str = ""
     failure: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSlot:
+    """What is remembered of a slot while nobody in it does: failures of its members, and addresses that wait for the next one. A slot
+    without either has no record.
+    """
+
+    uid: str  # owner of the leases of `nics`
+    group_uid: str
+    slot: int
+    host: str = ""  # last part of the name of its host, of a group with one member a host
+    revision: int = 0  # of the members that failed
+    failures: int = 0  # in a row
+    failure: str = ""  # of the last one
+    failed_hosts: tuple[str, ...] = ()  # uids
+    not_before: datetime | None = None  # when the next member may be made
+    nics: tuple[InstanceNic, ...] = ()  # interfaces with the addresses that are kept
 
 
 @dataclass(frozen=True, slots=True)

@@ -322,6 +322,9 @@ class Instance:
     given_up: str = ""
     claims: tuple[Claim, ...] = ()  # given when it was made, and never changed: see claims.py
     lease_seconds: float = 0.0  # it runs only under leases of this length; 0: without
+    ready_time: datetime | None = None  # since when this run of it has been ready; None: it is not
+    evict: str = ""  # why its owner shall have another one elsewhere in its place; empty: it may stay
+    avoid_hosts: tuple[str, ...] = ()  # uids of hosts on which those before it failed: others are better
     is_claim_free: bool = False  # given up, and its last lease has ended for certain: another may have what it claims
 
     @property

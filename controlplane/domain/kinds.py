@@ -9,7 +9,7 @@ from typing import Any
 from controlplane.access.join_tokens import JoinToken
 from controlplane.access.keys import ApiKey
 from controlplane.domain.dns import DnsRecord
-from controlplane.domain.groups import Group, GroupRevision
+from controlplane.domain.groups import Group, GroupRevision, GroupSlot
 from controlplane.domain.hosts import Host, Zone
 from controlplane.domain.instances import DesiredState, Instance
 from controlplane.domain.lineage import EpochStart
@@ -140,6 +140,16 @@ GROUP_REVISION = Kind(
     key=lambda r: f"{r.group_uid}/{r.number:012d}",
     indexes={"group": lambda r: (r.group_uid,)},
 )
+GROUP_SLOT = Kind(
+    "group_slot",
+    GroupSlot,
+    key=lambda s: f"{s.group_uid}/{s.slot:06d}",
+    indexes={
+        "uid": lambda s: (s.uid,),
+        "group": lambda s: (s.group_uid,),
+        "network": lambda s: tuple({nic.network_uid for nic in s.nics}),
+    },
+)
 OPERATION = Kind(
     "operation",
     Operation,
@@ -171,6 +181,7 @@ ALL_KINDS: tuple[Kind[Any], ...] = (
     SECURITY_GROUP,
     GROUP,
     GROUP_REVISION,
+    GROUP_SLOT,
     OPERATION,
     EVENT,
     AUDIT_EVENT,

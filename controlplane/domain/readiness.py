@@ -1,5 +1,8 @@
 """What an instance is good for now, from its record alone. Everybody who asks (balancers, names, rollouts, dependencies) asks here."""
 
+from dataclasses import replace
+from datetime import datetime
+
 from controlplane.domain.instances import DesiredState, Instance, InstanceState
 
 
@@ -26,6 +29,17 @@ def is_ready(instance: Instance) -> bool:
 def _is_news(instance: Instance) -> bool:
     """Whether its host answers for an older generation of it, in which it had no probe to speak of."""
     return instance.observed.probed_ready is None and instance.observed.generation < instance.generation
+
+
+def with_ready_time(before: Instance, after: Instance, now: datetime) -> Instance:
+    """`after` with the time since which it has been ready. It begins anew with each run, also where the end of the one before was
+    never seen: reports are coalesced.
+    """
+    if not is_ready(after):
+        return replace(after, ready_time=None)
+    is_same_run = (before.observed.run, before.observed.start_time) == (after.observed.run, after.observed.start_time)
+    is_same = is_ready(before) and before.ready_time is not None and is_same_run
+    return replace(after, ready_time=before.ready_time if is_same else now)
 
 
 def refuses_traffic(instance: Instance) -> bool:

@@ -58,6 +58,7 @@ class PlacementRequest:
     spread: tuple[Spread, ...] = ()
     distinct: tuple[DistinctTerm, ...] = ()
     devices: tuple[DeviceRequest, ...] = ()
+    avoid_hosts: tuple[str, ...] = ()  # uids
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,7 @@ def request_of(instance: Instance, wiring: Wiring = Wiring()) -> PlacementReques
         spread=placement.spread,
         distinct=tuple(_distinct(term) for term in placement.distinct),
         devices=spec.device_requests,
+        avoid_hosts=instance.avoid_hosts,
     )
 
 

@@ -14,6 +14,7 @@ _TEMPLATE_WEIGHT = 1.0  # an instance of the same template on the host
 _INSTANCE_WEIGHT = 0.1  # any instance
 _LOAD_WEIGHT = 1.0  # the host's fullest resource, 0-1
 _WISH_WEIGHT = 10.0  # a soft affinity goes before balance
+_FAILED_WEIGHT = 50.0  # those before it failed there: before any wish
 _SPREAD_WEIGHT = 100.0  # each place that has less above its share: a soft spread goes before all else
 _IMAGE_WEIGHT = 0.3  # the image is there: worth three instances, and less than one of the same template
 
@@ -45,6 +46,10 @@ def score(request: PlacementRequest, fleet: Fleet) -> FloatColumn:
             over = excess(spread, request, fleet, could)
             _, rank = np.unique(over, return_inverse=True)  # those without a place come last
             scores = scores - _SPREAD_WEIGHT * rank
+    failed = [row for uid in request.avoid_hosts if (row := fleet.row.get(uid)) is not None]
+    if failed:
+        scores = scores.copy()
+        scores[failed] -= _FAILED_WEIGHT
     holders = fleet.has_image(request.image) if request.image else []
     if holders:
         scores = scores.copy()

@@ -40,6 +40,7 @@ class Membership:
     slot: int = -1
     revision: int = 0
     slots: SlotPolicy = SlotPolicy()  # what stays with the slot
+    avoid_hosts: tuple[str, ...] = ()  # uids of hosts on which those before it failed
 
 
 class InstanceMaking:
@@ -115,6 +116,7 @@ class InstanceMaking:
             revision=membership.revision,
             claims=claimed,
             lease_seconds=self._terms.seconds_for(effective, claimed),
+            avoid_hosts=membership.avoid_hosts,
         )
         charge_project(tx, project.id, usage_of(instance))
         tx.put(INSTANCE, instance)

@@ -12,6 +12,7 @@ from controlplane.domain.hosts import Host, HostCondition, HostFacts, HostLinkSt
 from controlplane.domain.instances import DesiredState, Instance, InstanceState, LeasedNic, Observed
 from controlplane.domain.kinds import EPOCH_START, HOST, INSTANCE
 from controlplane.domain.lineage import has_lost_history
+from controlplane.domain.readiness import with_ready_time
 from controlplane.history import record_event
 from controlplane.networks.subnets import parse_address
 from controlplane.services import lookup
@@ -196,7 +197,7 @@ class ReportService:
             report.failures_in_row,
         )
         give_back(tx, instance, report.network_generation)
-        tx.put(INSTANCE, replace(instance, observed=observed))
+        tx.put(INSTANCE, with_ready_time(instance, replace(instance, observed=observed), self._context.clock.now()))
         self._tell(tx, instance, observed)
 
     def _tell(self, tx: Transaction, instance: Instance, observed: Observed) -> None:

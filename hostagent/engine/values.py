@@ -28,9 +28,6 @@ class EngineInfo:
     hostname: str
     kernel: str
     experimental: bool
-    cdi_folders: tuple[
-        str, ...
-    ] = ()  # in which the engine looks for CDI specifications; empty: it knows no CDI, or it is off
 
 
 @dataclass(frozen=True, slots=True)
