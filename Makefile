@@ -13,7 +13,7 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 export BUF_CACHE_DIR := $(abspath build)/buf
 
 .PHONY: help setup python packages root check unit test test-benchmarks test-leaks demo demo-down protos protos-archive fmt lint types imports proto-lint \
-	router-image bench-deploy bench-store clean
+	router-image bench-deploy bench-store bench-schedule clean
 
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | \
@@ -104,6 +104,9 @@ bench-network: root $(STUBS) ## Networks against Docker's bridge and Swarm's ove
 
 bench-store: $(STUBS) ## The store's commits and rows a second
 	@$(BIN)/python -m benchmarks.store
+
+bench-schedule: $(STUBS) ## One pass of the scheduler: 10,000 hosts, a group of 500
+	@$(BIN)/python -m benchmarks.schedule
 
 clean: ## Remove what was generated; the demo's folder and .venv stay
 	@rm -rf build dist third_party moorage/v1 .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

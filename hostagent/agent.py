@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from hostagent.devices.handing import told
+from hostagent.devices.inventory import DeviceInventory
 from hostagent.dhcp_client.clients import DhcpClients
 from hostagent.domain import AgentHeartbeat, HostCondition, HostFacts, InstanceAssignment, Resources
 from hostagent.executor.executor import Executor
@@ -18,7 +20,7 @@ from hostagent.executor.host_state import HostState
 from hostagent.executor.image_tasks import Door as ImageDoor
 from hostagent.executor.image_tasks import ImageEngine, ImageMaker
 from hostagent.executor.ports import Engine, Fabric, RuntimeKeys
-from hostagent.facts import Site, disk_condition, host_facts
+from hostagent.facts import Site, disk_condition, held_digests, host_facts
 from hostagent.files import InstanceFiles
 from hostagent.journal.journal import AssignmentChange, Journal
 from hostagent.names.book import NameBook
@@ -119,6 +121,7 @@ class Agent:
         self.leases = DhcpClients(
             world.data_dir / "dhcp", tasks=self._steps, clock=world.clock, on_change=self._on_lease
         )
+        self.devices = DeviceInventory(world.site.devices, world.engine.info)
         self.executor = Executor(
             engine=world.engine,
             fabric=world.fabric,
@@ -132,6 +135,7 @@ class Agent:
             runtime=RUNTIME,
             peer_lines=book.lines,
             on_prepared=lambda instance_id: self.routers.renew(instance_id),
+            devices=self.devices.current,
             boot_id=world.boot_id,
         )
         self.reconciler = Reconciler(
@@ -351,7 +355,10 @@ class Agent:
         except EngineUnavailable:
             return
         self._data_root = info.data_root
-        self._facts = host_facts(info, self._world.site, await self._world.fabric.host_links())
+        links = await self._world.fabric.host_links()
+        devices = told(await self.devices.look(info))
+        images = held_digests(self.journal.images.values())
+        self._facts = host_facts(info, self._world.site, links=links, devices=devices, images=images)
 
     async def _watch_facts(self) -> None:
         """NICs and bridges come and go; what changed is told with the next heartbeat."""

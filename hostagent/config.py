@@ -9,10 +9,13 @@ from typing import Any
 
 import yaml
 
+from hostagent.domain import DeviceWay, FoundDevice
 from moorage.errors import FieldViolation, InvalidSpec
 from moorage.logs import LEVELS
 
 _NAME = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")  # as the control plane has it
+_DEVICE_KIND = re.compile(r"[a-z0-9.-]+/[A-Za-z0-9_-]+")
+_DEVICE_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.:-]{0,126}[A-Za-z0-9])?")
 _ENDPOINT = re.compile(r"(\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 
 
@@ -33,6 +36,7 @@ class Config:
     vxlan_port: int = 4789
     runtime_path: Path = Path("/usr/local/libexec/moorage/runtime")  # daemon.json names it
     registry_proxy_port: int = 5577
+    devices: tuple[FoundDevice, ...] = ()  # that one instance can have for itself
     log_level: str = "info"
     log_format: str = "text"
 
@@ -130,6 +134,31 @@ def _labels(value: object) -> dict[str, str]:
     return dict(value)
 
 
+def _devices(value: object) -> tuple[FoundDevice, ...]:
+    form = "must be a list of {kind: VENDOR/CLASS, name: NAME, paths: [/dev/...]}"
+    if not isinstance(value, list):
+        raise ValueError(form)
+    found: dict[tuple[str, str], FoundDevice] = {}
+    for item in value:
+        if not isinstance(item, dict) or set(item) != {"kind", "name", "paths"}:
+            raise ValueError(form)
+        kind, name, paths = item["kind"], item["name"], item["paths"]
+        if not isinstance(kind, str) or not _DEVICE_KIND.fullmatch(kind):
+            raise ValueError(f"{kind!r} is not VENDOR/CLASS, such as example.com/serial")
+        if not isinstance(name, str) or not _DEVICE_NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is no name of a device: letters, digits and _.:-")
+        if (
+            not isinstance(paths, list)
+            or not paths
+            or not all(isinstance(p, str) and p.startswith("/dev/") for p in paths)
+        ):
+            raise ValueError(f"{kind}={name}: paths must be a list of /dev/...")
+        if (kind, name) in found:
+            raise ValueError(f"{kind}={name} is named twice")
+        found[kind, name] = FoundDevice(kind, (name,), (DeviceWay("path", tuple(paths)),))
+    return tuple(found.values())
+
+
 def _one_of(*words: str) -> Callable[[object], str]:
     def check(value: object) -> str:
         if value not in words:
@@ -153,6 +182,7 @@ _CHECKS: dict[str, Callable[[object], Any]] = {
     "vxlan_port": _port,
     "runtime_path": _path,
     "registry_proxy_port": _port,
+    "devices": _devices,
     "log_level": _one_of(*LEVELS),
     "log_format": _one_of("text", "json"),
 }

@@ -278,6 +278,34 @@ class Device:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceRequest:
+    """Devices that an instance has for itself. As assigned, `ids` are names that this host has told; as given to the engine, its own."""
+
+    kind: str = ""  # such as nvidia.com/gpu
+    count: int = 0
+    ids: tuple[str, ...] = ()
+    driver: str = ""  # nvidia, cdi or path
+    capabilities: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceWay:
+    """One way in which the engine can hand a device through, and what it is called there: ids, or paths of nodes."""
+
+    driver: str  # nvidia, cdi or path
+    handles: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FoundDevice:
+    """A device of this host that one instance can have for itself. The first of its names is the one that it is known by."""
+
+    kind: str
+    names: tuple[str, ...]
+    ways: tuple[DeviceWay, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class HealthCheck:
     """Docker's own HEALTHCHECK. An empty test inherits the image's; ("NONE",) turns it off."""
 
@@ -333,6 +361,7 @@ class ContainerSpec:
     stdin_open: bool = False
     mounts: tuple[Mount, ...] = ()
     devices: tuple[Device, ...] = ()
+    device_requests: tuple[DeviceRequest, ...] = ()
     sysctls: Mapping[str, str] = field(default_factory=dict)
     health_check: HealthCheck | None = None
     stop_signal: str = ""
@@ -478,6 +507,15 @@ class QuarantinedItem:
 
 
 @dataclass(frozen=True, slots=True)
+class HostDevice:
+    """What others are told of a FoundDevice. Mirrors the message of the same name."""
+
+    kind: str
+    names: tuple[str, ...]
+    drivers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class HostFacts:
     """What this machine is. Mirrors the message of the same name."""
 
@@ -495,6 +533,8 @@ class HostFacts:
     hostname: str = ""
     bridges: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
+    devices: tuple[HostDevice, ...] = ()
+    images: tuple[str, ...] = ()  # digests of manifests whose images the engine holds
 
 
 @dataclass(frozen=True, slots=True)

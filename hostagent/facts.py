@@ -4,14 +4,17 @@ import hashlib
 import os
 import platform
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from hostagent.domain import HostCondition, HostFacts
+from hostagent.domain import FoundDevice, HostCondition, HostDevice, HostFacts
 from hostagent.engine.values import EngineInfo
+from hostagent.journal.state import PulledImage
 
 DISK_PRESSURE_PERCENT = 95
+MOST_IMAGES = 64
 _OUR_BRIDGES = ("mb", "ms")  # as hostagent/netlink/names.py has it
 
 
@@ -22,10 +25,24 @@ class Site:
     underlay_address: str
     vxlan_port: int
     registry_proxy_port: int
+    devices: tuple[FoundDevice, ...] = ()
 
 
-def host_facts(info: EngineInfo, site: Site, links: tuple[str, ...]) -> HostFacts:
-    """Facts from the engine, the machine and the configuration. `links`: what shared networks may stand on."""
+def host_facts(
+    info: EngineInfo,
+    site: Site,
+    *,
+    links: tuple[str, ...],
+    devices: tuple[HostDevice, ...],
+    images: tuple[str, ...],
+) -> HostFacts:
+    """Facts from the engine, the machine and the configuration.
+
+    Args:
+        links: what shared networks may stand on.
+        devices: that instances can have for themselves.
+        images: digests of those that are here.
+    """
     return HostFacts(
         agent_version=_version(),
         platform=info.platform,
@@ -41,7 +58,15 @@ def host_facts(info: EngineInfo, site: Site, links: tuple[str, ...]) -> HostFact
         hostname=info.hostname,
         bridges=_bridges(),
         links=links,
+        devices=devices,
+        images=images,
     )
+
+
+def held_digests(images: Iterable[PulledImage]) -> tuple[str, ...]:
+    """Digests of the images that were pulled here, sorted: those that were used last, where they are very many."""
+    newest = sorted(images, key=lambda image: (-image.used_at, image.image))[:MOST_IMAGES]
+    return tuple(sorted({digest for image in newest if (digest := image.image.partition("@")[2])}))
 
 
 def disk_condition(*folders: str) -> HostCondition | None:

@@ -130,7 +130,7 @@ async def _begin(config: Config, stack: contextlib.AsyncExitStack, fail: OnFailu
         clock=clock,
         data_dir=config.data_dir,
         boot_id=boot_id(),
-        site=Site(config.underlay_address, config.vxlan_port, config.registry_proxy_port),
+        site=Site(config.underlay_address, config.vxlan_port, config.registry_proxy_port, config.devices),
     )
     dialer = Dialer(endpoints=membership.agent_endpoints, identity=store.identity, authority_pem=store.authority_pem)
     door = RegistryDoor(config.registry_proxy_port, store, journal, lambda *wanted: agent.calls.registry_token(*wanted))

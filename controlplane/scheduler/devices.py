@@ -25,7 +25,8 @@ def choose(
     for index in sorted(range(len(requests)), key=lambda i: (not requests[i].ids, "/" not in requests[i].kind, i)):
         request = requests[index]
         meant = [device for device in devices if means(request, device)]
-        free = [device for device in meant if device_key(device.kind, device.names[0]) not in busy]
+        # By any name: a host may come to tell another one first, once it finds its devices in another way.
+        free = [device for device in meant if not any(device_key(device.kind, name) in busy for name in device.names)]
         wanted = count_of(request)
         if wanted == ALL:
             if not meant or len(free) != len(meant):

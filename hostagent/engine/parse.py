@@ -111,6 +111,7 @@ def parse_info(info: Json, api_version: str) -> EngineInfo:
         hostname=info.get("Name", ""),
         kernel=info.get("KernelVersion", ""),
         experimental=bool(info.get("ExperimentalBuild")),
+        cdi_folders=tuple(info.get("CDISpecDirs") or ()),
     )
 
 

@@ -6,7 +6,7 @@ docs/docker-run.md tells the same from the user's side, option by option.
 import math
 from typing import Any
 
-from hostagent.domain import ContainerSpec, HealthCheck, Mount, Resources
+from hostagent.domain import ContainerSpec, DeviceRequest, HealthCheck, Mount, Resources
 
 CPU_PERIOD_MICROS = 100_000
 # Docker's update reads 0 as "leave as it is" and has no word for "no limit": more than any machine has does the same.
@@ -91,11 +91,21 @@ def _host_config(spec: ContainerSpec, runtime: str) -> dict[str, Any]:
         "Sysctls": {_PING_SYSCTL[0]: _PING_SYSCTL[1], **spec.sysctls},
         **_limits(spec.resources),
     }
+    if spec.device_requests:
+        config["DeviceRequests"] = [_device_request(request) for request in spec.device_requests]
     if runtime:
         config["Runtime"] = runtime
     if spec.resources.shm_bytes:
         config["ShmSize"] = spec.resources.shm_bytes
     return config
+
+
+def _device_request(request: DeviceRequest) -> dict[str, Any]:
+    """By ids always, never by a count: which ones they are is decided, and the engine must not choose others."""
+    body: dict[str, Any] = {"Driver": request.driver, "Count": 0, "DeviceIDs": list(request.ids)}
+    if request.driver == "nvidia":
+        body["Capabilities"] = [["gpu", *(word for word in request.capabilities if word != "gpu")]]
+    return body
 
 
 def _limits(resources: Resources) -> dict[str, Any]:

@@ -28,6 +28,9 @@ class EngineInfo:
     hostname: str
     kernel: str
     experimental: bool
+    cdi_folders: tuple[
+        str, ...
+    ] = ()  # in which the engine looks for CDI specifications; empty: it knows no CDI, or it is off
 
 
 @dataclass(frozen=True, slots=True)

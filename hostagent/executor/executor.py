@@ -6,14 +6,16 @@ done"; what the step found out before (a container that is gone, an image that i
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 
+from hostagent.devices.handing import handed
 from hostagent.dhcp_client.lease import leased_nics, with_leases
 from hostagent.domain import (
     ContainerObservation,
     ContainerPhase,
     ContainerSpec,
+    FoundDevice,
     InstanceAssignment,
     LeasedNic,
     NicAssignment,
@@ -46,6 +48,7 @@ class Executor:
         runtime: name of the OCI runtime under which the wrapper is registered.
         peer_lines: /etc/hosts lines of the other members of an instance's networks.
         on_prepared: called when the namespace of an instance was made or repaired.
+        devices: what devices this host has for instances.
         boot_id: of this machine.
     """
 
@@ -64,6 +67,7 @@ class Executor:
         runtime: str,
         peer_lines: PeerLines,
         on_prepared: Callable[[InstanceId], None],
+        devices: Callable[[], Awaitable[Sequence[FoundDevice]]],
         boot_id: str,
     ) -> None:
         self._engine = engine
@@ -78,6 +82,7 @@ class Executor:
         self._runtime = runtime
         self._peer_lines = peer_lines
         self._on_prepared = on_prepared
+        self._devices = devices
         self._boot_id = boot_id
         self._network_locks: dict[NetworkId, asyncio.Lock] = {}
         self._leaving: set[InstanceId] = set()  # whose namespace is being removed
@@ -298,6 +303,8 @@ class Executor:
         check_sources(assignment.container.mounts)
         self.write_files(assignment)
         spec = self._container_spec(assignment)
+        if spec.device_requests:
+            spec = handed(spec, await self._devices())
         try:
             container_id = await self._engine.create(spec, runtime=self._runtime)
         except NotFound as exc:

@@ -43,6 +43,7 @@ def test_info(recorded: dict[str, Any]) -> None:
     assert "seccomp" in info.security_options
     assert (info.cpus, info.memory_bytes, info.hostname) == (2, 25276514304, "host-1")
     assert (info.swarm_active, info.userns_remap, info.rootless, info.experimental) == (False, False, False, False)
+    assert info.cdi_folders == (() if is_old else ("/etc/cdi", "/var/run/cdi"))
 
 
 def test_what_setup_must_refuse_is_seen(recorded: dict[str, Any]) -> None:

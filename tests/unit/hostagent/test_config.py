@@ -25,6 +25,7 @@ def test_every_bad_field_is_named() -> None:
         "docker_host": "tcp://1.2.3.4",
         "colour": "red",
         "log_level": "loud",
+        "devices": [{"kind": "serial", "name": "a", "paths": ["/dev/a"]}],
     }
     with pytest.raises(InvalidSpec) as caught:
         parse(raw)
@@ -41,3 +42,25 @@ def test_missing_fields_are_named() -> None:
     with pytest.raises(InvalidSpec) as caught:
         parse({})
     assert [violation.field for violation in caught.value.violations] == ["name", "control_plane", "underlay_address"]
+
+
+def test_devices() -> None:
+    item = {"kind": "example.com/serial", "name": "a", "paths": ["/dev/ttyS0"]}
+    (device,) = parse({**GOOD, "devices": [item]}).devices
+    assert (device.kind, device.names, device.ways[0].handles) == ("example.com/serial", ("a",), ("/dev/ttyS0",))
+
+
+@pytest.mark.parametrize(
+    "devices",
+    [
+        "x",
+        [{}],
+        [{"kind": "example.com/serial", "name": "a", "paths": []}],
+        [{"kind": "example.com/serial", "name": "a", "paths": ["/etc/passwd"]}],
+        [{"kind": "example.com/serial", "name": "a b", "paths": ["/dev/a"]}],
+        [{"kind": "example.com/serial", "name": "a", "paths": ["/dev/a"]}] * 2,
+    ],
+)
+def test_devices_that_are_none_are_refused(devices: object) -> None:
+    with pytest.raises(InvalidSpec):
+        parse({**GOOD, "devices": devices})
