@@ -12,6 +12,7 @@ from controlplane.api.caller import current_user
 from controlplane.dispatch.streams import SideStream, StreamBroker
 from controlplane.domain.instances import Instance
 from controlplane.domain.names import parse_child
+from controlplane.domain.routers import is_router
 from controlplane.services.instances import InstanceService
 from moorage.errors import InvalidSpec, NotReady
 from moorage.v1 import agent_pb2, instance_streams_pb2, instance_streams_pb2_grpc
@@ -40,8 +41,8 @@ class InstanceStreamServicer(instance_streams_pb2_grpc.InstanceStreamServiceServ
     @asynccontextmanager
     async def _open(self, name: str, kind: str, wanted: Any) -> AsyncIterator[SideStream]:
         instance = self._instance(name)
-        if instance.owner and kind not in _READING:
-            # What the platform runs has powers and secrets that a project's policy may not give to its members.
+        if is_router(instance) and kind not in _READING:
+            # What the platform runs itself has powers and secrets that a project's policy may not give to its members.
             require_fleet_admin(current_user())
         stream_id, stream = await self._broker.open(instance.host_uid, instance.uid, kind, wanted)
         try:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from controlplane.domain.instances import InstanceNic, InstanceSpec
+from controlplane.domain.instances import Instance, InstanceNic, InstanceSpec
 
 
 class GroupMode(enum.Enum):
@@ -152,6 +152,11 @@ class Group:
     def is_per_host(self) -> bool:
         """Whether it has one member on each host that fits, instead of a number of them."""
         return self.spec.mode is GroupMode.PER_HOST
+
+
+def is_member(instance: Instance) -> bool:
+    """Whether an instance is one of a group."""
+    return "/groups/" in instance.owner
 
 
 @dataclass(frozen=True, slots=True)

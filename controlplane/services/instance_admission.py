@@ -4,11 +4,13 @@ from collections.abc import Iterable, Mapping
 
 from controlplane.access import policy as access_policy
 from controlplane.access.policy import HostAccess
+from controlplane.domain.groups import is_member
 from controlplane.domain.instances import DesiredState, Instance, InstanceSpec
 from controlplane.domain.kinds import HOST, INSTANCE, ROUTER
 from controlplane.domain.names import parse_child
 from controlplane.domain.networks import Network
 from controlplane.domain.projects import Project
+from controlplane.domain.routers import is_router
 from controlplane.domain.templates import Template, TemplateState
 from controlplane.networks import attachments
 from controlplane.scheduler.explain import fit_on
@@ -26,7 +28,19 @@ def refuse_deleted(instance: Instance) -> None:
 
 def refuse_owned(instance: Instance) -> None:
     """For what only an instance's owner may do with it. Raises NotReady (INSTANCE_OWNED)."""
-    if instance.owner:
+    refuse_of_router(instance)
+    if is_member(instance):
+        raise NotReady(
+            f"{instance.name} is a member of {instance.owner}: change the group (moor group update, moor group scale); a member that is "
+            "deleted gets a successor",
+            reason="INSTANCE_OWNED",
+            metadata={"name": instance.name, "owner": instance.owner},
+        )
+
+
+def refuse_of_router(instance: Instance) -> None:
+    """For what users may do with members of groups, and not with those of routers. Raises NotReady (INSTANCE_OWNED)."""
+    if is_router(instance):
         raise NotReady(
             f"{instance.name} belongs to {instance.owner}, which looks after it: change or delete that; users may read, reboot "
             "and replace it",

@@ -7,6 +7,7 @@ from controlplane.domain.containers import ContainerDefaults
 from controlplane.domain.instances import DesiredState, Instance, InstanceSpec
 from controlplane.domain.kinds import INSTANCE, TEMPLATE
 from controlplane.domain.names import check_labels
+from controlplane.domain.routers import is_router
 from controlplane.history import record_event
 from controlplane.networks.leases import with_interfaces
 from controlplane.services import lookup
@@ -129,18 +130,19 @@ class InstanceChanges:
         """A new container in the same place, with the template's newest digest. Addresses are kept where the networks are the same.
 
         Raises:
-            NotFound, InvalidSpec, NotReady (TEMPLATE_NOT_READY, DOES_NOT_FIT), QuotaExceeded, VersionConflict.
+            NotFound, InvalidSpec, NotReady (TEMPLATE_NOT_READY, DOES_NOT_FIT, INSTANCE_OWNED), QuotaExceeded, VersionConflict.
         """
 
         def change(tx: Transaction) -> Instance:
             instance = lookup.instance(tx, project_id, instance_id)
             lookup.check_etag(instance, etag, instance.name)
             refuse_deleted(instance)
-            if spec is not None:
+            is_own = is_router(instance)
+            if spec is not None or not is_own:
                 refuse_owned(instance)
             project = lookup.project(tx, project_id)
             wanted = instance.spec if spec is None else spec
-            violations = [] if instance.owner else check_spec(wanted, "spec")
+            violations = [] if is_own else check_spec(wanted, "spec")
             for name in FOR_GOOD:
                 if getattr(wanted, name) != getattr(instance.spec, name):
                     violations.append(
@@ -149,7 +151,7 @@ class InstanceChanges:
             if violations:
                 raise InvalidSpec(violations)
             networks, nics = self._claims.networks(tx, project, wanted, "spec")
-            if instance.owner:
+            if is_own:
                 # What its owner may, the project's policy need not allow.
                 template = member_template(tx, wanted.template)
             else:

@@ -6,6 +6,7 @@ What they hold is in `instance_claims.py`, whether they may in `instance_admissi
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from controlplane.domain.groups import is_member
 from controlplane.domain.instances import DesiredState, Instance, InstanceState
 from controlplane.domain.kinds import INSTANCE
 from controlplane.domain.names import parse_child
@@ -16,6 +17,7 @@ from controlplane.services.context import Context
 from controlplane.services.dry_run import commit
 from controlplane.services.instance_admission import (
     refuse_deleted,
+    refuse_of_router,
     refuse_owned,
 )
 from controlplane.services.instance_making import InstanceMaking, NewInstance
@@ -83,7 +85,7 @@ class InstanceService:
             scope=f"instances of {project_id}",
             prefix="" if every else f"{project_id}/",
             fields=_filter_field,
-            names=("state", "host", "template", "desired_state", "reason"),
+            names=("state", "host", "template", "desired_state", "reason", "group"),
             admits=(lambda i: i.project in visible) if every and visible is not None else None,
         )
 
@@ -91,7 +93,7 @@ class InstanceService:
         self, project_id: str, instance_ids: Sequence[str], *, etag: str = "", force: bool = False
     ) -> None:
         """Ask for the removal of all or none. Addresses are free once the host says that the container is gone. Without `force`, one that
-        is behind a balancer goes when its connections have ended, or its `drain` is over.
+        is behind a balancer goes when its connections have ended, or its `drain` is over. The group of a member makes another.
 
         Raises:
             NotFound, VersionConflict, InvalidSpec (more than LARGEST_BATCH), NotReady (INSTANCE_OWNED).
@@ -103,11 +105,12 @@ class InstanceService:
             for instance_id in dict.fromkeys(instance_ids):
                 instance = lookup.instance(tx, project_id, instance_id)
                 lookup.check_etag(instance, etag, instance.name)
-                refuse_owned(instance)
+                refuse_of_router(instance)
+                why = f"asked for; {instance.owner} makes another" if is_member(instance) else "asked for"
                 if force:
-                    self._making.ask_removal(tx, instance, "asked for", force=True)
+                    self._making.ask_removal(tx, instance, why, force=True)
                 else:
-                    self._making.ask_leave(tx, instance, "asked for")
+                    self._making.ask_leave(tx, instance, why)
 
         await self._context.store.update(ask)
 
@@ -204,4 +207,6 @@ def _filter_field(instance: Instance, name: str) -> str | None:
             return f"hosts/{instance.host}" if instance.host else ""
         case "template":
             return instance.spec.template
+        case "group":
+            return instance.owner if is_member(instance) else ""
     return label_field(instance.labels, name)

@@ -15,6 +15,7 @@ from controlplane.networks.subnets import check_spec, overlaps, with_defaults
 from controlplane.services import lookup
 from controlplane.services.context import Context
 from controlplane.services.dns import forget_records
+from controlplane.services.group_uses import groups_needing
 from controlplane.services.paging import Page, PageRequest, label_field, list_page
 from moorage.errors import AlreadyExists, Exhausted, FieldViolation, InvalidSpec, NotReady
 from moorage.store.base import Transaction, View
@@ -148,6 +149,13 @@ class NetworkService:
                     f"{network.name} has {len(members)} members, such as {members[0].value.name}; delete them first",
                     reason="NETWORK_IN_USE",
                     metadata={"members": str(len(members))},
+                )
+            groups = groups_needing(tx, project_id, lambda spec: any(nic.network == network.name for nic in spec.nics))
+            if groups:
+                raise NotReady(
+                    f"members of {groups[0]} are made on {network.name}; change or delete the group first",
+                    reason="NETWORK_IN_USE",
+                    metadata={"groups": str(len(groups))},
                 )
             leaving = tx.find(ADDRESS, "network", network.uid)
             if leaving:

@@ -6,7 +6,17 @@ from typing import Any
 from controlplane.access.policy import ProjectPolicy
 from controlplane.access.quota import Quota
 from controlplane.access.roles import Role
-from controlplane.domain.kinds import EVENT, INSTANCE, MEMBER, NETWORK, OPERATION, PROJECT, SECURITY_GROUP, TEMPLATE
+from controlplane.domain.kinds import (
+    EVENT,
+    GROUP,
+    INSTANCE,
+    MEMBER,
+    NETWORK,
+    OPERATION,
+    PROJECT,
+    SECURITY_GROUP,
+    TEMPLATE,
+)
 from controlplane.domain.names import check_id
 from controlplane.domain.operations import OperationState
 from controlplane.domain.projects import Member, Project
@@ -119,6 +129,7 @@ class ProjectService:
             lookup.check_etag(project, etag, project.name)
             prefix = f"{project_id}/"
             kinds: tuple[tuple[Kind[Any], str], ...] = (
+                (GROUP, "groups"),
                 (INSTANCE, "instances"),
                 (TEMPLATE, "templates"),
                 (NETWORK, "networks"),

@@ -10,7 +10,7 @@ from controlplane.domain.kinds import INSTANCE, NETWORK, ROUTER, TEMPLATE
 from controlplane.domain.names import child_name, parse_child
 from controlplane.domain.networks import Network, NetworkKind, NetworkSpec
 from controlplane.domain.projects import Project
-from controlplane.domain.routers import RouterSpec
+from controlplane.domain.routers import RouterSpec, is_router
 from controlplane.domain.templates import Template, TemplateState
 from controlplane.networks import attachments
 from controlplane.networks.subnets import with_defaults
@@ -160,7 +160,7 @@ def _check_free(view: View, leg: Network, router_uid: str) -> None:
 
 
 def _publishes(instance: Instance) -> bool:
-    return bool(instance.effective.published_ports) and not instance.owner
+    return bool(instance.effective.published_ports) and not is_router(instance)
 
 
 def describe(place: Place) -> str:

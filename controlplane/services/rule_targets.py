@@ -7,7 +7,7 @@ import ipaddress
 from collections.abc import Iterable
 from dataclasses import replace
 
-from controlplane.domain.instances import DesiredState
+from controlplane.domain.instances import Claim, DesiredState
 from controlplane.domain.kinds import BALANCER, GROUP, INSTANCE, NETWORK, ROUTER_RULE
 from controlplane.domain.names import child_name
 from controlplane.domain.networks import Network
@@ -80,8 +80,11 @@ class RuleTargets:
         if found is None:
             return full, [FieldViolation(field, f"{full} does not exist", "TARGET_NOT_A_MEMBER")]
         instance = found.value
-        if instance.owner or instance.desired is DesiredState.DELETED:
-            what = f"belongs to {instance.owner}" if instance.owner else "is being deleted"
+        if instance.owner and Claim.NAME not in instance.claims:  # else another of this name follows it
+            what = f"belongs to {instance.owner}, which may have another in its place at any time"
+            return full, [FieldViolation(field, f"{full} {what}", "TARGET_NOT_A_MEMBER")]
+        if instance.desired is DesiredState.DELETED:
+            what = "is being deleted"
             return full, [FieldViolation(field, f"{full} {what}", "TARGET_NOT_A_MEMBER")]
         addresses = (a for nic in instance.nics if nic.network_uid in self._leg_uids for a in nic.addresses)
         if any(version in (0, 6 if ":" in address else 4) for address in addresses):

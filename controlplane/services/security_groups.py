@@ -11,6 +11,7 @@ from controlplane.history import record_event
 from controlplane.services import lookup
 from controlplane.services.context import Context
 from controlplane.services.dry_run import commit
+from controlplane.services.group_uses import groups_needing
 from controlplane.services.paging import Page, PageRequest, label_field, list_page
 from controlplane.services.security_group_rules import check_spec
 from moorage.errors import AlreadyExists, InvalidSpec, NotFound, NotReady
@@ -128,6 +129,15 @@ class SecurityGroupService:
                     f"{group.name} is in use: {first}; change that first",
                     reason="SECURITY_GROUP_IN_USE",
                     metadata={"instances": str(len(members)), "groups": str(len(naming))},
+                )
+            groups = groups_needing(
+                tx, project_id, lambda spec: any(group.name in n.security_groups for n in spec.nics)
+            )
+            if groups:
+                raise NotReady(
+                    f"interfaces of members of {groups[0]} carry {group.name}; change or delete that first",
+                    reason="SECURITY_GROUP_IN_USE",
+                    metadata={"groups": str(len(groups))},
                 )
             tx.delete(SECURITY_GROUP, SECURITY_GROUP.key(group))
             record_event(tx, self._context.clock, group, "DELETED", "asked for", project=project_id)

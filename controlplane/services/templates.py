@@ -16,6 +16,7 @@ from controlplane.domain.templates import Template, TemplateSource, TemplateStat
 from controlplane.history import record_event
 from controlplane.services import lookup
 from controlplane.services.context import Context
+from controlplane.services.group_uses import groups_needing
 from controlplane.services.instance_rules import check_spec
 from controlplane.services.paging import Page, PageRequest, label_field, list_page
 from moorage.errors import AlreadyExists, FieldViolation, InvalidSpec, MoorageError, NotReady
@@ -269,7 +270,7 @@ class TemplateService:
         return await self._context.store.update(change)
 
     async def delete(self, project_id: str, template_id: str, *, etag: str = "") -> Template:
-        """Begin the removal of a template that no instance uses; `forget` ends it once its space is free.
+        """Begin the removal of a template that no instance or group uses; `forget` ends it once its space is free.
 
         Raises:
             NotFound, NotReady (TEMPLATE_IN_USE), VersionConflict.
@@ -284,6 +285,13 @@ class TemplateService:
                     f"{template.name} is used by {len(users)} instances, such as {users[0].value.name}; delete them first",
                     reason="TEMPLATE_IN_USE",
                     metadata={"instances": str(len(users))},
+                )
+            groups = groups_needing(tx, project_id, lambda spec: spec.template == template.name)
+            if groups:
+                raise NotReady(
+                    f"members of {groups[0]} are made from {template.name}; change or delete the group first",
+                    reason="TEMPLATE_IN_USE",
+                    metadata={"groups": str(len(groups))},
                 )
             if template.status.state is TemplateState.PENDING:
                 raise NotReady(

@@ -17,9 +17,10 @@ from controlplane.domain.groups import (
     RolloutPolicy,
     SlotPolicy,
 )
-from controlplane.domain.instances import InstanceSpec, Nic, Placement
-from controlplane.domain.kinds import GROUP, GROUP_REVISION, NETWORK
+from controlplane.domain.instances import DesiredState, Instance, InstanceSpec, InstanceState, Nic, Placement
+from controlplane.domain.kinds import EVENT, GROUP, GROUP_REVISION, NETWORK
 from controlplane.services.groups import GroupChange
+from controlplane.services.instance_making import Membership, NewInstance
 from controlplane.services.paging import PageRequest
 from moorage.errors import AlreadyExists, InvalidSpec, NotFound, NotReady, QuotaExceeded, VersionConflict
 from tests.unit.controlplane.world import P, World, problems
@@ -347,3 +348,64 @@ async def test_listing(world: World) -> None:
     of_template = world.groups.list("-", PageRequest(filter=f"template=projects/{P}/templates/web"), frozenset({P}))
     assert len(of_template.items) == 2
     assert not world.groups.list("-", PageRequest(), frozenset()).items
+
+
+async def member(world: World) -> Instance:
+    """What the rollout makes for slot 0."""
+    group = world.groups.get(P, "web")
+    new = NewInstance("web-0", group.spec.instance_labels, group.spec.instance)
+    membership = Membership(group.name, 0, group.target_revision)
+    (made,) = await world.store.update(lambda tx: world.making.admit_all(tx, P, [new], membership, "of a test"))
+    return made
+
+
+async def test_what_users_may_do_with_a_member(world: World) -> None:
+    await world.group("web")
+    await world.host("a")
+    await member(world)
+    placed = await world.place("web-0", "a")
+    await world.report(placed, InstanceState.RUNNING)
+    assert (await world.instances.reboot(P, "web-0")).run_request == 2
+    await world.instances.start(P, "web-0")
+    for call in (
+        world.instances.stop(P, "web-0"),
+        world.instances.pause(P, "web-0"),
+        world.changes.update(P, "web-0", labels={"a": "b"}),
+        world.changes.replace(P, "web-0"),
+    ):
+        with pytest.raises(NotReady, match="change the group") as refused:
+            await call
+        assert refused.value.reason == "INSTANCE_OWNED"
+    listed = world.instances.list(P, PageRequest(filter=f"group=projects/{P}/groups/web")).items
+    assert [item.value.id for item in listed] == ["web-0"]
+    assert not world.instances.list(P, PageRequest(filter=f"group=projects/{P}/groups/db")).items
+    await world.instances.delete(P, ["web-0"])
+    assert world.get("web-0").desired is DesiredState.DELETED
+    told = [e.value for e in world.store.view().all(EVENT) if e.value.reason == "DELETING"]
+    assert [event.message for event in told] == [f"asked for; projects/{P}/groups/web makes another"]
+    world.audit()
+
+
+async def test_what_a_group_needs_cannot_be_deleted(world: World) -> None:
+    await world.network("back", "10.9.0.0/24")
+    await world.security_group("some")
+    nic = Nic("back", security_groups=("some",))
+    await world.group("web", 0, instance=InstanceSpec("web", nics=(nic,)))
+    for call, reason in (
+        (world.templates.delete(P, "web"), "TEMPLATE_IN_USE"),
+        (world.networks.delete(P, "back"), "NETWORK_IN_USE"),
+        (world.security_groups.delete(P, "some"), "SECURITY_GROUP_IN_USE"),
+        (world.projects.delete(P), "PROJECT_IN_USE"),
+    ):
+        with pytest.raises(NotReady, match="group") as refused:
+            await call
+        assert refused.value.reason == reason
+    await settle(world, 1)
+    await update(world, instance=InstanceSpec("web", no_network=True))
+    with pytest.raises(NotReady):
+        await world.networks.delete(P, "back")
+    await settle(world, 2)
+    await world.networks.delete(P, "back")
+    await world.security_groups.delete(P, "some")
+    with pytest.raises(NotFound):
+        await world.groups.rollback(P, "web", 1)
