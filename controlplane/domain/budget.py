@@ -20,7 +20,7 @@ def why_stop_first(spec: GroupSpec) -> str:
         return "members keep their names"
     if spec.slots.sticky_address:
         return "members keep their addresses"
-    if any(nic.addresses for nic in spec.instance.nics):
+    if any(nic.addresses or nic.mac for nic in spec.instance.nics):
         return "members have fixed addresses"
     if spec.instance.published_ports and spec.mode is GroupMode.PER_HOST:
         return "each host has one member, and its ports"

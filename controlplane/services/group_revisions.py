@@ -7,8 +7,8 @@ are of it stay as they are.
 from dataclasses import replace
 from datetime import datetime
 
-from controlplane.domain.groups import Group, GroupRevision, GroupState
-from controlplane.domain.kinds import GROUP_REVISION, INSTANCE
+from controlplane.domain.groups import Group, GroupRevision, GroupSlot, GroupState
+from controlplane.domain.kinds import GROUP_REVISION, GROUP_SLOT, INSTANCE
 from moorage.errors import NotReady
 from moorage.store.base import Transaction, View
 
@@ -46,9 +46,15 @@ def follow_spec(tx: Transaction, group: Group, author: str, now: datetime) -> Gr
 
 
 def aim(tx: Transaction, group: Group, revision: GroupRevision, now: datetime, *, is_promoted: bool = False) -> Group:
-    """The group with another target. A failure that it had is forgotten: it is tried once more."""
+    """The group with another target. Failures that it had are forgotten: it is tried once more."""
     if revision.failure:
         tx.put(GROUP_REVISION, replace(revision, failure=""))
+    for found in tx.find(GROUP_SLOT, "group", group.uid):
+        slot = found.value
+        if slot.revision == revision.number:
+            tx.delete(GROUP_SLOT, GROUP_SLOT.key(slot))
+            if slot.nics:
+                tx.put(GROUP_SLOT, GroupSlot(slot.uid, group.uid, slot.slot, nics=slot.nics))
     return replace(
         group,
         target_revision=revision.number,

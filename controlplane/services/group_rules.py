@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 
+from controlplane.domain.budget import order_of, why_stop_first
 from controlplane.domain.groups import GroupMode, GroupSpec, RolloutOrder
 from controlplane.domain.names import check_id, check_labels
 from controlplane.services import instance_rules
@@ -14,6 +15,7 @@ LARGEST_KEPT = 100
 LONGEST_ID = 50
 LARGEST_AMOUNT = 10_000
 _AMOUNT = re.compile(r"^(0|[1-9][0-9]{0,4})(%?)$")
+_NONE = frozenset({"0", "0%"})
 _LONGEST_SECONDS = 86_400.0
 _LARGEST_LIMIT = 1000
 
@@ -61,14 +63,20 @@ def _rollout(spec: GroupSpec, field: str) -> Iterator[FieldViolation]:
     where, policy = f"{field}.rollout", spec.rollout
     why = why_stop_first(spec)
     if policy.order is RolloutOrder.START_FIRST and why:
-        text = f"the old member must be gone before its successor is made, because {why}; leave it out"
+        text = f"{why}, so the old one must be gone before its successor is made; leave the order out"
         yield FieldViolation(f"{where}.order", text, "START_FIRST_IMPOSSIBLE")
     for name in ("max_surge", "max_unavailable"):
         text = getattr(policy, name)
         if text and not _is_amount(text):
             hint = f"must be a number up to {LARGEST_AMOUNT} or a percentage up to 100%, such as 2 or 25%"
             yield FieldViolation(f"{where}.{name}", f"{hint}, not {text[:50]!r}", "AMOUNT_INVALID")
-    if {policy.max_surge, policy.max_unavailable} <= {"0", "0%"}:
+    if policy.max_surge in _NONE and policy.order is RolloutOrder.START_FIRST:
+        text = "must be at least 1: the successor of a member is there beside it; or say stop-first"
+        yield FieldViolation(f"{where}.max_surge", text, "OUT_OF_RANGE")
+    elif policy.max_surge and policy.max_surge not in _NONE and order_of(spec) is RolloutOrder.STOP_FIRST:
+        text = f"is for start-first; here the old member goes first{f', because {why}' if why else ''}"
+        yield FieldViolation(f"{where}.max_surge", text, "NOT_ALLOWED")
+    if {policy.max_surge, policy.max_unavailable} <= _NONE:
         text = "cannot be 0 together with max_surge: no member could ever be replaced"
         yield FieldViolation(f"{where}.max_unavailable", text, "OUT_OF_RANGE")
     for name in ("min_ready", "progress_deadline"):
@@ -96,21 +104,6 @@ def _rest(spec: GroupSpec, field: str) -> Iterator[FieldViolation]:
 def _is_amount(text: str) -> bool:
     found = _AMOUNT.fullmatch(text)
     return found is not None and int(found[1]) <= (100 if found[2] else LARGEST_AMOUNT)
-
-
-def why_stop_first(spec: GroupSpec) -> str:
-    """Why an old member must be gone before its successor is made, in words that follow "because"; empty: it need not."""
-    if spec.slots.sticky_name:
-        return "members keep their names"
-    if spec.slots.sticky_address:
-        return "members keep their addresses"
-    if any(nic.addresses or nic.mac for nic in spec.instance.nics):
-        return "members have fixed addresses"
-    if spec.instance.published_ports and spec.mode is GroupMode.PER_HOST:
-        return "each host has one member, and its ports"
-    if spec.instance.published_ports and spec.instance.placement.host:
-        return f"members publish ports of {spec.instance.placement.host}"
-    return ""
 
 
 _CHECKS: tuple[_Check, ...] = (_size, _members, _rollout, _rest)

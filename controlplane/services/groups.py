@@ -163,7 +163,7 @@ class GroupService:
                     tx,
                     self._context.clock,
                     changed,
-                    "SCALED",
+                    "SCALE",
                     f"from {before.replicas} to {spec.replicas}",
                     project=project_id,
                 )
@@ -172,7 +172,7 @@ class GroupService:
                     tx,
                     self._context.clock,
                     changed,
-                    "UPDATED",
+                    "UPDATE",
                     f"to revision {changed.target_revision}",
                     project=project_id,
                 )
@@ -211,7 +211,7 @@ class GroupService:
         def write(tx: Transaction, group: Group) -> Group:
             if group.is_paused:
                 return group
-            record_event(tx, self._context.clock, group, "PAUSED", "asked for", project=project_id)
+            record_event(tx, self._context.clock, group, "PAUSE", "asked for", project=project_id)
             return replace(group, is_paused=True)
 
         return await self._change(project_id, group_id, etag, write)
@@ -226,7 +226,7 @@ class GroupService:
             target = revisions.find_revision(tx, group, group.target_revision)
             if not group.is_paused and not target.failure:
                 return group
-            record_event(tx, self._context.clock, group, "RESUMED", "asked for", project=project_id)
+            record_event(tx, self._context.clock, group, "RESUME", "asked for", project=project_id)
             resumed = replace(group, is_paused=False, progress_time=now)
             if target.failure or group.target_revision != group.stable_revision:
                 resumed = revisions.aim(tx, resumed, target, now, is_promoted=group.is_promoted)
@@ -245,7 +245,7 @@ class GroupService:
             if group.is_promoted:
                 return group
             record_event(
-                tx, self._context.clock, group, "PROMOTED", f"revision {group.target_revision}", project=project_id
+                tx, self._context.clock, group, "PROMOTE", f"revision {group.target_revision}", project=project_id
             )
             return replace(group, is_promoted=True, progress_time=self._context.clock.now())
 
@@ -277,7 +277,7 @@ class GroupService:
                     tx,
                     self._context.clock,
                     group,
-                    "ROLLED_BACK",
+                    "ROLLBACK",
                     f"from revision {group.target_revision} to {found.number}",
                     project=project_id,
                 )

@@ -102,6 +102,13 @@ async def test_creates_are_remembered_and_names_unique(world: World) -> None:
         ({"rollout": RolloutPolicy(max_surge="1\n")}, "rollout.max_surge", "AMOUNT_INVALID"),
         ({"rollout": RolloutPolicy(max_unavailable="101%")}, "rollout.max_unavailable", "AMOUNT_INVALID"),
         ({"rollout": RolloutPolicy(max_surge="0", max_unavailable="0%")}, "rollout.max_unavailable", "OUT_OF_RANGE"),
+        ({"rollout": RolloutPolicy(RolloutOrder.STOP_FIRST, "1")}, "rollout.max_surge", "NOT_ALLOWED"),
+        ({"rollout": RolloutPolicy(RolloutOrder.START_FIRST, "0")}, "rollout.max_surge", "OUT_OF_RANGE"),
+        (
+            {"rollout": RolloutPolicy(max_surge="1"), "slots": SlotPolicy(sticky_name=True)},
+            "rollout.max_surge",
+            "NOT_ALLOWED",
+        ),
         ({"rollout": RolloutPolicy(min_ready_seconds=-1)}, "rollout.min_ready", "OUT_OF_RANGE"),
         ({"rollout": RolloutPolicy(progress_deadline_seconds=90_000)}, "rollout.progress_deadline", "OUT_OF_RANGE"),
         (
@@ -210,7 +217,7 @@ async def test_scaling_makes_no_revision(world: World) -> None:
     assert (await world.groups.scale(P, "web", 0, validate_only=True)).spec.replicas == 0
     assert world.groups.get(P, "web") == scaled
     assert revisions(world) == [1]
-    assert world.reasons() == ["CREATED", "SCALED"]
+    assert world.reasons() == ["CREATED", "SCALE"]
     await world.group("each", 0, mode=GroupMode.PER_HOST)
     with pytest.raises(InvalidSpec) as refused:
         await world.groups.scale(P, "each", 1)
@@ -231,7 +238,7 @@ async def test_another_spec_of_members_makes_a_revision(world: World) -> None:
     policy = await update(world, rollout__max_surge="2")
     assert (policy.target_revision, policy.spec.rollout.canaries) == (3, 1)
     assert revisions(world) == [1, 2, 3]
-    assert world.reasons() == ["CREATED", "UPDATED", "UPDATED"]
+    assert world.reasons() == ["CREATED", "UPDATE", "UPDATE"]
 
 
 async def test_the_way_back_to_what_runs_is_no_new_revision(world: World) -> None:
@@ -278,7 +285,7 @@ async def test_rollback(world: World) -> None:
         await world.groups.rollback(P, "web", 7)
     assert refused.value.reason == "REVISION_UNKNOWN"
     assert "1, 2" in refused.value.message
-    assert world.reasons().count("ROLLED_BACK") == 2
+    assert world.reasons().count("ROLLBACK") == 2
 
 
 async def test_revisions_are_kept_as_many_as_asked_for(world: World) -> None:
