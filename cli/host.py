@@ -25,6 +25,10 @@ def _admin(host: Any) -> str:
 
 def _conditions(host: Any) -> str:
     words = [condition.reason for condition in host.status.conditions]
+    if host.status.HasField("loss"):
+        words.insert(0, "LOST")
+    elif host.status.link_message:
+        words.insert(0, "UNDECIDED")
     if host.status.sweep_brake:
         words.append("SWEEP_BRAKE")
     if host.status.quarantined:
@@ -184,6 +188,31 @@ def rm(session: Session, names: tuple[str, ...], force: bool, yes: bool) -> None
             click.echo(f"Removed {short(name)}.")
 
     session.run(work)
+
+
+@host.command("lost")
+@click.argument("name")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Check only.")
+@output_option()
+@pass_session
+def lost(session: Session, name: str, yes: bool, dry_run: bool, output: str) -> None:
+    """Give your word that a host that is away runs nothing any more: members of groups are made anew elsewhere.
+
+    The control plane does this by itself when the host's neighbours do not reach it either; `moor host get` shows why it has not. The host
+    stays in the fleet: when it is back, it first removes what was replaced. Its other instances, and all addresses, are kept for it until
+    then (`moor host rm --force` gives them up too).
+    """
+
+    if not (yes or dry_run):
+        question = f"Is {short(name)} off, or cut off from everybody? If not, some instances will run twice"
+        click.confirm(question, abort=True, err=True)
+
+    async def work(client: Client) -> hosts_pb2.Host:
+        request = hosts_pb2.DeclareHostLostRequest(name=in_fleet("hosts", name), validate_only=dry_run)
+        return await client.hosts.DeclareHostLost(request)
+
+    print_one(session.run(work), COLUMNS, output)
 
 
 @host.command("release-brake")

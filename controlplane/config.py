@@ -9,9 +9,11 @@ from typing import Any, Literal
 
 import yaml
 
+from controlplane.liveness.terms import DEFAULT_TERMS, ROUND_SECONDS, LivenessTerms
 from moorage.errors import FieldViolation, InvalidSpec
 from moorage.logs import LEVELS
 
+_SECONDS = ("heartbeat_seconds", "silent_after_seconds", "lost_after_seconds", "agent_restart_seconds")
 _ORIGIN = re.compile(r"https://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?")
 
 
@@ -32,6 +34,10 @@ class Config:
         outbound_denied: CIDRs that the control plane never connects to on a user's word.
         outbound_allowed: CIDRs that it may connect to although they are loopback or denied.
         log_format: "text" or "json".
+        heartbeat_seconds: how often each agent is to be heard, 0.2 to 60.
+        silent_after_seconds: a host that was not heard for so long is DISCONNECTED, and its neighbours are asked.
+        lost_after_seconds: it is given up after that, if they do not reach it either.
+        agent_restart_seconds: the same for a host whose agent has ended in order.
     """
 
     data_dir: Path
@@ -46,6 +52,17 @@ class Config:
     outbound_allowed: tuple[str, ...] = ()
     log_format: Literal["text", "json"] = "text"
     log_level: str = "info"
+    heartbeat_seconds: float = DEFAULT_TERMS.heartbeat_seconds
+    silent_after_seconds: float = DEFAULT_TERMS.silent_after_seconds
+    lost_after_seconds: float = DEFAULT_TERMS.lost_after_seconds
+    agent_restart_seconds: float = DEFAULT_TERMS.restart_seconds
+
+    @property
+    def liveness(self) -> LivenessTerms:
+        """How long a host may be silent."""
+        return LivenessTerms(
+            self.heartbeat_seconds, self.silent_after_seconds, self.lost_after_seconds, self.agent_restart_seconds
+        )
 
 
 def load(path: Path) -> Config:
@@ -84,6 +101,11 @@ def parse(document: dict[str, Any]) -> Config:
             if not items and name in ("api_listen", "agent_listen", "advertise"):
                 found.append(FieldViolation(name, "must not be empty", "CONFIG_INVALID"))
             values[name] = tuple(items)
+        elif name in _SECONDS:
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                found.append(FieldViolation(name, "must be a number of seconds", "CONFIG_INVALID"))
+                continue
+            values[name] = float(value)
         elif name in known:
             if not isinstance(value, str):
                 found.append(FieldViolation(name, "must be a text", "CONFIG_INVALID"))
@@ -106,9 +128,36 @@ def parse(document: dict[str, Any]) -> Config:
         ]
     if "data_dir" not in values:
         found.append(FieldViolation("data_dir", "is required", "CONFIG_INVALID"))
+    if "data_dir" in values:
+        found += _bad_liveness(Config(**values).liveness)
     if found:
         raise InvalidSpec(found, reason="CONFIG_INVALID")
     return Config(**values)
+
+
+def _bad_liveness(terms: LivenessTerms) -> list[FieldViolation]:
+    """A heartbeat that is a little late must not look like silence, and neighbours must have had the time to answer."""
+    least_silent = 1.5 * terms.heartbeat_seconds
+    least_lost = max(2.5 * terms.heartbeat_seconds, terms.silent_after_seconds + ROUND_SECONDS)
+    rules = (
+        ("heartbeat_seconds", 0.2 <= terms.heartbeat_seconds <= 60, "must be between 0.2 and 60"),
+        (
+            "silent_after_seconds",
+            terms.silent_after_seconds >= least_silent,
+            f"must be at least {least_silent:g}: one and a half heartbeats",
+        ),
+        (
+            "lost_after_seconds",
+            terms.lost_after_seconds >= least_lost,
+            f"must be at least {least_lost:g}: two and a half heartbeats, and {ROUND_SECONDS:g} more than silent_after_seconds",
+        ),
+        (
+            "agent_restart_seconds",
+            terms.restart_seconds >= terms.lost_after_seconds,
+            "must not be less than lost_after_seconds",
+        ),
+    )
+    return [FieldViolation(name, problem, "CONFIG_INVALID") for name, holds, problem in rules if not holds]
 
 
 def _is_address(text: str) -> bool:

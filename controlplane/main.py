@@ -45,7 +45,8 @@ from controlplane.dispatch.tasks import HostTasks
 from controlplane.domain.kinds import ALL_KINDS, EPOCH_START
 from controlplane.domain.lineage import EpochStart
 from controlplane.leaving.loop import Leaving
-from controlplane.liveness.loop import HEARTBEAT_PERIOD_SECONDS, Liveness
+from controlplane.liveness.loop import Liveness
+from controlplane.liveness.rounds import Rounds
 from controlplane.registry.external import ExternalRegistry
 from controlplane.registry.managed import ManagedRegistry
 from controlplane.rollout.loop import Rollout
@@ -59,6 +60,7 @@ from controlplane.services.dns import DnsService
 from controlplane.services.enrollment import EnrollmentService
 from controlplane.services.group_slots import GroupSlots
 from controlplane.services.groups import GroupService
+from controlplane.services.host_losses import HostLosses
 from controlplane.services.hosts import HostService, ZoneService
 from controlplane.services.instance_changes import InstanceChanges
 from controlplane.services.instance_claims import InstanceClaims
@@ -242,6 +244,8 @@ class ControlPlane:
         security_groups = SecurityGroupService(context)
         groups = GroupService(context, claims)
         hosts = HostService(context)
+        losses = HostLosses(context, making)
+        rounds = Rounds(dispatcher, clock)
         templates = TemplateService(context)
         operations = OperationService(context)
         enrollment = EnrollmentService(context, self._authority)
@@ -262,7 +266,7 @@ class ControlPlane:
             (zones_pb2_grpc.add_ZoneServiceServicer_to_server, ZoneServicer(ZoneService(context))),
             (
                 hosts_pb2_grpc.add_HostServiceServicer_to_server,
-                HostServicer(hosts, heartbeat_of, lambda uid: dispatcher.session(uid).request(ReleaseBrake())),
+                HostServicer(hosts, losses, heartbeat_of, lambda uid: dispatcher.session(uid).request(ReleaseBrake())),
             ),
             (
                 enrollment_pb2_grpc.add_EnrollmentServiceServicer_to_server,
@@ -309,10 +313,11 @@ class ControlPlane:
                 enrollment,
                 broker,
                 tasks,
+                rounds,
                 self._tokens,
                 self._registry_url(),
                 self._registry_ca_pem,
-                HEARTBEAT_PERIOD_SECONDS,
+                config.liveness.heartbeat_seconds,
             )
         )
         scheduler = Scheduler(store, clock, making.ask_leave)
@@ -350,7 +355,8 @@ class ControlPlane:
                 )
             ),
         ]
-        self._owner.spawn(Liveness(store, clock, dispatcher, reports).run(), name="liveness")
+        liveness = Liveness(store, clock, dispatcher, reports, losses, rounds, config.liveness)
+        self._owner.spawn(liveness.run(), name="liveness")
         await starting_registry
         await runner.resume()
 

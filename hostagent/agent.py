@@ -7,7 +7,7 @@ agents run the same with an engine and a network in memory.
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -20,12 +20,14 @@ from hostagent.executor.host_state import HostState
 from hostagent.executor.image_tasks import Door as ImageDoor
 from hostagent.executor.image_tasks import ImageEngine, ImageMaker
 from hostagent.executor.ports import Engine, Fabric, RuntimeKeys
-from hostagent.facts import Site, disk_condition, held_digests, host_facts
+from hostagent.facts import Site, disk_condition, held_digests, host_facts, machine_mark
 from hostagent.files import InstanceFiles
 from hostagent.journal.journal import AssignmentChange, Journal
 from hostagent.names.book import NameBook
 from hostagent.names.ports import NamesFabric
 from hostagent.names.service import InstanceNames
+from hostagent.neighbours.asker import ask
+from hostagent.neighbours.responder import Responder
 from hostagent.router.balancers import BalancersApplier
 from hostagent.router.dnsmasq import DhcpApplier
 from hostagent.router.figures import RouterFiguresReader
@@ -57,6 +59,10 @@ log = logging.getLogger(__name__)
 
 RUNTIME = "moorage"
 _FACTS_SECONDS = 15.0
+#: How long an agent that has something to start waits for the control plane, which may have given this host up and replaced it elsewhere.
+_WORD_SECONDS = 3.0
+_MOST_QUESTIONS = 200  # of the control plane about other hosts, at once
+_LONGEST_QUESTION_SECONDS = 10.0
 
 
 class Door(ImageDoor, Protocol):
@@ -115,7 +121,12 @@ class Agent:
         self._data_root = ""
         self._door_problem = ""
         self._facts = self._told_facts = HostFacts()
+        self._has_listed = asyncio.Event()
+        self._is_told = asyncio.Event()  # all that this host shall carry
         self._has_begun = asyncio.Event()
+        self._questions = 0
+        site = world.site
+        self.responder = Responder(site.underlay_address, site.neighbour_port, machine_mark(journal.nonce), world.clock)
         book, name_book = PeerBook(journal), NameBook(journal)
         self.names = InstanceNames(fabric=world.fabric, book=name_book, tasks=self._steps)
         self.leases = DhcpClients(
@@ -242,7 +253,10 @@ class Agent:
         await self.sweeper.begin()
         await self.journal.commit()
         backoff = Backoff(initial=0.1, maximum=5.0)
+        if self._world.site.neighbour_port:
+            self._tasks.supervise(self.responder.run, name="answers to neighbours")
         self._tasks.supervise(self._watcher.run, name="engine watcher", backoff=backoff)
+        self._tasks.supervise(self._begin, name="begin")
         self._tasks.supervise(self.networks.run, name="network keeper")
         self._tasks.supervise(self.routers.run, name="router keeper")
         self._tasks.supervise(self.routers.sweep, name="router sweep")
@@ -255,6 +269,7 @@ class Agent:
 
     async def close(self) -> None:
         """Stop working; instances run on. The journal is closed too."""
+        await self.session.say_farewell()
         await self.streams.close()
         await self._task_runner.close()
         await self._tasks.close()
@@ -278,6 +293,8 @@ class Agent:
     async def on_assignments(self, change: AssignmentChange) -> None:
         """News from the control plane."""
         await self._intake.apply(change)
+        if change.is_complete:
+            self._is_told.set()
 
     def on_stream(self, request: agent_pb2.StreamRequest) -> None:
         """Somebody wants to look into an instance."""
@@ -291,6 +308,25 @@ class Agent:
         """An operator's word."""
         self.sweeper.release()
         self._steps.spawn(self.sweeper.sweep_once(), name="released sweep")
+
+    def on_neighbour(self, question: agent_pb2.NeighbourQuestion) -> None:
+        """The control plane does not hear another host."""
+        if self._questions < _MOST_QUESTIONS:
+            self._questions += 1
+            self._steps.spawn(self._ask_neighbour(question), name=f"neighbour {question.address}")
+
+    async def _ask_neighbour(self, question: agent_pb2.NeighbourQuestion) -> None:
+        try:
+            wait_seconds = min(question.wait.ToNanoseconds() / 1e9, _LONGEST_QUESTION_SECONDS)
+            verdict, datagram = await ask(question.address, question.port, question.datagram, wait_seconds)
+        finally:
+            self._questions -= 1
+        answer = agent_pb2.NeighbourAnswer(
+            question_id=question.question_id,
+            verdict=agent_pb2.NeighbourVerdict.Value(f"NEIGHBOUR_VERDICT_{verdict.name}"),
+            datagram=datagram,
+        )
+        self.outbox.notify(agent_pb2.SessionRequest(neighbour=answer))
 
     async def facts(self) -> HostFacts:
         """What this machine is; of an engine that does not answer, what it was when it did."""
@@ -358,7 +394,8 @@ class Agent:
         links = await self._world.fabric.host_links()
         devices = told(await self.devices.look(info))
         images = held_digests(self.journal.images.values())
-        self._facts = host_facts(info, self._world.site, links=links, devices=devices, images=images)
+        facts = host_facts(info, self._world.site, links=links, devices=devices, images=images)
+        self._facts = replace(facts, neighbour_port=self.responder.port)
 
     async def _watch_facts(self) -> None:
         """NICs and bridges come and go; what changed is told with the next heartbeat."""
@@ -378,12 +415,28 @@ class Agent:
 
     def _on_listing(self, changed: set[InstanceId]) -> None:
         self._steps.spawn(self._read_facts(), name="facts")  # it may be another version of the engine
-        if self._has_begun.is_set():
-            self.reconciler.wake(*changed)
-            return
-        self._has_begun.set()
-        self.sweeper.find_cut_off()
+        if not self._has_listed.is_set():
+            self._has_listed.set()
+            self.sweeper.find_cut_off()
+        self.reconciler.wake(*changed)  # nothing happens before it has begun
+
+    async def _begin(self) -> None:
+        """Let the workers begin: after the first look at the host, and where something is to be started, once the control plane has said
+        what this host shall carry. It is not waited for long: a host starts what it had also while the control plane is away.
+        """
+        await self._has_listed.wait()
+        if self.reconciler.has_to_start():
+            waits = [
+                asyncio.ensure_future(self._world.clock.sleep(_WORD_SECONDS)),
+                asyncio.ensure_future(self._is_told.wait()),
+            ]
+            try:
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for wait in waits:
+                    wait.cancel()
         self.reconciler.begin()
+        self._has_begun.set()
 
     def _on_gone(self, assignment: InstanceAssignment) -> None:
         self.names.close(assignment.instance_id)

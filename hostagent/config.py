@@ -35,6 +35,7 @@ class Config:
     daemon_json: Path = Path("/etc/docker/daemon.json")
     vxlan_port: int = 4789
     runtime_path: Path = Path("/usr/local/libexec/moorage/runtime")  # daemon.json names it
+    neighbour_port: int = 7461  # UDP; other hosts ask there whether this one lives
     registry_proxy_port: int = 5577
     devices: tuple[FoundDevice, ...] = ()  # that one instance can have for itself
     log_level: str = "info"
@@ -181,6 +182,7 @@ _CHECKS: dict[str, Callable[[object], Any]] = {
     "daemon_json": _path,
     "vxlan_port": _port,
     "runtime_path": _path,
+    "neighbour_port": _port,
     "registry_proxy_port": _port,
     "devices": _devices,
     "log_level": _one_of(*LEVELS),

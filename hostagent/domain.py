@@ -535,6 +535,7 @@ class HostFacts:
     links: tuple[str, ...] = ()
     devices: tuple[HostDevice, ...] = ()
     images: tuple[str, ...] = ()  # digests of manifests whose images the engine holds
+    neighbour_port: int = 0
 
 
 @dataclass(frozen=True, slots=True)

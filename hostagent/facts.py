@@ -26,6 +26,7 @@ class Site:
     vxlan_port: int
     registry_proxy_port: int
     devices: tuple[FoundDevice, ...] = ()
+    neighbour_port: int = 0  # 0: neighbours are not answered
 
 
 def host_facts(

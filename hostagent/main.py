@@ -130,7 +130,13 @@ async def _begin(config: Config, stack: contextlib.AsyncExitStack, fail: OnFailu
         clock=clock,
         data_dir=config.data_dir,
         boot_id=boot_id(),
-        site=Site(config.underlay_address, config.vxlan_port, config.registry_proxy_port, config.devices),
+        site=Site(
+            config.underlay_address,
+            config.vxlan_port,
+            config.registry_proxy_port,
+            config.devices,
+            config.neighbour_port,
+        ),
     )
     dialer = Dialer(endpoints=membership.agent_endpoints, identity=store.identity, authority_pem=store.authority_pem)
     door = RegistryDoor(config.registry_proxy_port, store, journal, lambda *wanted: agent.calls.registry_token(*wanted))

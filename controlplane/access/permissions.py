@@ -90,6 +90,7 @@ _SERVICES: Final[Mapping[str, Mapping[str, Rule]]] = {
         "CordonHost": FLEET_ADMIN,
         "UncordonHost": FLEET_ADMIN,
         "DeleteHost": FLEET_ADMIN,
+        "DeclareHostLost": FLEET_ADMIN,
         "ReleaseSweepBrake": FLEET_ADMIN,
     },
     _MOORAGE + "InstanceService": {

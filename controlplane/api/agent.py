@@ -18,6 +18,8 @@ from controlplane.dispatch.tasks import BuildTask, HostTasks, SentTask, TaskRepo
 from controlplane.domain.hosts import Host, HostCondition, HostFacts, HostLinkState, QuarantinedItem
 from controlplane.domain.kinds import HOST, INSTANCE
 from controlplane.history import record_event
+from controlplane.liveness.plan import Reach
+from controlplane.liveness.rounds import NeighbourQuestion, Rounds
 from controlplane.registry.tokens import Grant, RegistryTokens
 from controlplane.services import lookup
 from controlplane.services.context import Context
@@ -35,6 +37,11 @@ log = logging.getLogger(__name__)
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 PROTOCOL_VERSION = 1
+_REACHES = {
+    agent_pb2.NEIGHBOUR_VERDICT_ANSWERS: Reach.ANSWERS,
+    agent_pb2.NEIGHBOUR_VERDICT_REFUSED: Reach.REFUSED,
+    agent_pb2.NEIGHBOUR_VERDICT_SILENT: Reach.SILENT,
+}
 _TOKEN_LIFETIME = timedelta(minutes=10)
 
 
@@ -53,6 +60,7 @@ class AgentDeps:
     enrollment: EnrollmentService
     broker: StreamBroker
     tasks: HostTasks
+    rounds: Rounds
     tokens: RegistryTokens
     registry_url: str
     registry_ca_pem: str
@@ -153,6 +161,12 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
                     deps.tasks.report(session.host_uid, _task_report(request.task))
                 case "event":
                     await self._event(session.host_uid, request.event)
+                case "neighbour":
+                    answer = request.neighbour
+                    reach = _REACHES.get(answer.verdict, Reach.SILENT)
+                    deps.rounds.take(session.host_uid, answer.question_id, reach, answer.datagram)
+                case "farewell":
+                    session.is_farewell = True
                 case other:
                     raise InvalidSpec.of(str(other), "does not belong here", "STREAM_INVALID")
 
@@ -301,6 +315,10 @@ def _request(item: object) -> agent_pb2.SessionResponse:
             return agent_pb2.SessionResponse(stream=request)
         case SentTask():
             return agent_pb2.SessionResponse(task=_task(item))
+        case NeighbourQuestion():
+            question = agent_pb2.NeighbourQuestion()
+            protoconv.fill(item, question)
+            return agent_pb2.SessionResponse(neighbour=question)
     raise TypeError(f"a session cannot carry {item!r}")
 
 

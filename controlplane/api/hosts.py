@@ -9,6 +9,7 @@ import grpc
 from controlplane.api import convert, masks, requests
 from controlplane.domain.hosts import Host, HostAdminState, HostSettings
 from controlplane.domain.names import parse_top
+from controlplane.services.host_losses import HostLosses
 from controlplane.services.hosts import HostService, ZoneService
 from moorage.protoconv import from_proto
 from moorage.v1 import hosts_pb2, hosts_pb2_grpc, zones_pb2, zones_pb2_grpc
@@ -22,10 +23,12 @@ class HostServicer(hosts_pb2_grpc.HostServiceServicer):
     def __init__(
         self,
         hosts: HostService,
+        losses: HostLosses,
         heartbeat_of: Callable[[str], datetime | None],
         release_brake: Callable[[str], None],
     ) -> None:
         self._hosts = hosts
+        self._losses = losses
         self._heartbeat_of = heartbeat_of
         self._release_brake = release_brake
 
@@ -65,6 +68,11 @@ class HostServicer(hosts_pb2_grpc.HostServiceServicer):
     async def DeleteHost(self, request: hosts_pb2.DeleteHostRequest, context: _Context) -> hosts_pb2.DeleteHostResponse:
         await self._hosts.delete(parse_top(request.name, "hosts"), etag=request.etag, force=request.force)
         return hosts_pb2.DeleteHostResponse()
+
+    async def DeclareHostLost(self, request: hosts_pb2.DeclareHostLostRequest, context: _Context) -> hosts_pb2.Host:
+        host_id = parse_top(request.name, "hosts")
+        record = await self._losses.declare(host_id, etag=request.etag, validate_only=request.validate_only)
+        return self._message(record)
 
     async def ReleaseSweepBrake(self, request: hosts_pb2.ReleaseSweepBrakeRequest, context: _Context) -> hosts_pb2.Host:
         record = self._hosts.get(parse_top(request.name, "hosts"))

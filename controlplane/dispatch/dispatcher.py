@@ -7,6 +7,7 @@ rules name, wherever they are; the host of a router's container about all that i
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from controlplane.dispatch.assignments import hosts_of_network, shared_names
@@ -36,6 +37,14 @@ log = logging.getLogger(__name__)
 _ROUTER_KINDS: tuple[Kind[Any], ...] = (ROUTER, ROUTER_RULE, BALANCER, PUBLIC_ADDRESS)
 
 
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """How a host's last session ended: when its agent was heard last (monotonic seconds), and whether it said that it ends."""
+
+    heard_at: float
+    is_farewell: bool
+
+
 class Dispatcher:
     """All sessions. At most one a host: a newer one ends the older."""
 
@@ -43,6 +52,8 @@ class Dispatcher:
         self._store = store
         self._clock = clock
         self._sessions: dict[str, HostSession] = {}
+        self._departures: dict[str, Departure] = {}
+        self.on_sessions: Callable[[], None] = lambda: None  # called whenever one begins or ends
 
     @property
     def store_id(self) -> str:
@@ -62,14 +73,22 @@ class Dispatcher:
         session = HostSession(host_uid, epoch)
         session.last_heard = self._clock.monotonic()
         self._sessions[host_uid] = session
+        self._departures.pop(host_uid, None)
+        self.on_sessions()
         return session
 
     def closed(self, session: HostSession) -> bool:
         """The session has ended. Returns whether it was the host's newest, so that the host is away now."""
         if self._sessions.get(session.host_uid) is session:
             del self._sessions[session.host_uid]
+            self._departures[session.host_uid] = Departure(session.last_heard, session.is_farewell)
+            self.on_sessions()
             return True
         return False
+
+    def departure(self, host_uid: str) -> Departure | None:
+        """How the last session of a host without one ended; None if it had none since this control plane began."""
+        return self._departures.get(host_uid)
 
     def session(self, host_uid: str) -> HostSession:
         """The host's session.
@@ -133,6 +152,7 @@ class Dispatcher:
                     mark(after.uid, instance_uid=found.value.uid)
             if change.kind is HOST and after is None and before is not None:
                 self.end(before.uid, "this host was removed")
+                self._departures.pop(before.uid, None)
             touched |= self._mark_groups(change.kind, before, after)
             if change.kind not in (HOST, DNS_RECORD, SECURITY_GROUP):
                 touched |= self._mark_routers(change.kind, before, after)

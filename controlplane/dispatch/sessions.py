@@ -88,6 +88,7 @@ class HostSession:
         self.host_uid = host_uid
         self.epoch = epoch
         self.last_heard = 0.0  # monotonic seconds
+        self.is_farewell = False  # its agent has said that it ends
         self.dirty_instances: set[str] = set()
         self.dirty_networks: set[str] = set()
         self.dirty_groups: set[str] = set()

@@ -73,6 +73,7 @@ class HostFacts:
     hostname: str = ""
     bridges: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
+    neighbour_port: int = 0
     devices: tuple[HostDevice, ...] = ()
     images: tuple[str, ...] = ()  # digests of manifests whose images the engine holds
 
@@ -95,6 +96,15 @@ class QuarantinedItem:
 
 
 @dataclass(frozen=True, slots=True)
+class HostLoss:
+    """Why a host was given up, and what its neighbours said of it."""
+
+    time: datetime
+    message: str = ""
+    evidence: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Host:
     """A machine that carries instances."""
 
@@ -114,6 +124,8 @@ class Host:
     sweep_brake: str = ""
     nonce: str = ""  # of the agent's data directory; another one is another machine with a copied identity
     epoch: int = 0  # of the agent
+    loss: HostLoss | None = None  # until its agent connects again
+    link_message: str = ""  # why it is away and not given up
     join_key: str = ""  # digest of the public key that it joined with: the same machine may ask again
 
     @property

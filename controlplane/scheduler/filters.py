@@ -40,6 +40,11 @@ def _condition(_: PlacementRequest, fleet: Fleet) -> BoolColumn:
     return fleet.is_healthy
 
 
+def _given_up(_: PlacementRequest, fleet: Fleet) -> BoolColumn:
+    cleared: BoolColumn = fleet.given_up == 0
+    return cleared
+
+
 def _host(request: PlacementRequest, fleet: Fleet) -> BoolColumn:
     if not request.host:
         return _all(fleet)
@@ -225,6 +230,7 @@ FILTERS: tuple[Filter, ...] = (
     Filter("link", _link, lambda r: "agent not connected"),
     Filter("admin", _admin, lambda r: "cordoned, draining or in maintenance"),
     Filter("condition", _condition, lambda r: "reports a condition, such as a full disk or an engine that is down"),
+    Filter("given-up", _given_up, lambda r: "was lost, and still has to remove what was replaced elsewhere"),
     Filter("host", _host, lambda r: f"is not hosts/{r.host}"),
     Filter("zone", _zone, lambda r: f"not in zones/{r.zone}"),
     Filter("label", _labels, lambda r: "lacks " + ", ".join(f"{k}={v}" for k, v in r.host_labels)),

@@ -78,6 +78,7 @@ class Fleet:
         self.cpu_used: IntColumn = np.zeros(size, np.int64)
         self.memory_used: IntColumn = np.zeros(size, np.int64)
         self.instances: IntColumn = np.zeros(size, np.int64)
+        self.given_up: IntColumn = np.zeros(size, np.int64)
         self.reservations = Reservations(size)
         self._by_host: dict[int, dict[str, Placed]] = {}
         self._by_kin: dict[Kin, dict[str, Placed]] = {}
@@ -130,6 +131,7 @@ class Fleet:
         self.cpu_used[row] += placed.cpu_millis
         self.memory_used[row] += placed.memory_bytes
         self.instances[row] += 1
+        self.given_up[row] += placed.is_given_up
         rows = self._by_template.setdefault((placed.project, placed.template_uid), {})
         rows[row] = rows.get(row, 0) + 1
         for protocol, port, _ in placed.ports:
@@ -155,6 +157,7 @@ class Fleet:
         self.cpu_used[row] -= placed.cpu_millis
         self.memory_used[row] -= placed.memory_bytes
         self.instances[row] -= 1
+        self.given_up[row] -= placed.is_given_up
         key = (placed.project, placed.template_uid)
         self._by_template[key][row] -= 1
         if not self._by_template[key][row]:

@@ -31,6 +31,7 @@ class Placed:
     priority: int = 0
     devices: tuple[tuple[str, str], ...] = ()  # (kind, first name)
     is_leaving: bool = False  # takes what it takes until its host says that it is gone
+    is_given_up: bool = False  # counts as lost, and its host has not removed it yet
     is_protected: bool = False  # nobody may push it out
     is_promise: bool = False  # does not run here yet
 
@@ -72,6 +73,7 @@ def placed_of(instance: Instance) -> Placed | None:
         is_leaving=instance.desired is DesiredState.DELETED
         or instance.leave_time is not None
         or bool(instance.given_up),
+        is_given_up=bool(instance.given_up),
         is_protected=is_promise or is_router(instance) or not may_be_given_up(instance),
         is_promise=is_promise,
     )

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from controlplane.domain.claims import DEFAULT_TERMS, LeaseTerms, claims_of
+from controlplane.domain.claims import DEFAULT_TERMS, LeaseTerms, claims_of, is_leased
 from controlplane.domain.groups import SlotPolicy
 from controlplane.domain.instances import DesiredState, Instance, InstanceSpec, InstanceState, Observed
 from controlplane.domain.kinds import INSTANCE
@@ -148,3 +148,19 @@ class InstanceMaking:
             changed = replace(instance, desired=DesiredState.DELETED, force=force, generation=instance.generation + 1)
             tx.put(INSTANCE, changed)
             record_event(tx, clock, instance, "DELETING", why, project=project)
+
+    def give_up(self, tx: Transaction, instance: Instance, why: str, *, is_word: bool) -> None:
+        """Count an instance as lost, so that another may take its place. Its record and addresses stay until its host has removed it,
+        which it does at once when it is back: nobody needs what it still does by then.
+
+        Args:
+            is_word: an operator says that it does not run any more. What it claims without a lease is free then; with one, when that ends.
+        """
+        is_free = instance.is_claim_free or (is_word and bool(instance.claims) and not is_leased(instance))
+        changed = replace(instance, desired=DesiredState.DELETED, force=True, is_claim_free=is_free)
+        changed = replace(changed, given_up=instance.given_up or why)
+        if changed == instance:
+            return
+        tx.put(INSTANCE, replace(changed, generation=instance.generation + 1))
+        if not instance.given_up:
+            record_event(tx, self._context.clock, instance, "LOST", why, project=instance.project, severity="warning")

@@ -88,7 +88,14 @@ class ReportService:
                 )
             now = self._context.clock.now()
             changed = replace(
-                host, facts=facts, nonce=nonce, epoch=epoch, link_state=HostLinkState.UP, link_change_time=now
+                host,
+                facts=facts,
+                nonce=nonce,
+                epoch=epoch,
+                link_state=HostLinkState.UP,
+                link_change_time=now,
+                loss=None,
+                link_message="",
             )
             tx.put(HOST, changed)
             if host.link_state is not HostLinkState.UP:
@@ -112,9 +119,25 @@ class ReportService:
             host = lookup.by_uid(tx, HOST, host_uid)
             if host is None or host.link_state is state:
                 return
-            tx.put(HOST, replace(host, link_state=state, link_change_time=self._context.clock.now()))
+            if host.loss is not None:
+                return  # until its agent connects
+            message = "" if state is HostLinkState.UP else host.link_message
+            now = self._context.clock.now()
+            tx.put(HOST, replace(host, link_state=state, link_change_time=now, link_message=message))
             severity = "normal" if state is HostLinkState.UP else "warning"
             record_event(tx, self._context.clock, host, state.name, why, severity=severity)
+
+        await self._context.store.update(apply)
+
+    async def note_link(self, host_uid: str, why: str) -> None:
+        """Why a host that is away is not given up."""
+
+        def apply(tx: Transaction) -> None:
+            host = lookup.by_uid(tx, HOST, host_uid)
+            if host is None or host.link_state is HostLinkState.UP or host.loss is not None or host.link_message == why:
+                return
+            tx.put(HOST, replace(host, link_message=why))
+            record_event(tx, self._context.clock, host, "LOSS_UNDECIDED", why, severity="warning")
 
         await self._context.store.update(apply)
 
@@ -130,18 +153,22 @@ class ReportService:
         if facts is not None:
             _check_facts(facts)
 
-        def apply(tx: Transaction) -> None:
-            host = lookup.by_uid(tx, HOST, host_uid)
-            if host is None:
-                return
-            changed = replace(
+        def with_news(host: Host) -> Host:
+            return replace(
                 host,
                 conditions=tuple(conditions),
                 quarantined=tuple(quarantined),
                 sweep_brake=sweep_brake,
                 facts=host.facts if facts is None else facts,
             )
-            if changed == host:
+
+        known = lookup.by_uid(self._context.store.view(), HOST, host_uid)
+        if known is None or with_news(known) == known:
+            return  # as nearly always: thousands of them a second need no place in the writer's queue
+
+        def apply(tx: Transaction) -> None:
+            host = lookup.by_uid(tx, HOST, host_uid)
+            if host is None or (changed := with_news(host)) == host:
                 return
             tx.put(HOST, changed)
             for condition in conditions:
@@ -228,8 +255,9 @@ def _check_facts(facts: HostFacts) -> None:
     """Other hosts are told of these: a bad one must not keep their networks from working."""
     if facts.underlay_address and parse_address(facts.underlay_address) is None:
         raise InvalidSpec.of("facts.underlay_address", f"{facts.underlay_address!r} is no address", "ADDRESS_INVALID")
-    if not 0 <= facts.vxlan_port <= 65535:
-        raise InvalidSpec.of("facts.vxlan_port", "must be between 1 and 65535", "OUT_OF_RANGE")
+    for name, port in (("vxlan_port", facts.vxlan_port), ("neighbour_port", facts.neighbour_port)):
+        if not 0 <= port <= 65535:
+            raise InvalidSpec.of(f"facts.{name}", "must be between 1 and 65535", "OUT_OF_RANGE")
 
 
 def _time(seconds: float | None) -> datetime | None:

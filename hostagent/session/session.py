@@ -42,6 +42,7 @@ _GATHER_SECONDS = 0.02  # between two batches of reports; the first after a quie
 _WELCOME_SECONDS = 10.0
 _MAX_REPORTS = 500  # of one message
 _DEFAULT_HEARTBEAT_SECONDS = 5.0
+_FAREWELL_SECONDS = 1.0
 
 _EOF: Any = grpc.aio.EOF
 Connect = Callable[[], Awaitable[grpc.aio.Channel]]
@@ -56,6 +57,7 @@ class SessionPeer(Protocol):
     def on_stream(self, request: agent_pb2.StreamRequest) -> None: ...
     def on_task(self, task: agent_pb2.Task) -> None: ...
     def on_release_sweep_brake(self) -> None: ...
+    def on_neighbour(self, question: agent_pb2.NeighbourQuestion) -> None: ...
     async def facts(self) -> HostFacts: ...
     def heartbeat(self) -> AgentHeartbeat: ...
 
@@ -91,6 +93,8 @@ class Session:
         self._has_complete = False
         self._is_settled = False
         self._heartbeat_seconds = _DEFAULT_HEARTBEAT_SECONDS
+        self._is_ending = False
+        self._has_ended = asyncio.Event()
 
     @property
     def channel(self) -> grpc.aio.Channel:
@@ -102,6 +106,17 @@ class Session:
         if self._channel is None:
             raise Unavailable("there is no session with the control plane", reason="SESSION_LOST")
         return self._channel
+
+    async def say_farewell(self) -> None:
+        """Tell the control plane that this agent ends, so that it does not give the host up; returns soon in any case."""
+        if self._channel is None:
+            return
+        self._is_ending = True
+        self._has_ended.clear()
+        self._outbox.notify(agent_pb2.SessionRequest(farewell=agent_pb2.AgentFarewell()))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FAREWELL_SECONDS):
+                await self._has_ended.wait()
 
     async def run(self) -> None:
         """Hold a session until cancelled."""
@@ -165,6 +180,7 @@ class Session:
             raise await _ending(call) from None
         finally:
             self._channel = None
+            self._has_ended.set()
             if call is not None:
                 call.cancel()
             await channel.close(None)
@@ -227,6 +243,8 @@ class Session:
                     self._peer.on_task(message.task)
                 case "release_sweep_brake":
                     self._peer.on_release_sweep_brake()
+                case "neighbour":
+                    self._peer.on_neighbour(message.neighbour)
                 case other:
                     # A newer control plane: what an older agent does not know must not end its session.
                     log.warning("an unknown message was skipped", extra={"part": str(other)})
@@ -273,6 +291,9 @@ class Session:
                     next_heartbeat = self._next_heartbeat()
                     continue
                 await self._send_waiting(call)
+                if self._is_ending:
+                    await call.done_writing()  # the other end reads all that was said, and then ends the session
+                    return
                 await self._clock.sleep(_GATHER_SECONDS)
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             # The call has ended. Reading from it tells why, and ends the session.

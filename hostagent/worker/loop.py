@@ -122,13 +122,26 @@ class Reconciler:
         """
         if not self._is_ready:
             return
-        for instance_id in instance_ids:
+        # What goes comes first: what is new may be in its place.
+        for instance_id in sorted(instance_ids, key=self._is_wanted):
             worker = self._workers.get(instance_id)
             if worker is None:
                 worker = self._workers[instance_id] = _Worker(instance_id)
                 self._tasks.spawn(self._work(worker), name=f"instance {instance_id}")
             worker.has_new_assignment |= is_assignment
             worker.woken.set()
+
+    def has_to_start(self) -> bool:
+        """Whether something shall run that has no process now."""
+        return any(
+            assignment.desired in (DesiredState.RUNNING, DesiredState.PAUSED)
+            and not is_alive(self._state.container(instance_id, assignment.container_generation))
+            for instance_id, assignment in self._journal.assignments.items()
+        )
+
+    def _is_wanted(self, instance_id: InstanceId) -> bool:
+        assignment = self._journal.assignments.get(instance_id)
+        return assignment is not None and assignment.desired is not DesiredState.DELETED
 
     def view(self, instance_id: InstanceId) -> InstanceView | None:
         """What is known of an instance now; None if it is not assigned here."""

@@ -93,7 +93,7 @@ async def test_a_machine_joins_and_is_given_work(plane: Plane) -> None:
     session = Talking(plane, agent)
     welcome = (await session.read()).welcome
     assert (welcome.host_name, welcome.store_id, welcome.term) == ("hosts/one", plane.store.id, plane.store.epoch)
-    assert welcome.heartbeat_period.seconds == 3
+    assert welcome.heartbeat_period.seconds == 1
     assert welcome.registry_ca_pem == plane.authority.cert_pem.decode(), "of the registry that the control plane runs"
     complete = (await session.read()).assignments
     assert complete.type == agent_pb2.Assignments.TYPE_COMPLETE

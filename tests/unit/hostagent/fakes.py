@@ -187,6 +187,8 @@ class FakeControlPlane(agent_pb2_grpc.AgentServiceServicer):
         self.history: list[agent_pb2.InstanceReport] = []
         self.routers: dict[str, router_bundles_pb2.RouterReport] = {}
         self.tasks: list[agent_pb2.TaskReport] = []
+        self.neighbours: list[agent_pb2.NeighbourAnswer] = []
+        self.farewells = 0
         self.streams: dict[str, Stream] = {}
         self.contexts: dict[str, bytes] = {}
         self.term, self.store_id, self.revision, self.sequence = 1, "store-1", 1, 0
@@ -345,8 +347,13 @@ class FakeControlPlane(agent_pb2_grpc.AgentServiceServicer):
                 self.routers |= {report.instance_id: report for report in message.status.routers}
             elif part == "task":
                 self.tasks.append(message.task)
+            elif part == "neighbour":
+                self.neighbours.append(message.neighbour)
+            elif part == "farewell":
+                self.farewells += 1
             async with self._changed:
                 self._changed.notify_all()
+        self.end_session()
 
     async def _take(self, report: agent_pb2.InstanceReport) -> None:
         self.reports[report.instance_id] = report

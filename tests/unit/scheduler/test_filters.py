@@ -40,6 +40,16 @@ def test_link_admin_and_condition() -> None:
     assert kept("condition", request, host("a"), ill) == ["a"]
 
 
+def test_a_host_that_has_to_clear_up_first() -> None:
+    request = request_of(instance("i"))
+    fleet = (host("a"), host("b"))
+    lost = instance("x", host="b", host_uid="uid-b", given_up="hosts/b is lost")
+    assert kept("given-up", request, *fleet, placed=[lost]) == ["a"]
+    columns = Fleet(fleet, [lost])
+    columns.update_instance(lost, None)
+    assert list(columns.given_up) == [0, 0]
+
+
 def test_host_zone_and_label() -> None:
     fleet = (host("a", zone="z", labels={"disk": "ssd", "gpu": ""}), host("b", labels={"disk": "hdd"}))
     assert kept("host", wish(host="hosts/b"), *fleet) == ["b"]
