@@ -17,7 +17,7 @@ Completer = Callable[[click.Context, click.Parameter, str], list[str]]
 
 
 def complete_names(collection: str) -> Completer:
-    """Completes names of `instances`, `templates`, `networks`, `security_groups`, `routers`, `public_addresses` or `hosts`."""
+    """Completes names of `instances`, `templates`, `networks`, `security_groups`, `groups`, `routers`, `public_addresses` or `hosts`."""
 
     def complete(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
         session = ctx.find_object(Session) or Session()
@@ -50,6 +50,11 @@ async def _list(client: "Client", collection: str, session: Session) -> Any:
 
         networks = networks_pb2.ListNetworksRequest(parent=session.project, page_size=1000)
         return await client.networks.ListNetworks(networks, timeout=_TIMEOUT_SECONDS)
+    if collection == "groups":
+        from moorage.v1 import groups_pb2
+
+        groups_of = groups_pb2.ListGroupsRequest(parent=session.project, page_size=1000)
+        return await client.groups.ListGroups(groups_of, timeout=_TIMEOUT_SECONDS)
     if collection == "security_groups":
         from moorage.v1 import security_groups_pb2
 

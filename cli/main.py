@@ -31,6 +31,7 @@ COMMANDS: dict[str, LazyCommand] = {
     "rm": LazyCommand("cli.instance.lifecycle:rm", "Delete instances.", _DAILY),
     "events": LazyCommand("cli.event:ls", "Show what happened.", _DAILY),
     "instance": LazyCommand("cli.instance.commands:instance", "Instances: one container in one place each.", _THINGS),
+    "group": LazyCommand("cli.group.commands:group", "Groups: instances that are kept alive and updated.", _THINGS),
     "template": LazyCommand("cli.template:template", "Templates: images with defaults.", _THINGS),
     "network": LazyCommand("cli.network:network", "Networks and their addresses.", _THINGS),
     "dns": LazyCommand("cli.dns:dns", "Extra names of networks.", _THINGS),

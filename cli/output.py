@@ -21,6 +21,7 @@ _COLOURS = {
     "RUNNING": "green",
     "READY": "green",
     "UP": "green",
+    "STABLE": "green",
     "SUCCEEDED": "green",
     "healthy": "green",
     "FAILED": "red",
@@ -28,6 +29,8 @@ _COLOURS = {
     "unhealthy": "red",
     "DISCONNECTED": "yellow",
     "PENDING": "yellow",
+    "DEGRADED": "yellow",
+    "ROLLING_BACK": "red",
     "CORDONED": "yellow",
     "warning": "yellow",
 }

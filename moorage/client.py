@@ -1,8 +1,8 @@
 """The client library: one connection to a control plane, with typed stubs and ways to wait.
 
-Owns the connection and the stubs; what each call carries and raises is in `client_channel`, waiting in `client_waits`,
-listings in `client_pages`. It decides nothing. Invariants: a program never sees a gRPC error, only `MoorageError`. The
-connection is always TLS: the API is never open.
+Owns the connection and the stubs; what each call carries and raises is in `client_channel`, waiting in `client_waits`
+and `client_group_waits`, listings in `client_pages`. It decides nothing. Invariants: a program never sees a gRPC error, only
+`MoorageError`. The connection is always TLS: the API is never open.
 """
 
 from functools import cached_property
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Self, cast
 import grpc
 
 from moorage.client_channel import CallChannel, CallMetadata
+from moorage.client_group_waits import GroupWaits
 from moorage.client_pages import paginate
-from moorage.client_waits import Waits
 from moorage.errors import InvalidSpec
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from moorage.v1.dns_pb2_grpc import DnsServiceAsyncStub
     from moorage.v1.enrollment_pb2_grpc import EnrollmentServiceAsyncStub
     from moorage.v1.events_pb2_grpc import EventServiceAsyncStub
+    from moorage.v1.groups_pb2_grpc import GroupServiceAsyncStub
     from moorage.v1.hosts_pb2_grpc import HostServiceAsyncStub
     from moorage.v1.instance_streams_pb2_grpc import InstanceStreamServiceAsyncStub
     from moorage.v1.instances_pb2_grpc import InstanceServiceAsyncStub
@@ -42,7 +43,7 @@ __all__ = ["Client", "paginate"]
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024  # a page of 1000 instances is more than gRPC's default of 4 MiB
 
 
-class Client(Waits):
+class Client(GroupWaits):
     """A connection to a control plane. Make it with `connect`; use it as an async context manager, or call `close`.
 
     Its properties are the services' stubs, whose calls raise `MoorageError`s; how to wait is in `Waits`.
@@ -158,6 +159,13 @@ class Client(Waits):
         from moorage.v1.instances_pb2_grpc import InstanceServiceStub
 
         return InstanceServiceStub(self._channel)
+
+    @cached_property
+    def groups(self) -> "GroupServiceAsyncStub":
+        """Instances that are kept alive and updated together."""
+        from moorage.v1.groups_pb2_grpc import GroupServiceStub
+
+        return GroupServiceStub(self._channel)
 
     @cached_property
     def streams(self) -> "InstanceStreamServiceAsyncStub":

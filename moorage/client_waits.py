@@ -1,4 +1,4 @@
-"""Waiting for what was asked for: an operation, instances, interfaces, routers, rules.
+"""Waiting for what was asked for: an operation, instances, interfaces, routers, rules. Groups: `client_group_waits`.
 
 Owns the watch that every wait follows, and what each of them waits for. Invariants: waiting never polls, and survives
 compacted history and a control plane that is away for a while; one that runs out of time says what it waited for.
@@ -90,8 +90,8 @@ class Waits(ABC):
         async def read() -> "list[operations_pb2.Operation]":
             return [await self.operations.GetOperation(operations_pb2.GetOperationRequest(name=name))]
 
-        following = aclosing(self._follow(_project_of(name), "operations", read, lambda change: change.operation))
-        async with _Limit(timeout_seconds, f"operation {name}"), following as versions:
+        following = aclosing(self._follow(project_of(name), "operations", read, lambda change: change.operation))
+        async with Limit(timeout_seconds, f"operation {name}"), following as versions:
             async for _, operation in versions:
                 if operation.name != name:
                     continue
@@ -172,10 +172,10 @@ class Waits(ABC):
             state = instances_pb2.InstanceState.Name(seen.status.state)[15:] if seen else "not seen"
             return f"instance {name} ({state}{': ' + seen.status.message if seen and seen.status.message else ''})"
 
-        project = _project_of(next(iter(names)))
+        project = project_of(next(iter(names)))
         following = aclosing(self._follow(project, "instances", read, lambda change: change.instance))
         wanted = frozenset(names)
-        async with _Limit(timeout_seconds, waits_for), following as versions:
+        async with Limit(timeout_seconds, waits_for), following as versions:
             async for kind, instance in versions:
                 if instance.name not in wanted or instance.name in done:
                     continue
@@ -213,8 +213,8 @@ class Waits(ABC):
         async def read() -> list[instances_pb2.Instance]:
             return [await self.instances.GetInstance(instances_pb2.GetInstanceRequest(name=name))]
 
-        following = aclosing(self._follow(_project_of(name), "instances", read, lambda change: change.instance))
-        async with _Limit(timeout_seconds, lambda: f"the interfaces of {name} ({said})"), following as versions:
+        following = aclosing(self._follow(project_of(name), "instances", read, lambda change: change.instance))
+        async with Limit(timeout_seconds, lambda: f"the interfaces of {name} ({said})"), following as versions:
             async for kind, instance in versions:
                 if instance.name != name:
                     continue
@@ -236,7 +236,7 @@ class Waits(ABC):
 
         said = "not seen"
         async with (
-            _Limit(timeout_seconds, lambda: f"router {name} ({said})"),
+            Limit(timeout_seconds, lambda: f"router {name} ({said})"),
             aclosing(self._follow_router(name)) as versions,
         ):
             async for router in versions:
@@ -270,7 +270,7 @@ class Waits(ABC):
         router_name = next(iter(names)).rpartition("/rules/")[0]
         request = router_rules_pb2.ListRouterRulesRequest(parent=router_name, page_size=1000)
         async with (
-            _Limit(timeout_seconds, waits_for),
+            Limit(timeout_seconds, waits_for),
             aclosing(self._follow_router(router_name)) as versions,
         ):
             async for router in versions:
@@ -296,7 +296,7 @@ class Waits(ABC):
         def concerned(change: "watch_pb2.Change") -> str:
             return change.router.name if change.HasField("router") else change.instance.status.owner
 
-        async with aclosing(self._follow(_project_of(name), ("routers", "instances"), read, concerned)) as changes:
+        async with aclosing(self._follow(project_of(name), ("routers", "instances"), read, concerned)) as changes:
             async for _, concerns in changes:
                 if concerns == name:
                     yield await self.routers.GetRouter(routers_pb2.GetRouterRequest(name=name))
@@ -344,14 +344,15 @@ def _raise_if_refused(router: "routers_pb2.Router") -> None:
         raise NotReady(router.status.message, reason="CONFIGURATION_REFUSED", metadata={"name": router.name})
 
 
-def _project_of(name: str) -> str:
+def project_of(name: str) -> str:
+    """projects/{project} of a full name. Raises InvalidSpec."""
     parts = name.split("/")
     if len(parts) < 3 or parts[0] != "projects":
         raise InvalidSpec.of("name", f"{name!r} is not the full name of an object in a project")
     return "/".join(parts[:2])
 
 
-class _Limit:
+class Limit:
     """`asyncio.timeout` whose end is a DeadlineExceeded that says what was waited for."""
 
     def __init__(self, seconds: float | None, what: str | Callable[[], str]) -> None:

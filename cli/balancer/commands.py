@@ -37,7 +37,11 @@ _SPEC: tuple[Decorator, ...] = (
         "--mode", type=click.Choice(list(words.MODES)), default=None, help="Connections (default) or requests."
     ),
     many("--listen", metavar="[ADDRESS:]PORT[,...]", text="Where clients come in; inside=, cert=, key=, proxy, from=."),
-    many("--backend", metavar="INSTANCE:PORT[,...]", text="An instance behind it; weight=, pool=, drain."),
+    many(
+        "--backend",
+        metavar="INSTANCE:PORT[,...]",
+        text="An instance, or groups/GROUP, behind it; weight=, pool=, drain.",
+    ),
     many("--route", metavar="HOST[/PATH]=POOL", text="Requests that go elsewhere than to the first pool."),
     click.option("--algorithm", type=click.Choice(list(words.ALGORITHMS)), default=None, help="Default roundrobin."),
     click.option("--sticky", type=click.Choice(list(words.STICKINESS)), default=None, help="Default none."),
@@ -58,7 +62,7 @@ _router = click.option(
     "--router", required=True, metavar="ROUTER", shell_complete=complete_names("routers"), help="Whose balancer it is."
 )
 _name = click.argument("name")
-_backends = click.argument("backends", nargs=-1, required=True, metavar="INSTANCE:PORT...")
+_backends = click.argument("backends", nargs=-1, required=True, metavar="INSTANCE:PORT | groups/GROUP:PORT...")
 _POOL_OPTIONS = ("check_host", "check_interval", "check_timeout", "rise", "fall")
 
 

@@ -63,12 +63,15 @@ COLUMNS = (
 @click.command("ps")
 @click.option("-A", "--all-projects", is_flag=True, help="Of all projects that you may see.")
 @click.option("--filter", "filter_text", default="", metavar="TERMS", help="Such as 'state=RUNNING labels.app=web'.")
+@click.option("--group", "group_name", default="", metavar="GROUP", help="Members of this group only.")
 @click.option("-q", "--quiet", is_flag=True, help="Names only; the same as -o name.")
 @project_option
 @output_option()
 @pass_session
-def ls(session: Session, all_projects: bool, filter_text: str, quiet: bool, output: str) -> None:
+def ls(session: Session, all_projects: bool, filter_text: str, group_name: str, quiet: bool, output: str) -> None:
     """List instances."""
+    if group_name:
+        filter_text = f"{filter_text} group={session.name_in_project('groups', group_name)}".strip()
 
     async def work(client: Client) -> list[instances_pb2.Instance]:
         request = instances_pb2.ListInstancesRequest(parent=session.parent(all_projects), filter=filter_text)

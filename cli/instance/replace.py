@@ -1,6 +1,7 @@
 """replace and update: a new container in an instance's place, and what can be changed while it runs."""
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -34,7 +35,32 @@ _REPLACED = {
     "dns": "dns_servers",
     "dns_search": "dns_search",
     "add_host": "extra_hosts",
+    "gpus": "device_requests",
+    "device_request": "device_requests",
 }
+_REPLACED_IN_PLACEMENT = {
+    "host_label": "host_labels",
+    "affinity": "affinity",
+    "anti_affinity": "anti_affinity",
+    "spread": "spread",
+    "distinct": "distinct",
+    "tolerate": "tolerations",
+}
+
+
+def given_options(options: Mapping[str, Any]) -> set[str]:
+    """Names of those that say something."""
+    return {key for key, value in options.items() if value not in (None, False, ())}
+
+
+def change_spec(spec: instances_pb2.InstanceSpec, options: Mapping[str, Any], project: str) -> None:
+    """Work the options of run_options.INSTANCE into a spec that is there: one that can be repeated replaces all values."""
+    given = given_options(options)
+    for field in {_REPLACED[key] for key in given & _REPLACED.keys()}:
+        spec.ClearField(field)  # type: ignore[arg-type]  # names of fields, from the table above
+    for field in {_REPLACED_IN_PLACEMENT[key] for key in given & _REPLACED_IN_PLACEMENT.keys()}:
+        spec.placement.ClearField(field)  # type: ignore[arg-type]
+    apply_options(spec, options, project, os.environ)
 
 
 @click.command("replace", context_settings={"allow_interspersed_args": False})
@@ -65,19 +91,17 @@ def replace(
     """
     full_name = session.name_in_project("instances", name)
     seconds = parse_duration(timeout, field="timeout")
-    given = {key for key, value in options.items() if value not in (None, False, ())}
+    is_changed = bool(given_options(options))
 
     async def work(client: Client) -> instances_pb2.Instance:
         before = await client.instances.GetInstance(instances_pb2.GetInstanceRequest(name=full_name))
         request = instances_pb2.ReplaceInstanceRequest(name=before.name, validate_only=dry_run)
-        if given or template:
+        if is_changed or template:
             request.etag = before.etag  # the spec is made from this version of it
             request.spec.CopyFrom(before.spec)
-            for field in {_REPLACED[key] for key in given & _REPLACED.keys()}:
-                request.spec.ClearField(field)  # type: ignore[arg-type]  # names of fields, from the table above
             if template:
                 request.spec.template = session.name_in_project("templates", template)
-            apply_options(request.spec, options, session.project, os.environ)
+            change_spec(request.spec, options, session.project)
         changed = await client.instances.ReplaceInstance(request)
         if dry_run or no_wait:
             return changed

@@ -128,9 +128,11 @@ def group(record: Group, status: GroupStatus) -> groups_pb2.Group:
     return message
 
 
-def group_revision(record: GroupRevision) -> groups_pb2.GroupRevision:
+def group_revision(record: GroupRevision, group_name: str) -> groups_pb2.GroupRevision:
     """A revision of a group."""
-    return protoconv.to_proto(record, groups_pb2.GroupRevision)
+    message = protoconv.to_proto(record, groups_pb2.GroupRevision)
+    message.name = f"{group_name}/revisions/{record.number}"
+    return message
 
 
 def address_lease(record: AddressLease, network_name: str, owner_name: str) -> networks_pb2.AddressLease:

@@ -123,6 +123,6 @@ class GroupServicer(groups_pb2_grpc.GroupServiceServicer):
     ) -> groups_pb2.ListGroupRevisionsResponse:
         page = self._groups.revisions(*parse_child(request.parent, "groups", "parent"), requests.page(request))
         return groups_pb2.ListGroupRevisionsResponse(
-            revisions=[convert.group_revision(item.value) for item in page.items],
+            revisions=[convert.group_revision(item.value, request.parent) for item in page.items],
             next_page_token=page.next_page_token,
         )

@@ -91,7 +91,7 @@ PAIRS: list[tuple[type, type[Message], set[str], set[str]]] = [
     (assignments.InstanceAssignment, agent_pb2.InstanceAssignment, set(), set()),
     (groups.GroupSpec, groups_pb2.GroupSpec, set(), set()),
     (groups.GroupStatus, groups_pb2.GroupStatus, set(), set()),
-    (groups.GroupRevision, groups_pb2.GroupRevision, {"group_uid"}, set()),
+    (groups.GroupRevision, groups_pb2.GroupRevision, {"group_uid"}, {"name"}),
     (security_groups.SecurityGroupSpec, security_groups_pb2.SecurityGroupSpec, set(), set()),
     (security.SecurityGroupAssignment, agent_pb2.SecurityGroupAssignment, set(), set()),
     (security.GroupMembersUpdate, agent_pb2.GroupMembersUpdate, set(), set()),

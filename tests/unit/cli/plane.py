@@ -28,6 +28,7 @@ from moorage.v1 import (
     enrollment_pb2_grpc,
     events_pb2,
     events_pb2_grpc,
+    groups_pb2,
     hosts_pb2,
     hosts_pb2_grpc,
     instance_streams_pb2_grpc,
@@ -52,7 +53,7 @@ from moorage.v1 import (
 from moorage.v1 import (
     instance_streams_pb2 as streams_pb2,
 )
-from tests.unit.cli import balancer_plane, router_plane
+from tests.unit.cli import balancer_plane, group_plane, router_plane
 
 KEY = "moorage-key-for-tests"
 EPOCH = 1_700_000_000  # objects are "years" old, so that ages in tables are checked by pattern only
@@ -692,6 +693,7 @@ class Events(events_pb2_grpc.EventServiceServicer):
 
 _KINDS = {
     "hosts": (hosts_pb2.Host, "host"),
+    "groups": (groups_pb2.Group, "group"),
     "instances": (instances_pb2.Instance, "instance"),
     "operations": (operations_pb2.Operation, "operation"),
     "events": (events_pb2.Event, "event"),
@@ -838,6 +840,7 @@ def serve(plane: Plane, key_pem: bytes, certificate_pem: bytes) -> tuple[grpc.Se
     security_groups_pb2_grpc.add_SecurityGroupServiceServicer_to_server(SecurityGroups(plane), server)
     operations_pb2_grpc.add_OperationServiceServicer_to_server(Operations(plane), server)
     projects_pb2_grpc.add_ProjectServiceServicer_to_server(Projects(plane), server)
+    group_plane.add_to(server, plane)
     router_plane.add_to(server, plane)
     balancer_plane.add_to(server, plane)
     templates_pb2_grpc.add_TemplateServiceServicer_to_server(Templates(plane), server)

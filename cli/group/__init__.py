@@ -1,0 +1,1 @@
+"""Groups: instances of one kind that are kept alive and updated together."""
