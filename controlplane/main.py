@@ -58,7 +58,6 @@ from controlplane.services.balancers import BalancerService
 from controlplane.services.context import Context
 from controlplane.services.dns import DnsService
 from controlplane.services.enrollment import EnrollmentService
-from controlplane.services.group_slots import GroupSlots
 from controlplane.services.groups import GroupService
 from controlplane.services.host_losses import HostLosses
 from controlplane.services.hosts import HostService, ZoneService
@@ -327,7 +326,7 @@ class ControlPlane:
         leaving = Leaving(context, making)
         self._owner.spawn(leaving.run(), name="leaving")
         self._owner.spawn(leaving.keep_time(), name="time of those that leave")
-        rollout = Rollout(context, making, GroupSlots(context), LogTails(broker))
+        rollout = Rollout(context, making, LogTails(broker))
         self._owner.spawn(rollout.run(), name="rollout")
         self._owner.spawn(rollout.keep_time(), name="time of groups")
         self._owner.spawn(self._housekeeping(), name="housekeeping")

@@ -6,7 +6,7 @@ from typing import Any
 import grpc
 
 from controlplane.api import convert, masks, requests
-from controlplane.domain.kinds import INSTANCE, PUBLIC_ADDRESS
+from controlplane.domain.kinds import GROUP, GROUP_SLOT, INSTANCE, PUBLIC_ADDRESS
 from controlplane.domain.names import parse_child
 from controlplane.domain.networks import DhcpSpec, Network, NetworkDns, NetworkSpec
 from controlplane.services.networks import NetworkService
@@ -91,9 +91,13 @@ class NetworkServicer(networks_pb2_grpc.NetworkServiceServicer):
 
 
 def _owner_name(view: View, uid: str) -> str:
-    """Of the instance or public address that holds an address; empty when neither does any more."""
+    """Of the instance, public address or group that holds an address; empty when none does any more."""
     instances = view.find(INSTANCE, "uid", uid)
     if instances:
         return instances[0].value.name
     publics = view.find(PUBLIC_ADDRESS, "uid", uid)
-    return publics[0].value.name if publics else ""
+    if publics:
+        return publics[0].value.name
+    slots = view.find(GROUP_SLOT, "uid", uid)
+    groups = view.find(GROUP, "uid", slots[0].value.group_uid) if slots else []
+    return groups[0].value.name if groups else ""

@@ -110,7 +110,6 @@ class GroupSlot:
     without either has no record.
     """
 
-    uid: str  # owner of the leases of `nics`
     group_uid: str
     slot: int
     host: str = ""  # last part of the name of its host, of a group with one member a host
@@ -120,6 +119,11 @@ class GroupSlot:
     failed_hosts: tuple[str, ...] = ()  # uids
     not_before: datetime | None = None  # when the next member may be made
     nics: tuple[InstanceNic, ...] = ()  # interfaces with the addresses that are kept
+
+    @property
+    def uid(self) -> str:
+        """Owner of the leases of `nics`."""
+        return f"{self.group_uid}/{self.slot}"
 
 
 @dataclass(frozen=True, slots=True)

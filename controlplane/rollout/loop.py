@@ -33,9 +33,8 @@ from controlplane.rollout.actions import (
 from controlplane.rollout.plan import plan
 from controlplane.rollout.reading import member_of, read, spec_of_member
 from controlplane.rollout.world import Refusal
-from controlplane.services import lookup
+from controlplane.services import group_slots, lookup
 from controlplane.services.context import Context
-from controlplane.services.group_slots import GroupSlots
 from controlplane.services.instance_making import InstanceMaking, Membership, NewInstance
 from moorage.errors import HistoryCompacted, MoorageError
 from moorage.store.base import Change, Transaction, View
@@ -62,10 +61,9 @@ class Rollout:
     main.py's.
     """
 
-    def __init__(self, context: Context, making: InstanceMaking, slots: GroupSlots, log_tail: LogTail) -> None:
+    def __init__(self, context: Context, making: InstanceMaking, log_tail: LogTail) -> None:
         self._context = context
         self._making = making
-        self._slots = slots
         self._log_tail = log_tail
         self._looks: dict[str, datetime] = {}  # uid of a group -> when to look again
         self._refusals: dict[str, tuple[Refusal, int]] = {}  # uid of a group -> the last one, and how many in a row
@@ -135,8 +133,13 @@ class Rollout:
         if group is None:
             self._refusals.pop(group_uid, None)
             return Plan(())
+        now = self._context.clock.now()
         refusal, _ = self._refusals.get(group_uid, (None, 0))
-        return plan(read(view, group, self._context.clock.now(), refusal))
+        found = plan(read(view, group, now, refusal))
+        if refusal is None or refusal.until > now or any(isinstance(action, Make) for action in found.actions):
+            return found
+        del self._refusals[group_uid]  # nothing is to be made any more
+        return plan(read(view, group, now))
 
     def _look_again(self, uid: str, found: Plan) -> None:
         self._looks.pop(uid, None)
@@ -154,11 +157,11 @@ class Rollout:
         """Decide again on the newest state, and carry it out in one transaction."""
         store = self._context.store
         try:
-            await store.update(lambda tx: self._apply(tx, group_uid, tails, most=None))
+            if await store.update(lambda tx: self._apply(tx, group_uid, tails, most=None)):
+                self._refusals.pop(group_uid, None)
         except MoorageError as error:
             refusal = error
         else:
-            self._refusals.pop(group_uid, None)
             return
         # One of those that were to be made is refused: as many as go are made one by one, and the rest is done without them.
         try:
@@ -166,6 +169,7 @@ class Rollout:
                 pass
         except MoorageError as error:
             refusal = error
+        log.info("members of group %s cannot be made", group_uid, exc_info=refusal)
         _, times = self._refusals.get(group_uid, (None, 0))
         wait = _REFUSED_SECONDS[min(times, len(_REFUSED_SECONDS) - 1)]
         until = self._context.clock.now() + timedelta(seconds=wait)
@@ -200,7 +204,7 @@ class Rollout:
             case Discard():
                 self._discard(tx, group, action)
             case ForgetSlot(slot, keeps_addresses, _):
-                self._slots.forget(tx, group, slot, keeps_addresses=keeps_addresses)
+                group_slots.forget(tx, group, slot, keeps_addresses=keeps_addresses)
             case Progress(time, _):
                 tx.put(GROUP, replace(group, progress_time=time))
             case Fail():
@@ -232,9 +236,9 @@ class Rollout:
         instance = lookup.by_uid(tx, INSTANCE, action.instance_uid)
         if instance is None:
             return
-        known = self._slots.get(tx, group, action.slot)
+        known = group_slots.get(tx, group, action.slot)
         pinned = instance.spec.placement.host.removeprefix("hosts/")
-        self._slots.put(
+        group_slots.put(
             tx,
             replace(
                 known,
@@ -270,7 +274,7 @@ class Rollout:
 
     def _forget_group(self, tx: Transaction, group: Group, why: str) -> None:
         for slot in tx.find(GROUP_SLOT, "group", group.uid):
-            self._slots.forget(tx, group, slot.value.slot, keeps_addresses=False)
+            group_slots.forget(tx, group, slot.value.slot, keeps_addresses=False)
         for revision in tx.find(GROUP_REVISION, "group", group.uid):
             tx.delete(GROUP_REVISION, GROUP_REVISION.key(revision.value))
         tx.delete(GROUP, GROUP.key(group))
@@ -286,15 +290,14 @@ class Rollout:
 def _group_of_member(view: View, before: Instance | None, after: Instance | None) -> list[str]:
     """The group whose plan a change of an instance can change."""
     record = after if after is not None else before
-    if record is None or "/groups/" not in record.owner:
+    if record is None:
         return []
-    project, _, group_id = record.owner.removeprefix("projects/").partition("/groups/")
-    found = view.get(GROUP, f"{project}/{group_id}")
-    if found is None:
+    group = group_slots.group_of(view, record.owner)
+    if group is None:
         return []
-    if before is not None and after is not None and member_of(before, found.value) == member_of(after, found.value):
+    if before is not None and after is not None and member_of(before, group) == member_of(after, group):
         return []
-    return [found.value.uid]
+    return [group.uid]
 
 
 def _seats_changed(before: Host | None, after: Host | None) -> bool:

@@ -10,7 +10,7 @@ Invariants, whatever members and hosts do, and wherever carrying out the actions
 A pass that finds that the rollout has failed, or what counts as progress has changed, does only that: the commit brings the next pass.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -60,6 +60,18 @@ def plan(world: World) -> Plan:
     if (now.state, now.reason, now.message) != (world.group.state, world.group.reason, world.group.message):
         work.actions.append(SetState(now.state, now.reason, now.message))
     return Plan(tuple(work.actions), _next_look(world, work.looks))
+
+
+def who_is_in_the_way(world: World, slot: int, gone: Collection[str] = ()) -> str:
+    """Who of a slot must be gone before another can be made; empty: nobody. `gone`: uids of those that are sent away just now."""
+    is_stop_first = world.budget.order is RolloutOrder.STOP_FIRST
+    for member in world.by_slot.get(slot, ()):
+        if member.given_up:
+            if member.is_in_the_way:
+                return member.id
+        elif is_stop_first and (not member.counts or member.uid in gone):
+            return member.id
+    return ""
 
 
 def _deletion(world: World) -> Plan:
@@ -310,17 +322,7 @@ class _Work:
         if wait is not None and wait > self.world.now:
             self.looks.append(wait)
             return False
-        return not self._who_is_in_the_way(slot)
-
-    def _who_is_in_the_way(self, slot: int) -> str:
-        is_stop_first = self.world.budget.order is RolloutOrder.STOP_FIRST
-        for member in self.world.by_slot.get(slot, ()):
-            if member.given_up:
-                if member.is_in_the_way:
-                    return member.id
-            elif is_stop_first and (not member.counts or member.uid in self.gone):
-                return member.id
-        return ""
+        return not who_is_in_the_way(self.world, slot, self.gone)
 
     def _make(self, slot: int, why: str, revision: int = 0, old: Member | None = None) -> None:
         world = self.world

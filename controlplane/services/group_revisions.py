@@ -7,8 +7,9 @@ are of it stay as they are.
 from dataclasses import replace
 from datetime import datetime
 
-from controlplane.domain.groups import Group, GroupRevision, GroupSlot, GroupState
+from controlplane.domain.groups import Group, GroupRevision, GroupState
 from controlplane.domain.kinds import GROUP_REVISION, GROUP_SLOT, INSTANCE
+from controlplane.services import group_slots
 from moorage.errors import NotReady
 from moorage.store.base import Transaction, View
 
@@ -50,11 +51,8 @@ def aim(tx: Transaction, group: Group, revision: GroupRevision, now: datetime, *
     if revision.failure:
         tx.put(GROUP_REVISION, replace(revision, failure=""))
     for found in tx.find(GROUP_SLOT, "group", group.uid):
-        slot = found.value
-        if slot.revision == revision.number:
-            tx.delete(GROUP_SLOT, GROUP_SLOT.key(slot))
-            if slot.nics:
-                tx.put(GROUP_SLOT, GroupSlot(slot.uid, group.uid, slot.slot, nics=slot.nics))
+        if found.value.revision == revision.number:
+            group_slots.forget(tx, group, found.value.slot, keeps_addresses=True)
     return replace(
         group,
         target_revision=revision.number,

@@ -5,7 +5,7 @@ A lease is made in the transaction that names its address in an instance, and en
 names it, and nobody else gets it, because the host may still use it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from controlplane.access.quota import Quota, charge
@@ -16,7 +16,7 @@ from controlplane.domain.networks import AddressLease, Network, NetworkKind, Net
 from controlplane.domain.projects import Project
 from controlplane.networks.leases import Cursors, Taken, assign_nics
 from controlplane.networks.subnets import with_defaults
-from controlplane.services import lookup
+from controlplane.services import group_slots, lookup
 from controlplane.services.context import Context
 from controlplane.services.networks import cidrs_of_project, free_vni
 from controlplane.services.security_groups import grouped, with_full_names
@@ -79,9 +79,16 @@ class InstanceClaims:
         networks: Mapping[str, Network],
         where: str,
         behind: frozenset[str] = frozenset(),
+        keep: Sequence[InstanceNic] = (),
     ) -> tuple[InstanceNic, ...]:
-        """Choose the addresses of a new instance and write their leases. `behind`: uids of the networks that it is the router of."""
-        leased = assign_nics(nics, networks, _taken(tx, owner_uid), self._cursors, where, {}, behind)
+        """Choose the addresses of a new instance and write their leases.
+
+        Args:
+            behind: uids of the networks that it is the router of.
+            keep: interfaces of the one before it in its slot, whose addresses it gets where they fit.
+        """
+        before = {nic.interface: nic for nic in keep}
+        leased = assign_nics(nics, networks, _taken(tx, owner_uid), self._cursors, where, before, behind)
         leased = grouped(tx, nics, leased)
         self._write(tx, owner_uid, leased)
         return leased
@@ -144,7 +151,10 @@ def usage_of(instance: Instance) -> Quota:
 
 
 def release(tx: Transaction, instance: Instance) -> None:
-    """Forget an instance that has no container any more: its leases and its share of the quota go with it."""
+    """Forget an instance that has no container any more: its leases and its share of the quota go with it, but for addresses that stay
+    with its slot.
+    """
+    group_slots.keep_addresses(tx, instance)
     for lease in tx.find(ADDRESS, "owner", instance.uid):
         tx.delete(ADDRESS, ADDRESS.key(lease.value))
     found = tx.get(PROJECT, instance.project)

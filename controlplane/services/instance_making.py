@@ -15,6 +15,7 @@ from controlplane.routers.naming import routers_naming
 from controlplane.services import lookup
 from controlplane.services.context import Context
 from controlplane.services.effective import effective_spec
+from controlplane.services.group_slots import take_addresses
 from controlplane.services.instance_admission import check_policy, check_publishable, ready_template
 from controlplane.services.instance_claims import InstanceClaims, charge_project, release, usage_of
 from controlplane.services.instance_rules import check_spec
@@ -95,7 +96,8 @@ class InstanceMaking:
         networks, nics = self._claims.networks(tx, project, spec, f"{item.field}.spec")
         check_policy(spec, project, networks, f"{item.field}.spec")
         check_publishable(tx, spec, (network.uid for network in networks.values()), f"{item.field}.spec")
-        leased = self._claims.lease(tx, uid, nics, networks, f"{item.field}.spec.nics")
+        keep = take_addresses(tx, membership.owner, membership.slot) if membership.slots.sticky_address else ()
+        leased = self._claims.lease(tx, uid, nics, networks, f"{item.field}.spec.nics", keep=keep)
         effective = effective_spec(replace(spec, nics=nics), template.defaults, instance_id)
         claimed = claims_of(effective, membership.slot, membership.slots)
         instance = Instance(

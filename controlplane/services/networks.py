@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from controlplane.access import policy as access_policy
 from controlplane.access.quota import Quota, charge
-from controlplane.domain.kinds import ADDRESS, INSTANCE, NETWORK, PROJECT, PUBLIC_ADDRESS, ROUTER
+from controlplane.domain.kinds import ADDRESS, GROUP_SLOT, INSTANCE, NETWORK, PROJECT, PUBLIC_ADDRESS, ROUTER
 from controlplane.domain.names import check_id, check_labels
 from controlplane.domain.networks import AddressLease, DhcpSpec, Network, NetworkKind, NetworkSpec
 from controlplane.history import record_event
@@ -240,7 +240,7 @@ def _check_segment(view: View, spec: NetworkSpec) -> None:
 
 
 def _check_unused(view: View, network: Network) -> None:
-    """Raises NotReady (NETWORK_IN_USE): a router stands on it, or a public address is of it."""
+    """Raises NotReady (NETWORK_IN_USE): a router stands on it, or a public address or one that a group keeps is of it."""
     for index, words in (("network", "is behind"), ("outside", "is the outside of")):
         routers = view.find(ROUTER, index, network.uid)
         if routers:
@@ -250,6 +250,13 @@ def _check_unused(view: View, network: Network) -> None:
                 reason="NETWORK_IN_USE",
                 metadata={"router": name},
             )
+    slots = view.find(GROUP_SLOT, "network", network.uid)
+    if slots:
+        raise NotReady(
+            f"{network.name} has addresses that are kept for {len(slots)} slots of groups; delete or scale down the groups",
+            reason="NETWORK_IN_USE",
+            metadata={"slots": str(len(slots))},
+        )
     publics = view.find(PUBLIC_ADDRESS, "network", network.uid)
     if publics:
         name = publics[0].value.name

@@ -12,6 +12,8 @@ from controlplane.domain.kinds import (
     ADDRESS,
     ALL_KINDS,
     EVENT,
+    GROUP,
+    GROUP_SLOT,
     HOST,
     INSTANCE,
     NETWORK,
@@ -156,18 +158,27 @@ class World:
         }
         publics = [found.value for found in view.all(PUBLIC_ADDRESS)]
         wanted |= {(public.network_uid, public.address): (public.uid, "", "") for public in publics}
+        slots = [found.value for found in view.all(GROUP_SLOT)]
+        wanted |= {
+            (nic.network_uid, address.split("/")[0]): (slot.uid, nic.interface, nic.mac)
+            for slot in slots
+            for nic in slot.nics
+            for address in nic.addresses
+        }
         all_leases = [found.value for found in view.all(ADDRESS)]
-        owners = {owner.uid for owner in (*instances, *publics)}
+        owners = {owner.uid for owner in (*instances, *publics, *slots)}
         assert all(lease.owner_uid in owners for lease in all_leases)
         leases = [lease for lease in all_leases if not lease.leaving_since]
         assert {(a.network_uid, a.address): (a.owner_uid, a.interface, a.mac) for a in leases} == wanted
-        count = sum(len(nic.addresses) for instance in instances for nic in instance.nics) + len(publics)
+        count = sum(len(nic.addresses) for owner in (*instances, *slots) for nic in owner.nics) + len(publics)
         assert len(leases) == count, "no address is given twice"
         macs = [(nic.network_uid, nic.mac) for instance in instances for nic in instance.nics]
         assert len(set(macs)) == len(macs)
         for found in view.all(PROJECT):
             project = found.value
             own = sum(public.project == project.id for public in publics)
+            group_uids = {g.value.uid for g in view.all(GROUP) if g.value.project == project.id}
+            own += sum(len(n.addresses) for slot in slots if slot.group_uid in group_uids for n in slot.nics)
             used = replace(
                 sum((usage_of(i) for i in instances if i.project == project.id), start=Quota(addresses=own)),
                 templates=sum(t.value.project == project.id for t in view.all(TEMPLATE)),

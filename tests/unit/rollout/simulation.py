@@ -88,7 +88,6 @@ class Simulation:
             case Discard():
                 self.change(action.instance_uid, is_leaving=True, is_removed=True)
                 self.slots[action.slot] = GroupSlot(
-                    f"s{action.slot}",
                     self.group.uid,
                     action.slot,
                     self.members[action.instance_uid].pinned_host,

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from controlplane.access.quota import Quota
-from controlplane.domain.groups import Group, GroupRevision, GroupSpec, GroupState, RolloutPolicy
-from controlplane.domain.instances import DesiredState, Instance, InstanceSpec, InstanceState, Observed
+from controlplane.domain.groups import Group, GroupRevision, GroupSpec, GroupState, RolloutPolicy, SlotPolicy
+from controlplane.domain.instances import DesiredState, Instance, InstanceSpec, InstanceState, Nic, Observed
 from controlplane.domain.kinds import EVENT, GROUP, GROUP_REVISION, GROUP_SLOT, INSTANCE, PROJECT
 from controlplane.domain.readiness import with_ready_time
 from controlplane.rollout.loop import Rollout
-from controlplane.services.group_slots import GroupSlots
+from controlplane.services import lookup
 from controlplane.services.instance_claims import release
+from moorage.errors import NotReady
 from moorage.store.base import Transaction
 from tests.unit.controlplane.world import P, World
 
@@ -25,7 +26,7 @@ class Groups:
     def __init__(self, world: World) -> None:
         self.world = world
         self.asked_tails: list[str] = []
-        self.rollout = Rollout(world.context, world.making, GroupSlots(world.context), self._tail)
+        self.rollout = Rollout(world.context, world.making, self._tail)
 
     async def _tail(self, instance: Instance) -> Sequence[str]:
         self.asked_tails.append(instance.id)
@@ -193,6 +194,19 @@ async def test_what_cannot_be_made_is_said_and_tried_again(groups: Groups) -> No
     world.audit()
 
 
+async def test_a_refusal_is_over_when_nothing_is_to_be_made_any_more(groups: Groups) -> None:
+    world = groups.world
+    record = lookup.project(world.store.view(), P)
+    await world.store.update(lambda tx: tx.put(PROJECT, replace(record, quota=Quota(instances=1))))
+    await groups.make(2)
+    await groups.converge()
+    assert (len(groups.members()), groups.group().reason) == (1, "QUOTA_EXCEEDED")
+    await groups.change(spec=replace(groups.group().spec, replicas=1))
+    world.clock.advance(60.0)
+    await groups.converge()
+    assert (groups.group().state, groups.group().reason, groups.group().message) == (GroupState.STABLE, "", "")
+
+
 async def test_it_wakes_up_by_changes_and_by_time(groups: Groups) -> None:
     tasks = [asyncio.create_task(groups.rollout.run()), asyncio.create_task(groups.rollout.keep_time())]
     try:
@@ -219,3 +233,35 @@ async def test_events_name_what_happened(groups: Groups) -> None:
     await groups.converge()
     made = [e.value for e in groups.world.store.view().all(EVENT) if e.value.reason == "CREATED"]
     assert [e.message for e in made] == ["the slot is empty; revision 1"]
+
+
+async def test_sticky_slots_keep_name_and_addresses(groups: Groups) -> None:
+    world = groups.world
+    await world.network("back", "10.1.0.0/24")
+    await groups.make(2, InstanceSpec(template="web", nics=(Nic("back"),)), slots=SlotPolicy(True, True))
+    await groups.converge()
+    before = {m.id: (m.nics[0].addresses, m.nics[0].mac) for m in groups.members()}
+    assert sorted(before) == ["web-0", "web-1"]
+    await groups.update(2, InstanceSpec(template="web", nics=(Nic("back"),), env={"V": "2"}))
+    await groups.rollout.reconcile_once()
+    await groups.rollout.reconcile_once()
+    (going,) = [m for m in groups.members() if m.desired is DesiredState.DELETED]
+    await groups.world.store.update(lambda tx: release(tx, going))
+    world.audit()
+    (slot,) = [found.value for found in world.store.view().all(GROUP_SLOT)]
+    assert slot.nics[0].addresses == before[going.id][0]
+    stranger = await world.create("stranger", Nic("back"))  # does not get it
+    assert stranger.nics[0].addresses not in [addresses for addresses, _ in before.values()]
+    with pytest.raises(NotReady, match="kept for 1 slots"):
+        await world.networks.delete(P, "back")
+    await groups.converge()
+    assert {m.id: (m.nics[0].addresses, m.nics[0].mac) for m in groups.members()} == before
+    assert [m.revision for m in groups.members()] == [2, 2]
+    world.audit()
+    await groups.change(spec=replace(groups.group().spec, replicas=1))
+    await groups.converge()
+    assert not world.store.view().count(GROUP_SLOT)
+    world.audit()
+    await groups.change(is_deleting=True)
+    await groups.converge()
+    world.audit()
