@@ -190,9 +190,12 @@ def _devices_text(request: PlacementRequest) -> str:
     parts: list[str] = []
     for wanted in request.devices:
         count = count_of(wanted)
-        names = f" named {', '.join(wanted.ids)}" if wanted.ids else ""
-        way = f" through {wanted.driver}" if wanted.driver else ""
-        parts.append(f"{'all' if count < 0 else count} {wanted.kind}{names}{way}")
+        way = f" by {wanted.driver}" if wanted.driver else ""
+        if wanted.ids:
+            some = f"{count} of " if count < len(wanted.ids) else ""
+            parts.append(f"{some}{wanted.kind} {', '.join(wanted.ids)}{way}")
+        else:
+            parts.append(f"all {wanted.kind}{way} to itself" if count < 0 else f"{count} {wanted.kind}{way}")
     return " and ".join(parts)
 
 
@@ -244,7 +247,7 @@ FILTERS: tuple[Filter, ...] = (
         lambda r: f"has no NIC {', '.join(r.nics)}" + (", or has another instance on it" if r.exclusive else ""),
         depends_on_members=True,
     ),
-    Filter("device", _device, lambda r: f"has not {_devices_text(r)} free, or none at all", depends_on_members=True),
+    Filter("device", _device, lambda r: f"has not free: {_devices_text(r)}", depends_on_members=True),
     Filter("cpu", _cpu, lambda r: f"less than {r.cpu_millis} millicores free", depends_on_members=True),
     Filter("memory", _memory, lambda r: f"less than {r.memory_bytes} bytes of memory free", depends_on_members=True),
     Filter(

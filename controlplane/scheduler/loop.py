@@ -119,6 +119,8 @@ class Scheduler:
         record_event(tx, self._clock, instance, "PLACED", decision.why.summary, project=instance.project)
 
     def _promise(self, tx: Transaction, instance: Instance, decision: Promise) -> None:
+        if not decision.victims and instance.promised_uid == decision.host_uid:
+            return  # it waits for those whom its explanation names already
         for victim in decision.victims:
             found = tx.find(INSTANCE, "uid", victim.instance_uid)
             assert found, "the host was found to carry what the columns say"

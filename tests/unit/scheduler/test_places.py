@@ -156,7 +156,7 @@ def test_devices_are_given_once_and_the_choosy_are_served_first() -> None:
     ones = [instance(f"i{n}", device_requests=(DeviceRequest("gpu", 1),)) for n in range(4)]
     refused = decide(fleet, ones)
     assert placements(refused) == ["a", "a", "a", ""]
-    assert "device took 1 (has not 1 gpu free, or none at all)" in refused[3].why.summary
+    assert "device took 1 (has not free: 1 gpu)" in refused[3].why.summary
 
 
 def test_all_devices_means_all_and_kinds_are_not_mixed() -> None:
