@@ -8,6 +8,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from hostagent.probe_domain import Probes
 from moorage.ids import ContainerId, InstanceId, NetworkId
 
 
@@ -433,6 +434,7 @@ class InstanceAssignment:
     user_data: str = ""
     is_router: bool = False  # a RouterBundle belongs to it
     shared_names: tuple[str, ...] = ()  # by which it is found together with others
+    probes: Probes = Probes()
 
 
 class InstanceState(enum.IntEnum):

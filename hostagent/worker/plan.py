@@ -217,6 +217,8 @@ def _keep_running(view: InstanceView) -> list[Action]:
         if container.phase is ContainerPhase.PAUSED:
             return [Unpause(reason, container.container_id)]
         return [_stop(container, assignment, reason)]
+    if view.local.verdict.failure and container.phase is ContainerPhase.RUNNING:
+        return [replace(_stop(container, assignment, f"a probe failed: {view.local.verdict.words}"), is_failure=True)]
     steps = _network_steps(view) or _ports_steps(view)
     limits = assignment.container.resources
     if view.local.limits is not None and view.local.limits != limits:
