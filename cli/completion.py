@@ -60,6 +60,16 @@ async def _list(client: "Client", collection: str, session: Session) -> Any:
 
         groups = security_groups_pb2.ListSecurityGroupsRequest(parent=session.project, page_size=1000)
         return await client.security_groups.ListSecurityGroups(groups, timeout=_TIMEOUT_SECONDS)
+    if collection == "jobs":
+        from moorage.v1 import jobs_pb2
+
+        jobs = jobs_pb2.ListJobsRequest(parent=session.project, page_size=1000)
+        return await client.jobs.ListJobs(jobs, timeout=_TIMEOUT_SECONDS)
+    if collection == "cron_jobs":
+        from moorage.v1 import jobs_pb2
+
+        cron_jobs = jobs_pb2.ListCronJobsRequest(parent=session.project, page_size=1000)
+        return await client.cron_jobs.ListCronJobs(cron_jobs, timeout=_TIMEOUT_SECONDS)
     if collection == "routers":
         from moorage.v1 import routers_pb2
 

@@ -33,6 +33,8 @@ COMMANDS: dict[str, LazyCommand] = {
     "instance": LazyCommand("cli.instance.commands:instance", "Instances: one container in one place each.", _THINGS),
     "group": LazyCommand("cli.group.commands:group", "Groups: instances that are kept alive and updated.", _THINGS),
     "template": LazyCommand("cli.template:template", "Templates: images with defaults.", _THINGS),
+    "job": LazyCommand("cli.job.commands:job", "Jobs: work that is done once.", _THINGS),
+    "cron": LazyCommand("cli.job.cron:cron", "Cron jobs: jobs by the clock.", _THINGS),
     "network": LazyCommand("cli.network:network", "Networks and their addresses.", _THINGS),
     "dns": LazyCommand("cli.dns:dns", "Extra names of networks.", _THINGS),
     "security-group": LazyCommand(

@@ -27,6 +27,7 @@ from controlplane.api.groups import GroupServicer
 from controlplane.api.hosts import HostServicer, ZoneServicer
 from controlplane.api.instance_streams import InstanceStreamServicer
 from controlplane.api.instances import InstanceServicer
+from controlplane.api.jobs import CronJobServicer, JobServicer
 from controlplane.api.networks import NetworkServicer
 from controlplane.api.operations import EventServicer, OperationServicer
 from controlplane.api.projects import AccessServicer, ProjectServicer
@@ -44,6 +45,7 @@ from controlplane.dispatch.streams import StreamBroker
 from controlplane.dispatch.tasks import HostTasks
 from controlplane.domain.kinds import ALL_KINDS, EPOCH_START
 from controlplane.domain.lineage import EpochStart
+from controlplane.jobs.loop import Jobs
 from controlplane.leaving.loop import Leaving
 from controlplane.liveness.loop import Liveness
 from controlplane.liveness.rounds import Rounds
@@ -56,6 +58,7 @@ from controlplane.services import lookup
 from controlplane.services.access import AccessService
 from controlplane.services.balancers import BalancerService
 from controlplane.services.context import Context
+from controlplane.services.cron_jobs import CronJobService
 from controlplane.services.dns import DnsService
 from controlplane.services.enrollment import EnrollmentService
 from controlplane.services.groups import GroupService
@@ -65,6 +68,7 @@ from controlplane.services.instance_changes import InstanceChanges
 from controlplane.services.instance_claims import InstanceClaims
 from controlplane.services.instance_making import InstanceMaking
 from controlplane.services.instances import InstanceService
+from controlplane.services.jobs import JobService
 from controlplane.services.networks import NetworkService
 from controlplane.services.operations import EventService, OperationService
 from controlplane.services.projects import ProjectService
@@ -95,6 +99,7 @@ from moorage.v1 import (
     hosts_pb2_grpc,
     instance_streams_pb2_grpc,
     instances_pb2_grpc,
+    jobs_pb2_grpc,
     networks_pb2_grpc,
     operations_pb2_grpc,
     projects_pb2_grpc,
@@ -242,6 +247,7 @@ class ControlPlane:
         public_addresses = PublicAddressService(context)
         security_groups = SecurityGroupService(context)
         groups = GroupService(context, claims)
+        cron_jobs = CronJobService(context, claims)
         hosts = HostService(context)
         losses = HostLosses(context, making)
         rounds = Rounds(dispatcher, clock)
@@ -285,6 +291,8 @@ class ControlPlane:
                 SecurityGroupServicer(security_groups),
             ),
             (groups_pb2_grpc.add_GroupServiceServicer_to_server, GroupServicer(groups)),
+            (jobs_pb2_grpc.add_JobServiceServicer_to_server, JobServicer(JobService(context, claims))),
+            (jobs_pb2_grpc.add_CronJobServiceServicer_to_server, CronJobServicer(cron_jobs)),
             (templates_pb2_grpc.add_TemplateServiceServicer_to_server, TemplateServicer(templates, runner)),
             (instances_pb2_grpc.add_InstanceServiceServicer_to_server, InstanceServicer(instances, changes, store)),
             (
@@ -299,7 +307,15 @@ class ControlPlane:
             (
                 watch_pb2_grpc.add_WatchServiceServicer_to_server,
                 WatchServicer(
-                    store, networks, routers, router_rules, balancers, public_addresses, security_groups, groups
+                    store,
+                    networks,
+                    routers,
+                    router_rules,
+                    balancers,
+                    public_addresses,
+                    security_groups,
+                    groups,
+                    cron_jobs,
                 ),
             ),
         ]
@@ -329,6 +345,9 @@ class ControlPlane:
         rollout = Rollout(context, making, LogTails(broker))
         self._owner.spawn(rollout.run(), name="rollout")
         self._owner.spawn(rollout.keep_time(), name="time of groups")
+        jobs = Jobs(context, making)
+        self._owner.spawn(jobs.run(), name="jobs")
+        self._owner.spawn(jobs.keep_time(), name="time of jobs")
         self._owner.spawn(self._housekeeping(), name="housekeeping")
         self._servers = [
             await start(
@@ -408,6 +427,7 @@ def _service_names() -> tuple[str, ...]:
     nouns = (
         "AccessService",
         "BalancerService",
+        "CronJobService",
         "DnsService",
         "EnrollmentService",
         "EventService",
@@ -415,6 +435,7 @@ def _service_names() -> tuple[str, ...]:
         "HostService",
         "InstanceService",
         "InstanceStreamService",
+        "JobService",
         "NetworkService",
         "OperationService",
         "ProjectService",

@@ -14,6 +14,7 @@ import grpc
 
 from moorage.client_channel import CallChannel, CallMetadata
 from moorage.client_group_waits import GroupWaits
+from moorage.client_job_waits import JobWaits
 from moorage.client_pages import paginate
 from moorage.errors import InvalidSpec
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from moorage.v1.hosts_pb2_grpc import HostServiceAsyncStub
     from moorage.v1.instance_streams_pb2_grpc import InstanceStreamServiceAsyncStub
     from moorage.v1.instances_pb2_grpc import InstanceServiceAsyncStub
+    from moorage.v1.jobs_pb2_grpc import CronJobServiceAsyncStub, JobServiceAsyncStub
     from moorage.v1.networks_pb2_grpc import NetworkServiceAsyncStub
     from moorage.v1.operations_pb2_grpc import OperationServiceAsyncStub
     from moorage.v1.projects_pb2_grpc import ProjectServiceAsyncStub
@@ -43,7 +45,7 @@ __all__ = ["Client", "paginate"]
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024  # a page of 1000 instances is more than gRPC's default of 4 MiB
 
 
-class Client(GroupWaits):
+class Client(GroupWaits, JobWaits):
     """A connection to a control plane. Make it with `connect`; use it as an async context manager, or call `close`.
 
     Its properties are the services' stubs, whose calls raise `MoorageError`s; how to wait is in `Waits`.
@@ -180,6 +182,20 @@ class Client(GroupWaits):
         from moorage.v1.networks_pb2_grpc import NetworkServiceStub
 
         return NetworkServiceStub(self._channel)
+
+    @cached_property
+    def jobs(self) -> "JobServiceAsyncStub":
+        """Jobs."""
+        from moorage.v1.jobs_pb2_grpc import JobServiceStub
+
+        return JobServiceStub(self._channel)
+
+    @cached_property
+    def cron_jobs(self) -> "CronJobServiceAsyncStub":
+        """Cron jobs."""
+        from moorage.v1.jobs_pb2_grpc import CronJobServiceStub
+
+        return CronJobServiceStub(self._channel)
 
     @cached_property
     def dns(self) -> "DnsServiceAsyncStub":

@@ -7,16 +7,18 @@ from typing import Any
 import grpc
 
 from controlplane.access.rules import require_fleet_admin
-from controlplane.api import convert
+from controlplane.api import convert, job_messages
 from controlplane.api.caller import current_user
 from controlplane.api.group_status import status_of
 from controlplane.domain.kinds import (
     API_KEY,
     BALANCER,
+    CRON_JOB,
     EVENT,
     GROUP,
     HOST,
     INSTANCE,
+    JOB,
     MEMBER,
     NETWORK,
     OPERATION,
@@ -28,7 +30,9 @@ from controlplane.domain.kinds import (
     TEMPLATE,
 )
 from controlplane.domain.names import parse_parent
+from controlplane.jobs.cron import next_time
 from controlplane.services.balancers import BalancerService
+from controlplane.services.cron_jobs import CronJobService
 from controlplane.services.groups import GroupService
 from controlplane.services.networks import NetworkService
 from controlplane.services.public_addresses import PublicAddressService
@@ -55,6 +59,8 @@ _KINDS: Mapping[str, tuple[Kind[Any], str]] = {
     "public_addresses": (PUBLIC_ADDRESS, "public_address"),
     "security_groups": (SECURITY_GROUP, "security_group"),
     "groups": (GROUP, "group"),
+    "jobs": (JOB, "job"),
+    "cron_jobs": (CRON_JOB, "cron_job"),
     "events": (EVENT, "event"),
 }
 _FLEET_KINDS = frozenset({"hosts"})
@@ -76,6 +82,7 @@ class WatchServicer(watch_pb2_grpc.WatchServiceServicer):
         public_addresses: PublicAddressService,
         security_groups: SecurityGroupService,
         groups: GroupService,
+        cron_jobs: CronJobService,
     ) -> None:
         self._store = store
         self._networks = networks
@@ -85,6 +92,7 @@ class WatchServicer(watch_pb2_grpc.WatchServiceServicer):
         self._public_addresses = public_addresses
         self._security_groups = security_groups
         self._groups = groups
+        self._cron_jobs = cron_jobs
 
     async def Watch(self, request: watch_pb2.WatchRequest, context: _Context) -> AsyncIterator[watch_pb2.WatchResponse]:
         names, admits = self._scope(request)
@@ -179,6 +187,12 @@ class WatchServicer(watch_pb2_grpc.WatchServiceServicer):
                 message = convert.security_group(record, self._security_groups.members(record))
             case "group":
                 message = convert.group(record, status_of(record, self._groups.members(record)))
+            case "job":
+                message = job_messages.job(record)
+            case "cron_job":
+                message = job_messages.cron_job(
+                    record, next_time(record, self._cron_jobs.now()), self._cron_jobs.active(record)
+                )
             case _:
                 message = getattr(convert, field)(record)
         getattr(change, field).CopyFrom(message)

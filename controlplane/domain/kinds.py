@@ -12,6 +12,7 @@ from controlplane.domain.dns import DnsRecord
 from controlplane.domain.groups import Group, GroupRevision, GroupSlot
 from controlplane.domain.hosts import Host, Zone
 from controlplane.domain.instances import DesiredState, Instance
+from controlplane.domain.jobs import CronJob, Job
 from controlplane.domain.lineage import EpochStart
 from controlplane.domain.networks import AddressLease, Network
 from controlplane.domain.operations import AuditEvent, Event, Operation, OperationState, RequestRecord
@@ -150,6 +151,13 @@ GROUP_SLOT = Kind(
         "network": lambda s: tuple({nic.network_uid for nic in s.nics}),
     },
 )
+JOB = Kind(
+    "job",
+    Job,
+    key=lambda j: f"{j.project}/{j.id}",
+    indexes={"uid": lambda j: (j.uid,), "cron_job": lambda j: (j.cron_uid,) if j.cron_uid else ()},
+)
+CRON_JOB = Kind("cron_job", CronJob, key=lambda c: f"{c.project}/{c.id}", indexes={"uid": lambda c: (c.uid,)})
 OPERATION = Kind(
     "operation",
     Operation,
@@ -182,6 +190,8 @@ ALL_KINDS: tuple[Kind[Any], ...] = (
     GROUP,
     GROUP_REVISION,
     GROUP_SLOT,
+    JOB,
+    CRON_JOB,
     OPERATION,
     EVENT,
     AUDIT_EVENT,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from controlplane.domain.claims import may_be_given_up
 from controlplane.domain.instances import DesiredState, Instance
+from controlplane.domain.jobs import is_over
 from controlplane.domain.routers import is_router
 from controlplane.scheduler.request import device_key, port_key
 
@@ -47,9 +48,9 @@ def kin_of(owner: str, project: str, template_uid: str) -> Kin:
 
 
 def placed_of(instance: Instance) -> Placed | None:
-    """What the instance takes of its host, or of the one that is kept for it; None when it has none."""
+    """What the instance takes of its host, or of the one that is kept for it; None when it takes nothing."""
     host_uid = instance.host_uid or instance.promised_uid
-    if not host_uid:
+    if not host_uid or is_over(instance):
         return None
     resources = instance.effective.resources
     ports = tuple(port_key(port) for port in instance.effective.published_ports)

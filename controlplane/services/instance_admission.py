@@ -6,6 +6,7 @@ from controlplane.access import policy as access_policy
 from controlplane.access.policy import HostAccess
 from controlplane.domain.groups import is_member
 from controlplane.domain.instances import DesiredState, Instance, InstanceSpec
+from controlplane.domain.jobs import is_of_job
 from controlplane.domain.kinds import HOST, INSTANCE, ROUTER
 from controlplane.domain.names import parse_child
 from controlplane.domain.networks import Network
@@ -29,10 +30,21 @@ def refuse_deleted(instance: Instance) -> None:
 def refuse_owned(instance: Instance) -> None:
     """For what only an instance's owner may do with it. Raises NotReady (INSTANCE_OWNED)."""
     refuse_of_router(instance)
+    refuse_of_job(instance)
     if is_member(instance):
         raise NotReady(
             f"{instance.name} is a member of {instance.owner}: change the group (moor group update, moor group scale); a member that is "
             "deleted gets a successor",
+            reason="INSTANCE_OWNED",
+            metadata={"name": instance.name, "owner": instance.owner},
+        )
+
+
+def refuse_of_job(instance: Instance) -> None:
+    """An index of a job is tried once by each instance. Raises NotReady (INSTANCE_OWNED)."""
+    if is_of_job(instance):
+        raise NotReady(
+            f"{instance.name} belongs to {instance.owner}, which makes another one where it fails: it can be read and deleted",
             reason="INSTANCE_OWNED",
             metadata={"name": instance.name, "owner": instance.owner},
         )
@@ -108,8 +120,7 @@ def check_still_fits(tx: Transaction, before: Instance, after: Instance) -> Inst
     host = lookup.by_uid(tx, HOST, before.host_uid) if before.host_uid else None
     if host is None:
         return after
-    here = (*tx.find(INSTANCE, "host", before.host_uid), *tx.find(INSTANCE, "promised", before.host_uid))
-    others = [found.value for found in here if found.value.uid != before.uid]
+    others = [i.value for i in tx.find(INSTANCE, "host", before.host_uid) if i.value.uid != before.uid]
     refusal, fitted = fit_on(host, others, before, after, tx)
     if refusal:
         raise NotReady(

@@ -17,6 +17,7 @@ from controlplane.services.context import Context
 from controlplane.services.dry_run import commit
 from controlplane.services.instance_admission import (
     refuse_deleted,
+    refuse_of_job,
     refuse_of_router,
     refuse_owned,
 )
@@ -118,6 +119,7 @@ class InstanceService:
         """Start a stopped or failed instance; one that runs is left alone. Raises NotFound, NotReady, VersionConflict."""
 
         def change(instance: Instance) -> Instance:
+            refuse_of_job(instance)
             if instance.desired is DesiredState.PAUSED:
                 raise NotReady(f"{instance.name} is paused; unpause it", reason="INSTANCE_PAUSED")
             runs = instance.desired is DesiredState.RUNNING and instance.observed.state < InstanceState.STOPPING
@@ -138,13 +140,12 @@ class InstanceService:
 
     async def reboot(self, project_id: str, instance_id: str, etag: str = "") -> Instance:
         """Stop and start: same container, files and addresses. Raises NotFound, NotReady, VersionConflict."""
-        return await self._change(
-            project_id,
-            instance_id,
-            etag,
-            "REBOOT",
-            lambda i: replace(i, desired=DesiredState.RUNNING, run_request=i.run_request + 1),
-        )
+
+        def change(instance: Instance) -> Instance:
+            refuse_of_job(instance)
+            return replace(instance, desired=DesiredState.RUNNING, run_request=instance.run_request + 1)
+
+        return await self._change(project_id, instance_id, etag, "REBOOT", change)
 
     async def pause(self, project_id: str, instance_id: str, etag: str = "") -> Instance:
         """Freeze the processes. Raises NotReady unless it runs; NotFound, VersionConflict."""

@@ -8,12 +8,15 @@ from controlplane.domain.dns import DnsRecord
 from controlplane.domain.groups import Group
 from controlplane.domain.hosts import Host
 from controlplane.domain.instances import Instance
+from controlplane.domain.jobs import CronJob, Job
 from controlplane.domain.kinds import (
     BALANCER,
+    CRON_JOB,
     DNS_RECORD,
     GROUP,
     HOST,
     INSTANCE,
+    JOB,
     NETWORK,
     PROJECT,
     PUBLIC_ADDRESS,
@@ -84,6 +87,17 @@ def template(view: View, project_id: str, template_id: str) -> Template:
 def group(view: View, project_id: str, group_id: str) -> Group:
     """A group by name. Raises NotFound."""
     return require(view, GROUP, f"{project_id}/{group_id}", f"projects/{project_id}/groups/{group_id}")
+
+
+def job(view: View, project_id: str, job_id: str) -> Job:
+    """A job by name. Raises NotFound."""
+    return require(view, JOB, f"{project_id}/{job_id}", f"projects/{project_id}/jobs/{job_id}")
+
+
+def cron_job(view: View, project_id: str, cron_job_id: str) -> CronJob:
+    """A cron job by name. Raises NotFound."""
+    name = f"projects/{project_id}/cronJobs/{cron_job_id}"
+    return require(view, CRON_JOB, f"{project_id}/{cron_job_id}", name)
 
 
 def router(view: View, project_id: str, router_id: str) -> Router:

@@ -36,6 +36,7 @@ NOT_REASONS = {
     # capabilities (controlplane/access/policy.py, hostagent/engine/spec.py)
     *("AUDIT_WRITE", "DAC_OVERRIDE", "NET_ADMIN", "NET_BIND_SERVICE", "NET_RAW", "SYS_ADMIN", "SYS_CHROOT"),
     "MOORAGE_ROUTER_STOP_SECONDS",  # environment of a router's container
+    *("MOORAGE_JOB", "MOORAGE_JOB_INDEX", "MOORAGE_JOB_ATTEMPT"),  # environment of a job's instances
     # error codes of the registry protocol, which the loopback proxy says to the engine
     *("MANIFEST_INVALID", "MANIFEST_UNKNOWN", "NAME_UNKNOWN"),
     # a word of OpenSSL

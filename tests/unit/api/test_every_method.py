@@ -74,6 +74,8 @@ def _name(descriptor: Descriptor, field: str, path: str, project: str) -> str:
         "Template": "templates",
         "Network": "networks",
         "Router": "routers",
+        "CronJob": "cronJobs",
+        "Job": "jobs",
         "Group": "groups",
         "PublicAddress": "publicAddresses",
     }

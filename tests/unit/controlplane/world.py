@@ -27,6 +27,7 @@ from controlplane.domain.security_groups import SecurityGroup, SecurityGroupSpec
 from controlplane.services.access import AccessService
 from controlplane.services.balancers import BalancerService
 from controlplane.services.context import Context
+from controlplane.services.cron_jobs import CronJobService
 from controlplane.services.dns import DnsService
 from controlplane.services.groups import GroupService
 from controlplane.services.hosts import HostService, ZoneService
@@ -34,6 +35,7 @@ from controlplane.services.instance_changes import InstanceChanges
 from controlplane.services.instance_claims import InstanceClaims, usage_of
 from controlplane.services.instance_making import InstanceMaking, NewInstance
 from controlplane.services.instances import InstanceService
+from controlplane.services.jobs import JobService
 from controlplane.services.networks import NetworkService
 from controlplane.services.operations import EventService, OperationService
 from controlplane.services.projects import ProjectService
@@ -79,6 +81,8 @@ class World:
         self.templates = TemplateService(self.context)
         self.security_groups = SecurityGroupService(self.context)
         self.groups = GroupService(self.context, claims)
+        self.jobs = JobService(self.context, claims)
+        self.cron_jobs = CronJobService(self.context, claims)
         self.zones = ZoneService(self.context)
 
     async def begin(self) -> "World":

@@ -1,0 +1,1 @@
+"""job and cron: work that is done once, or by the clock."""

@@ -1,0 +1,1 @@
+"""Jobs and cron jobs: what they do next, and who does it."""

@@ -1,0 +1,3 @@
+from tests.unit.controlplane.conftest import world
+
+__all__ = ["world"]
