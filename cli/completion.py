@@ -55,6 +55,16 @@ async def _list(client: "Client", collection: str, session: Session) -> Any:
 
         groups_of = groups_pb2.ListGroupsRequest(parent=session.project, page_size=1000)
         return await client.groups.ListGroups(groups_of, timeout=_TIMEOUT_SECONDS)
+    if collection == "secrets":
+        from moorage.v1 import secrets_pb2
+
+        secrets = secrets_pb2.ListSecretsRequest(parent=session.project, page_size=1000)
+        return await client.secrets.ListSecrets(secrets, timeout=_TIMEOUT_SECONDS)
+    if collection == "configs":
+        from moorage.v1 import configs_pb2
+
+        configs = configs_pb2.ListConfigsRequest(parent=session.project, page_size=1000)
+        return await client.configs.ListConfigs(configs, timeout=_TIMEOUT_SECONDS)
     if collection == "security_groups":
         from moorage.v1 import security_groups_pb2
 

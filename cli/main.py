@@ -40,6 +40,8 @@ COMMANDS: dict[str, LazyCommand] = {
     "security-group": LazyCommand(
         "cli.security_group:security_group", "Security groups: who may reach interfaces.", _THINGS
     ),
+    "secret": LazyCommand("cli.secret:secret", "Secrets that instances get, in versions.", _THINGS),
+    "config": LazyCommand("cli.secret:config", "Configs that instances get, in versions.", _THINGS),
     "host": LazyCommand("cli.host:host", "Hosts: machines with an agent.", _THINGS),
     "zone": LazyCommand("cli.zone:zone", "Zones: failure domains of hosts.", _THINGS),
     "project": LazyCommand("cli.project:project", "Projects: tenants, members, quota and policy.", _THINGS),

@@ -42,22 +42,6 @@ HEALTH: tuple[Decorator, ...] = (
     flag("--no-healthcheck", text="No check, even if the image has one."),
 )
 
-_CHECK = "CHECK[,KEY=VALUE...] | none"
-PROBES: tuple[Decorator, ...] = (
-    one(
-        "--probe-startup",
-        metavar=_CHECK,
-        text="Has started once this passes; restarted if it does not. The others wait for it.",
-    ),
-    one("--probe-liveness", metavar=_CHECK, text="Restarted when this fails."),
-    one(
-        "--probe-readiness",
-        metavar=_CHECK,
-        text="Gets clients while this passes. CHECK: exec:COMMAND, http:PORT/PATH, https:..., tcp:PORT or "
-        "grpc:PORT/SERVICE; KEY: period, timeout, delay, failures, successes, address, host, header.",
-    ),
-)
-
 _PROCESS: tuple[Decorator, ...] = (
     many("--env", "-e", metavar="K=V", text="Environment; K alone takes the value it has here."),
     click.option(
@@ -86,6 +70,12 @@ _RIGHTS: tuple[Decorator, ...] = (
     many("--cap-drop", metavar="CAP", text="Capability to drop, or ALL."),
     flag("--privileged", text="All powers of the host; needs the project's policy."),
     flag("--read-only", text="Root file system without writes."),
+    many(
+        "--secret",
+        metavar="NAME[,env=VARIABLE | ,path=PATH]...",
+        text="Secret as /run/secrets/NAME, elsewhere or as a variable.",
+    ),
+    many("--config", metavar="NAME[,path=PATH]...", text="Config as /run/configs/NAME or elsewhere."),
     many("--tmpfs", metavar="PATH[:size=BYTES]", text="Files in memory."),
     many("--mount", metavar="SPEC", text="type=bind,source=/a,target=/b[,readonly]; bind needs the project's policy."),
     many("--volume", "-v", metavar="/HOST:/PATH[:ro]", text="Bind mount; needs the project's policy."),
@@ -139,7 +129,7 @@ _PLACEMENT: tuple[Decorator, ...] = (
     ),
 )
 
-INSTANCE: tuple[Decorator, ...] = (*_NETWORK, *_PROCESS, *RESOURCES, *_PLACEMENT, *_RIGHTS, *HEALTH, *PROBES)
+INSTANCE: tuple[Decorator, ...] = (*_NETWORK, *_PROCESS, *RESOURCES, *_PLACEMENT, *_RIGHTS, *HEALTH)
 
 
 def add_options(options: Iterable[Decorator]) -> Decorator:

@@ -13,7 +13,7 @@ from google.protobuf import duration_pb2
 from cli.names import in_project
 from cli.nics import nic
 from cli.placement import apply_placement, is_cdi_name
-from cli.probes import apply_probes
+from cli.secret_uses import config_use, secret_use
 from cli.words import key_values as key_values
 from moorage.errors import InvalidSpec
 from moorage.units import parse_bytes, parse_cpu, parse_duration
@@ -208,13 +208,12 @@ def apply_options(
     if not spec.resources.ListFields():
         spec.ClearField("resources")
     _apply_process(spec, options, environment)
-    _apply_rights(spec, options)
+    _apply_rights(spec, options, project)
     _apply_network(spec, options, project)
     apply_placement(spec, options)
     check = health_check(options)
     if check is not None:
         spec.health_check.CopyFrom(check)
-    apply_probes(spec, options)
     if options.get("restart"):
         spec.restart.CopyFrom(restart(options["restart"]))
 
@@ -247,7 +246,7 @@ def _apply_process(
         spec.user_data = user_data(options["user_data"])
 
 
-def _apply_rights(spec: instances_pb2.InstanceSpec, options: Mapping[str, Any]) -> None:
+def _apply_rights(spec: instances_pb2.InstanceSpec, options: Mapping[str, Any], project: str) -> None:
     spec.ulimits.extend(ulimit(word) for word in options.get("ulimit") or ())
     spec.capabilities_add.extend(word.upper().removeprefix("CAP_") for word in options.get("cap_add") or ())
     spec.capabilities_drop.extend(word.upper().removeprefix("CAP_") for word in options.get("cap_drop") or ())
@@ -255,6 +254,8 @@ def _apply_rights(spec: instances_pb2.InstanceSpec, options: Mapping[str, Any]) 
         spec.privileged = True
     if options.get("read_only"):
         spec.read_only_root = True
+    spec.secrets.extend(secret_use(project, word) for word in options.get("secret") or ())
+    spec.configs.extend(config_use(project, word) for word in options.get("config") or ())
     spec.mounts.extend(mount(word) for word in options.get("mount") or ())
     spec.mounts.extend(volume(word) for word in options.get("volume") or ())
     spec.mounts.extend(tmpfs(word) for word in options.get("tmpfs") or ())

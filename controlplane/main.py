@@ -34,6 +34,7 @@ from controlplane.api.projects import AccessServicer, ProjectServicer
 from controlplane.api.public_addresses import PublicAddressServicer
 from controlplane.api.router_rules import RouterRuleServicer
 from controlplane.api.routers import RouterServicer
+from controlplane.api.secrets import ConfigServicer, SecretServicer
 from controlplane.api.security_groups import SecurityGroupServicer
 from controlplane.api.server import Port, start
 from controlplane.api.templates import TemplateServicer
@@ -43,7 +44,7 @@ from controlplane.dispatch.dispatcher import Dispatcher
 from controlplane.dispatch.log_tail import LogTails
 from controlplane.dispatch.streams import StreamBroker
 from controlplane.dispatch.tasks import HostTasks
-from controlplane.domain.kinds import ALL_KINDS, EPOCH_START
+from controlplane.domain.kinds import ALL_KINDS, CONFIG, EPOCH_START, SECRET
 from controlplane.domain.lineage import EpochStart
 from controlplane.jobs.loop import Jobs
 from controlplane.leaving.loop import Leaving
@@ -54,6 +55,7 @@ from controlplane.registry.managed import ManagedRegistry
 from controlplane.rollout.loop import Rollout
 from controlplane.router_members.loop import RouterMembers
 from controlplane.scheduler.loop import Scheduler
+from controlplane.sealing import Sealer
 from controlplane.services import lookup
 from controlplane.services.access import AccessService
 from controlplane.services.balancers import BalancerService
@@ -77,6 +79,7 @@ from controlplane.services.reports import ReportService
 from controlplane.services.router_reports import RouterReports
 from controlplane.services.router_rules import RouterRuleService
 from controlplane.services.routers import RouterService
+from controlplane.services.secrets import Rekeying, SecretService
 from controlplane.services.security_groups import SecurityGroupService
 from controlplane.services.templates import TemplateService
 from controlplane.templates.builds import Builder
@@ -92,6 +95,7 @@ from moorage.v1 import (
     access_pb2_grpc,
     agent_pb2_grpc,
     balancers_pb2_grpc,
+    configs_pb2_grpc,
     dns_pb2_grpc,
     enrollment_pb2_grpc,
     events_pb2_grpc,
@@ -106,6 +110,7 @@ from moorage.v1 import (
     public_addresses_pb2_grpc,
     router_rules_pb2_grpc,
     routers_pb2_grpc,
+    secrets_pb2_grpc,
     security_groups_pb2_grpc,
     templates_pb2_grpc,
     watch_pb2_grpc,
@@ -172,6 +177,7 @@ class ControlPlane:
         self._authority = keys.authority(folder)
         self._identity = keys.server_identity(folder, self._authority, self._names(), clock)
         self._tokens = keys.registry_tokens(folder)
+        self._sealer = Sealer(folder)
         self._registry_ca_pem = self._authority.cert_pem.decode()
         if config.registry_url:
             self._registry_ca_pem = Path(config.registry_ca_file).read_text() if config.registry_ca_file else ""
@@ -293,6 +299,14 @@ class ControlPlane:
             (groups_pb2_grpc.add_GroupServiceServicer_to_server, GroupServicer(groups)),
             (jobs_pb2_grpc.add_JobServiceServicer_to_server, JobServicer(JobService(context, claims))),
             (jobs_pb2_grpc.add_CronJobServiceServicer_to_server, CronJobServicer(cron_jobs)),
+            (
+                secrets_pb2_grpc.add_SecretServiceServicer_to_server,
+                SecretServicer(SecretService(context, self._sealer, SECRET), Rekeying(context, self._sealer)),
+            ),
+            (
+                configs_pb2_grpc.add_ConfigServiceServicer_to_server,
+                ConfigServicer(SecretService(context, self._sealer, CONFIG)),
+            ),
             (templates_pb2_grpc.add_TemplateServiceServicer_to_server, TemplateServicer(templates, runner)),
             (instances_pb2_grpc.add_InstanceServiceServicer_to_server, InstanceServicer(instances, changes, store)),
             (
@@ -330,6 +344,7 @@ class ControlPlane:
                 tasks,
                 rounds,
                 self._tokens,
+                self._sealer,
                 self._registry_url(),
                 self._registry_ca_pem,
                 config.liveness.heartbeat_seconds,
@@ -428,6 +443,7 @@ def _service_names() -> tuple[str, ...]:
         "AccessService",
         "BalancerService",
         "CronJobService",
+        "ConfigService",
         "DnsService",
         "EnrollmentService",
         "EventService",
@@ -442,6 +458,7 @@ def _service_names() -> tuple[str, ...]:
         "PublicAddressService",
         "RouterRuleService",
         "RouterService",
+        "SecretService",
         "SecurityGroupService",
         "TemplateService",
         "WatchService",

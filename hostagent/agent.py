@@ -28,7 +28,6 @@ from hostagent.names.ports import NamesFabric
 from hostagent.names.service import InstanceNames
 from hostagent.neighbours.asker import ask
 from hostagent.neighbours.responder import Responder
-from hostagent.probes.loop import ProbeKeeper
 from hostagent.router.balancers import BalancersApplier
 from hostagent.router.dnsmasq import DhcpApplier
 from hostagent.router.figures import RouterFiguresReader
@@ -37,6 +36,7 @@ from hostagent.router.pair import PairApplier
 from hostagent.router.ports import RouterFabric
 from hostagent.router.roles import read_role
 from hostagent.router.rules import RulesApplier
+from hostagent.secret_files import SecretFiles
 from hostagent.session.outbox import Outbox
 from hostagent.session.session import Connect, Session
 from hostagent.session.task_runner import TaskRunner
@@ -72,7 +72,7 @@ class Door(ImageDoor, Protocol):
     async def open(self, registry_url: str, registry_ca_pem: str) -> None: ...
 
 
-class AgentEngine(StreamEngine, Engine, ImageEngine, Protocol):
+class AgentEngine(Engine, StreamEngine, ImageEngine, Protocol):
     """All that an agent needs of an engine."""
 
 
@@ -87,6 +87,7 @@ class World:
     engine: AgentEngine
     fabric: AgentFabric
     keys: RuntimeKeys
+    secrets: SecretFiles
     clock: Clock
     data_dir: Path
     boot_id: str
@@ -141,6 +142,8 @@ class Agent:
             leases=self.leases,
             keys=world.keys,
             files=self._files,
+            secrets=world.secrets,
+            fetch_payloads=lambda instance_id: self.calls.payloads(instance_id),
             journal=journal,
             state=self.state,
             clock=world.clock,
@@ -150,14 +153,6 @@ class Agent:
             devices=self.devices.current,
             boot_id=world.boot_id,
         )
-        self.probes = ProbeKeeper(
-            engine=world.engine,
-            fabric=world.fabric,
-            journal=journal,
-            clock=world.clock,
-            tasks=self._steps,
-            wake=lambda instance_id: self.reconciler.wake(instance_id),
-        )
         self.reconciler = Reconciler(
             journal=journal,
             state=self.state,
@@ -165,7 +160,6 @@ class Agent:
             clock=world.clock,
             tasks=self._steps,
             publish=self.outbox.put,
-            watch=self.probes.follow,
             on_gone=self._on_gone,
             on_left=lambda network_ids: self.networks.mark(network_ids),
             boot_id=world.boot_id,
@@ -208,6 +202,7 @@ class Agent:
             fabric=world.fabric,
             keys=world.keys,
             files=self._files,
+            secrets=world.secrets,
             journal=journal,
             state=self.state,
             executor=self.executor,

@@ -8,7 +8,6 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from hostagent.probe_domain import Probes
 from moorage.ids import ContainerId, InstanceId, NetworkId
 
 
@@ -409,6 +408,20 @@ class DesiredState(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class PayloadAssignment:
+    """A version of a secret or config that an instance gets, as a file at `path` or as the variable `env`. The bytes are fetched."""
+
+    payload_id: str
+    version: int
+    path: str = ""
+    mode: int = 0o400
+    uid: int = 0
+    gid: int = 0
+    env: str = ""
+    signal: str = ""  # for its process when the file is replaced
+
+
+@dataclass(frozen=True, slots=True)
 class InstanceAssignment:
     """One instance that this host shall carry."""
 
@@ -434,7 +447,7 @@ class InstanceAssignment:
     user_data: str = ""
     is_router: bool = False  # a RouterBundle belongs to it
     shared_names: tuple[str, ...] = ()  # by which it is found together with others
-    probes: Probes = Probes()
+    payloads: tuple[PayloadAssignment, ...] = ()
 
 
 class InstanceState(enum.IntEnum):

@@ -28,6 +28,7 @@ from hostagent.journal.journal import Journal
 from hostagent.netlink.fabric import LinuxFabric
 from hostagent.registry_door import RegistryDoor
 from hostagent.runtime import wrapper
+from hostagent.secret_files import SecretFiles
 from hostagent.session.channel import Dialer
 from hostagent.setup import command as setup
 from moorage import logs
@@ -121,12 +122,15 @@ async def _begin(config: Config, stack: contextlib.AsyncExitStack, fail: OnFailu
     fabric = LinuxFabric(run_dir=config.run_dir, underlay_address=config.underlay_address, vxlan_port=config.vxlan_port)
     await fabric.start()
     stack.push_async_callback(fabric.close)
+    secrets = SecretFiles(config.run_dir / "secrets")
+    secrets.prepare()
     store = IdentityStore(config.data_dir)
     membership = await ensure_enrolled(config, store, clock)
     world = World(
         engine=engine,
         fabric=fabric,
         keys=wrapper.RuntimeKeys(config.run_dir),
+        secrets=secrets,
         clock=clock,
         data_dir=config.data_dir,
         boot_id=boot_id(),

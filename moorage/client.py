@@ -21,6 +21,7 @@ from moorage.errors import InvalidSpec
 if TYPE_CHECKING:
     from moorage.v1.access_pb2_grpc import AccessServiceAsyncStub
     from moorage.v1.balancers_pb2_grpc import BalancerServiceAsyncStub
+    from moorage.v1.configs_pb2_grpc import ConfigServiceAsyncStub
     from moorage.v1.dns_pb2_grpc import DnsServiceAsyncStub
     from moorage.v1.enrollment_pb2_grpc import EnrollmentServiceAsyncStub
     from moorage.v1.events_pb2_grpc import EventServiceAsyncStub
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from moorage.v1.public_addresses_pb2_grpc import PublicAddressServiceAsyncStub
     from moorage.v1.router_rules_pb2_grpc import RouterRuleServiceAsyncStub
     from moorage.v1.routers_pb2_grpc import RouterServiceAsyncStub
+    from moorage.v1.secrets_pb2_grpc import SecretServiceAsyncStub
     from moorage.v1.security_groups_pb2_grpc import SecurityGroupServiceAsyncStub
     from moorage.v1.templates_pb2_grpc import TemplateServiceAsyncStub
     from moorage.v1.watch_pb2_grpc import WatchServiceAsyncStub
@@ -203,6 +205,20 @@ class Client(GroupWaits, JobWaits):
         from moorage.v1.dns_pb2_grpc import DnsServiceStub
 
         return DnsServiceStub(self._channel)
+
+    @cached_property
+    def secrets(self) -> "SecretServiceAsyncStub":
+        """Secrets."""
+        from moorage.v1.secrets_pb2_grpc import SecretServiceStub
+
+        return SecretServiceStub(self._channel)
+
+    @cached_property
+    def configs(self) -> "ConfigServiceAsyncStub":
+        """Configs."""
+        from moorage.v1.configs_pb2_grpc import ConfigServiceStub
+
+        return ConfigServiceStub(self._channel)
 
     @cached_property
     def security_groups(self) -> "SecurityGroupServiceAsyncStub":

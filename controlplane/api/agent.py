@@ -21,11 +21,13 @@ from controlplane.history import record_event
 from controlplane.liveness.plan import Reach
 from controlplane.liveness.rounds import NeighbourQuestion, Rounds
 from controlplane.registry.tokens import Grant, RegistryTokens
+from controlplane.sealing import Sealer
 from controlplane.services import lookup
 from controlplane.services.context import Context
 from controlplane.services.enrollment import EnrollmentService
 from controlplane.services.reports import Report, ReportService
 from controlplane.services.router_reports import RouterReports
+from controlplane.services.secrets import payloads_of
 from moorage import protoconv
 from moorage.errors import Forbidden, InvalidSpec, NotReady, Unauthenticated, Unavailable
 from moorage.router_bundle import RouterReport
@@ -62,6 +64,7 @@ class AgentDeps:
     tasks: HostTasks
     rounds: Rounds
     tokens: RegistryTokens
+    sealer: Sealer
     registry_url: str
     registry_ca_pem: str
     heartbeat_period_seconds: float
@@ -262,6 +265,16 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
         source = self._deps.tasks.context(current_host(), request.task_id)
         async for chunk in source.stream():
             yield agent_pb2.FetchBuildContextResponse(chunk=chunk)
+
+    async def FetchSecrets(
+        self, request: agent_pb2.FetchSecretsRequest, context: _Context
+    ) -> AsyncIterator[agent_pb2.FetchSecretsResponse]:
+        view = self._deps.context.store.view()
+        instance = lookup.by_uid(view, INSTANCE, request.instance_id)
+        if instance is None or instance.host_uid != current_host():
+            raise Forbidden("this host has no such instance", reason="NOT_YOUR_INSTANCE")
+        for version, payload in payloads_of(view, self._deps.sealer, instance):
+            yield agent_pb2.FetchSecretsResponse(payload_id=version.owner_uid, version=version.number, payload=payload)
 
     def _require_host(self) -> Host:
         host = lookup.by_uid(self._deps.context.store.view(), HOST, current_host())

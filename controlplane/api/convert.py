@@ -18,6 +18,7 @@ from controlplane.domain.operations import AuditEvent, Event, Operation, failure
 from controlplane.domain.projects import Member, Project
 from controlplane.domain.readiness import is_ready
 from controlplane.domain.routers import Balancer, PublicAddress, Router, RouterRule
+from controlplane.domain.secrets import Config, Secret, SecretVersion
 from controlplane.domain.security_groups import SecurityGroup
 from controlplane.domain.templates import Template
 from controlplane.networks import attachments
@@ -28,6 +29,7 @@ from moorage import protoconv
 from moorage.v1 import (
     access_pb2,
     balancers_pb2,
+    configs_pb2,
     dns_pb2,
     enrollment_pb2,
     events_pb2,
@@ -40,6 +42,7 @@ from moorage.v1 import (
     public_addresses_pb2,
     router_rules_pb2,
     routers_pb2,
+    secrets_pb2,
     security_groups_pb2,
     templates_pb2,
     zones_pb2,
@@ -132,6 +135,34 @@ def group_revision(record: GroupRevision, group_name: str) -> groups_pb2.GroupRe
     """A revision of a group."""
     message = protoconv.to_proto(record, groups_pb2.GroupRevision)
     message.name = f"{group_name}/revisions/{record.number}"
+    return message
+
+
+def secret(record: Secret, users: int) -> secrets_pb2.Secret:
+    """A secret, without any bytes, with the number of instances that have it."""
+    message = protoconv.to_proto(record, secrets_pb2.Secret)
+    message.name, message.etag, message.users = record.name, etag_of(record), users
+    return message
+
+
+def config(record: Config, users: int) -> configs_pb2.Config:
+    """A config, without any bytes, with the number of instances that have it."""
+    message = protoconv.to_proto(record, configs_pb2.Config)
+    message.name, message.etag, message.users = record.name, etag_of(record), users
+    return message
+
+
+def secret_version(record: SecretVersion, users: int) -> secrets_pb2.SecretVersion:
+    """A version, without its bytes, with the number of instances that have it."""
+    message = protoconv.to_proto(record, secrets_pb2.SecretVersion)
+    message.name, message.users = record.name, users
+    return message
+
+
+def config_version(record: SecretVersion, users: int) -> configs_pb2.ConfigVersion:
+    """A version, without its bytes, with the number of instances that have it."""
+    message = protoconv.to_proto(record, configs_pb2.ConfigVersion)
+    message.name, message.users = record.name, users
     return message
 
 

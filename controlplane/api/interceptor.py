@@ -239,11 +239,21 @@ def target_of(request: Any) -> str:
     """The object that a request is about, for people who read the audit trail."""
     if request is None:
         return ""
-    for path in ("name", "instance.name", "network.name", "template.name", "host.name", "project.name", "zone.name"):
+    for path in (
+        "name",
+        "instance.name",
+        "network.name",
+        "template.name",
+        "host.name",
+        "project.name",
+        "zone.name",
+        "secret.name",
+        "config.name",
+    ):
         value = _read(request, path)
         if value:
             return value
-    for path in ("start.name", "target.name", "member.name", "create.parent"):
+    for path in ("secret.name", "config.name", "start.name", "target.name", "member.name", "create.parent"):
         value = _read(request, path)
         if value:
             return value

@@ -13,6 +13,7 @@ from controlplane.api.group_status import status_of
 from controlplane.domain.kinds import (
     API_KEY,
     BALANCER,
+    CONFIG,
     CRON_JOB,
     EVENT,
     GROUP,
@@ -26,6 +27,7 @@ from controlplane.domain.kinds import (
     PUBLIC_ADDRESS,
     ROUTER,
     ROUTER_RULE,
+    SECRET,
     SECURITY_GROUP,
     TEMPLATE,
 )
@@ -61,6 +63,8 @@ _KINDS: Mapping[str, tuple[Kind[Any], str]] = {
     "groups": (GROUP, "group"),
     "jobs": (JOB, "job"),
     "cron_jobs": (CRON_JOB, "cron_job"),
+    "secrets": (SECRET, "secret"),
+    "configs": (CONFIG, "config"),
     "events": (EVENT, "event"),
 }
 _FLEET_KINDS = frozenset({"hosts"})
@@ -193,6 +197,10 @@ class WatchServicer(watch_pb2_grpc.WatchServiceServicer):
                 message = job_messages.cron_job(
                     record, next_time(record, self._cron_jobs.now()), self._cron_jobs.active(record)
                 )
+            case "secret":
+                message = convert.secret(record, len(self._store.view().find(INSTANCE, "payload", record.uid)))
+            case "config":
+                message = convert.config(record, len(self._store.view().find(INSTANCE, "payload", record.uid)))
             case _:
                 message = getattr(convert, field)(record)
         getattr(change, field).CopyFrom(message)

@@ -10,16 +10,20 @@ from types import MappingProxyType
 
 from controlplane.domain.dns import DnsRecordSpec
 from controlplane.domain.hosts import Host
-from controlplane.domain.instances import DesiredState, Instance, InstanceSpec, NicRoute, NicRule
+from controlplane.domain.instances import DesiredState, Instance, InstanceSpec, NicRoute, NicRule, uses_of
 from controlplane.domain.kinds import DNS_RECORD, HOST, INSTANCE, NETWORK, ROUTER
 from controlplane.domain.networks import MacvlanMode, Network, NetworkDns, NetworkKind, SharedAttachment, Subnet
 from controlplane.domain.readiness import takes_traffic
 from controlplane.domain.routers import DefaultAction, Router, is_router
+from controlplane.domain.secrets import OnRotate, Pin, SecretFile, Use, collection_of, env_of, path_of
 from controlplane.routers.bundle import VIRTUAL_ID, derive, main_ids
 from controlplane.routers.scene import read
 from moorage.router_bundle import RouterBundle
 from moorage.store.base import View
 from moorage.vrrp import virtual_mac
+
+DEFAULT_MODE = {"secrets": 0o400, "configs": 0o444}
+DEFAULT_SIGNAL = "SIGHUP"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,20 @@ class NetworkAssignment:
 
 
 @dataclass(frozen=True, slots=True)
+class PayloadAssignment:
+    """A version of a secret or config that an instance gets; mirrors moorage.v1.PayloadAssignment."""
+
+    payload_id: str
+    version: int
+    path: str = ""
+    mode: int = 0
+    uid: int = 0
+    gid: int = 0
+    env: str = ""
+    signal: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class InstanceAssignment:
     """An instance to carry; mirrors moorage.v1.InstanceAssignment."""
 
@@ -104,6 +122,7 @@ class InstanceAssignment:
     host: str = ""
     is_router: bool = False
     shared_names: tuple[str, ...] = ()
+    payloads: tuple[PayloadAssignment, ...] = ()
 
 
 def instance_assignment(
@@ -150,6 +169,27 @@ def instance_assignment(
         host=instance.host,
         is_router=is_router(instance),
         shared_names=shared_names(instance),
+        payloads=payloads(instance),
+    )
+
+
+def payloads(instance: Instance) -> tuple[PayloadAssignment, ...]:
+    """What its host is told of its secrets and configs."""
+    return tuple(_payload(use, pin) for use, pin in zip(uses_of(instance.spec), instance.pins, strict=True))
+
+
+def _payload(use: Use, pin: Pin) -> PayloadAssignment:
+    if env := env_of(use):
+        return PayloadAssignment(pin.uid, pin.version, env=env)
+    file = use.file or SecretFile()
+    return PayloadAssignment(
+        pin.uid,
+        pin.version,
+        path_of(use),
+        file.mode or DEFAULT_MODE[collection_of(use)],
+        file.uid,
+        file.gid,
+        signal=(use.signal or DEFAULT_SIGNAL) if use.on_rotate is OnRotate.SIGNAL else "",
     )
 
 

@@ -16,6 +16,7 @@ from controlplane.domain.containers import (
     Ulimit,
 )
 from controlplane.domain.probes import Probes
+from controlplane.domain.secrets import ConfigUse, Pin, SecretUse, Use
 
 
 class DesiredState(enum.Enum):
@@ -190,6 +191,8 @@ class InstanceSpec:
     log_max_files: int = 0
     user_data: str = ""
     probes: Probes = Probes()
+    secrets: tuple[SecretUse, ...] = ()
+    configs: tuple[ConfigUse, ...] = ()
     exclusive: bool = False
     survives_isolation: bool = False
     drain_seconds: float | None = None
@@ -325,9 +328,15 @@ class Instance:
     ready_time: datetime | None = None  # since when this run of it has been ready; None: it is not
     evict: str = ""  # why its owner shall have another one elsewhere in its place; empty: it may stay
     avoid_hosts: tuple[str, ...] = ()  # uids of hosts on which those before it failed: others are better
+    pins: tuple[Pin, ...] = ()  # versions of its secrets, then of its configs, in the order of its spec
     is_claim_free: bool = False  # given up, and its last lease has ended for certain: another may have what it claims
 
     @property
     def name(self) -> str:
         """projects/{project}/instances/{instance}."""
         return f"projects/{self.project}/instances/{self.id}"
+
+
+def uses_of(spec: InstanceSpec) -> tuple[Use, ...]:
+    """All uses, secrets first, as an instance's pins have them."""
+    return (*spec.secrets, *spec.configs)

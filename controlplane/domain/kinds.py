@@ -25,9 +25,16 @@ from controlplane.domain.routers import (
     public_addresses_of,
     public_addresses_of_balancer,
 )
+from controlplane.domain.secrets import Config, SealedPayload, Secret, SecretVersion, SecretVersionState
 from controlplane.domain.security_groups import SecurityGroup
 from controlplane.domain.templates import Template
 from moorage.store.base import Kind
+
+
+def version_key(owner_uid: str, number: int) -> str:
+    """Of a version of a secret or config, in order of number."""
+    return f"{owner_uid}/{number:012d}"
+
 
 PROJECT = Kind("project", Project, key=lambda p: p.id, indexes={"uid": lambda p: (p.uid,)})
 MEMBER = Kind("member", Member, key=lambda m: f"{m.project}/{m.user}", indexes={"user": lambda m: (m.user,)})
@@ -64,6 +71,7 @@ INSTANCE = Kind(
         "owner": lambda i: (i.owner,) if i.owner else (),
         "leaving": lambda i: ("yes",) if i.leave_time is not None and i.desired is not DesiredState.DELETED else (),
         "security_group": lambda i: tuple({uid for nic in i.nics for uid in nic.security_group_uids}),
+        "payload": lambda i: tuple({pin.uid for pin in i.pins}),
     },
 )
 # Owner and network find the leases of an instance and the members of a network; the key makes an address unique in its network.
@@ -129,6 +137,19 @@ SECURITY_GROUP = Kind(
         "named": lambda g: tuple(g.group_uids.values()),  # by its rules
     },
 )
+SECRET = Kind("secret", Secret, key=lambda s: f"{s.project}/{s.id}", indexes={"uid": lambda s: (s.uid,)})
+CONFIG = Kind("config", Config, key=lambda c: f"{c.project}/{c.id}", indexes={"uid": lambda c: (c.uid,)})
+# Versions and sealed bytes of secrets and of configs: uids are never used twice, so both share a kind.
+SECRET_VERSION = Kind(
+    "secret_version",
+    SecretVersion,
+    key=lambda v: version_key(v.owner_uid, v.number),
+    indexes={
+        "owner": lambda v: (v.owner_uid,),
+        "held_by": lambda v: () if v.state is SecretVersionState.DESTROYED else (v.project,),  # with bytes
+    },
+)
+SEALED_PAYLOAD = Kind("sealed_payload", SealedPayload, key=lambda p: version_key(p.owner_uid, p.number))
 GROUP = Kind(
     "group",
     Group,
@@ -187,6 +208,10 @@ ALL_KINDS: tuple[Kind[Any], ...] = (
     BALANCER,
     PUBLIC_ADDRESS,
     SECURITY_GROUP,
+    SECRET,
+    CONFIG,
+    SECRET_VERSION,
+    SEALED_PAYLOAD,
     GROUP,
     GROUP_REVISION,
     GROUP_SLOT,

@@ -26,12 +26,13 @@ from controlplane.services.instance_admission import (
 from controlplane.services.instance_claims import InstanceClaims, recharge_project
 from controlplane.services.instance_rules import check_spec
 from controlplane.services.router_admission import member_template
+from controlplane.services.secret_uses import resolve
 from moorage.errors import FieldViolation, InvalidSpec, NotReady
 from moorage.store.base import Transaction
 
 _PLUGGING = frozenset({"nics", "no_network"})
 #: Fields that the host can change while the instance runs; all others need a new container.
-IN_PLACE = frozenset({"resources", "restart", "published_ports", "extra_hosts", "user_data", "probes", *_PLUGGING})
+IN_PLACE = frozenset({"resources", "restart", "published_ports", "extra_hosts", "user_data", *_PLUGGING})
 
 #: Fields that nobody can change once it is made: what was granted to the instance depends on them.
 FOR_GOOD = ("exclusive", "survives_isolation")
@@ -150,6 +151,7 @@ class InstanceChanges:
                     )
             if violations:
                 raise InvalidSpec(violations)
+            wanted, pins = resolve(tx, project_id, wanted, "spec")
             networks, nics = self._claims.networks(tx, project, wanted, "spec")
             if is_own:
                 # What its owner may, the project's policy need not allow.
@@ -167,6 +169,7 @@ class InstanceChanges:
                 image=f"{template.repository}@{template.status.digest}",
                 platforms=template.status.platforms,
                 nics=leased,
+                pins=pins,
                 nics_generation=instance.nics_generation if leased == instance.nics else instance.generation + 1,
                 desired=DesiredState.RUNNING,
                 generation=instance.generation + 1,

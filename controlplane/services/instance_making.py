@@ -19,6 +19,7 @@ from controlplane.services.group_slots import take_addresses
 from controlplane.services.instance_admission import check_policy, check_publishable, ready_template
 from controlplane.services.instance_claims import InstanceClaims, charge_project, release, usage_of
 from controlplane.services.instance_rules import check_spec
+from controlplane.services.secret_uses import resolve
 from moorage.errors import AlreadyExists, FieldViolation, InvalidSpec
 from moorage.store.base import Transaction
 
@@ -93,6 +94,7 @@ class InstanceMaking:
             name = f"projects/{project.id}/instances/{instance_id}"
             raise AlreadyExists(f"{name} exists; choose another name or delete it", metadata={"name": name})
         spec = replace(item.spec, template=template.name)
+        spec, pins = resolve(tx, project.id, spec, f"{item.field}.spec")
         networks, nics = self._claims.networks(tx, project, spec, f"{item.field}.spec")
         check_policy(spec, project, networks, f"{item.field}.spec")
         check_publishable(tx, spec, (network.uid for network in networks.values()), f"{item.field}.spec")
@@ -116,6 +118,7 @@ class InstanceMaking:
             owner=membership.owner,
             slot=membership.slot,
             revision=membership.revision,
+            pins=pins,
             claims=claimed,
             lease_seconds=self._terms.seconds_for(effective, claimed),
             avoid_hosts=membership.avoid_hosts,

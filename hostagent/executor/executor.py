@@ -24,13 +24,12 @@ from hostagent.domain import (
 from hostagent.executor.bind_mounts import check_sources
 from hostagent.executor.filters import filters_of
 from hostagent.executor.host_state import GENERATION_LABEL, INSTANCE_LABEL, NONCE_LABEL, HostState, NamespaceState
-from hostagent.executor.last_lines import last_lines
 from hostagent.executor.leftovers import kill_leftovers
 from hostagent.executor.ports import Engine, Fabric, Leases, Names, RuntimeKeys
 from hostagent.files import HostsLine, InstanceFiles, render
 from hostagent.journal.journal import Journal
 from hostagent.journal.state import LocalState, PulledImage, RunStage
-from hostagent.probes.plan import fresh_verdict
+from hostagent.secret_files import Payloads, SecretFiles, mounts
 from moorage.clock import Clock
 from moorage.errors import InvalidSpec, NotFound, NotReady, Unavailable
 from moorage.ids import ContainerId, InstanceId, NetworkId
@@ -38,8 +37,8 @@ from moorage.ids import ContainerId, InstanceId, NetworkId
 log = logging.getLogger(__name__)
 
 RESERVED_LABEL_PREFIX = "moorage."
-HOST_REBOOTED = "HOST_REBOOTED"
 
+FetchPayloads = Callable[[InstanceId], Awaitable[Payloads]]
 PeerLines = Callable[[InstanceAssignment], Iterable[HostsLine]]
 
 
@@ -49,6 +48,7 @@ class Executor:
 
     Args:
         runtime: name of the OCI runtime under which the wrapper is registered.
+        fetch_payloads: reads an instance's secrets and configs from the control plane.
         peer_lines: /etc/hosts lines of the other members of an instance's networks.
         on_prepared: called when the namespace of an instance was made or repaired.
         devices: what devices this host has for instances.
@@ -64,6 +64,8 @@ class Executor:
         leases: Leases,
         keys: RuntimeKeys,
         files: InstanceFiles,
+        secrets: SecretFiles,
+        fetch_payloads: FetchPayloads,
         journal: Journal,
         state: HostState,
         clock: Clock,
@@ -79,6 +81,8 @@ class Executor:
         self._leases = leases
         self._keys = keys
         self._files = files
+        self._secrets = secrets
+        self._fetch_payloads = fetch_payloads
         self._journal = journal
         self._state = state
         self._clock = clock
@@ -115,8 +119,6 @@ class Executor:
                 is_final=False,
                 reason="",
                 message="",
-                verdict=fresh_verdict(assignment.probes),
-                last_lines=(),
                 restarts=before.restarts + 1 if is_restart else 0,
                 failures_in_row=before.failures_in_row if is_restart else 0,
             ),
@@ -170,15 +172,9 @@ class Executor:
             failures = failures + 1 if is_short else 1
         reason, message = "", ""
         if is_host_reboot:
-            reason, message = HOST_REBOOTED, "the host was started anew"
+            reason, message = "HOST_REBOOTED", "the host was started anew"
         elif seen is None:
             reason, message = "CONTAINER_GONE", "the container was removed by somebody else"
-        elif local.verdict.failure and not local.was_asked_to_stop:
-            reason, message = local.verdict.failure, f"a probe failed: {local.verdict.words}"
-        has_failed = not is_host_reboot and not local.was_asked_to_stop and (reason or seen is None or seen.exit_code)
-        lines: tuple[str, ...] = ()
-        if seen is not None and has_failed:
-            lines = await last_lines(self._engine, seen.container_id, local.begun_at)
         self._change(
             instance_id,
             stage=RunStage.ENDED,
@@ -188,7 +184,6 @@ class Executor:
             failures_in_row=failures,
             reason=reason,
             message=message,
-            last_lines=lines,
         )
 
     # Image, network, container.
@@ -347,11 +342,51 @@ class Executor:
         self._files.write(assignment.instance_id, render(assignment, self._peer_lines(assignment), domains))
         self._state.folders.add(assignment.instance_id)
 
+    async def place_payloads(self, assignment: InstanceAssignment, container: ContainerObservation | None) -> None:
+        """Have the assigned secrets and configs in memory, and tell a process that runs of those that it wants to be told of.
+
+        Cut off anywhere it is done again as a whole: a signal may come twice, but is not lost.
+
+        Raises:
+            Unavailable: SECRETS_UNREACHABLE, SECRETS_NOT_PLACED.
+        """
+        instance_id, wanted = assignment.instance_id, assignment.payloads
+        before = self._state.payloads.pop(instance_id, ())
+        contents = await self._payloads(instance_id) if wanted else {}
+        if any((payload.payload_id, payload.version) not in contents for payload in wanted):
+            raise Unavailable("its secrets changed while they were fetched", reason="SECRETS_UNREACHABLE")
+        self._state.folders.add(instance_id)
+        try:
+            self._secrets.place(instance_id, wanted, contents)
+            if container is not None:
+                for signal in dict.fromkeys(p.signal for p in wanted if p.signal and p not in before):
+                    await self._signal(container.container_id, signal)
+            self._secrets.finish(instance_id, wanted)
+        except OSError as exc:
+            raise Unavailable(f"its secrets cannot be placed: {exc.strerror}", reason="SECRETS_NOT_PLACED") from exc
+        self._state.payloads[instance_id] = wanted
+
+    async def _payloads(self, instance_id: InstanceId) -> Payloads:
+        try:
+            return await self._fetch_payloads(instance_id)
+        except Unavailable as exc:
+            raise Unavailable(
+                "its secrets are with the control plane, which cannot be reached now; it waits for them",
+                reason="SECRETS_UNREACHABLE",
+            ) from exc
+
+    async def _signal(self, container_id: ContainerId, signal: str) -> None:
+        try:
+            await self._engine.kill(container_id, signal)
+        except NotReady:
+            log.debug("it has ended meanwhile", extra={"container": container_id})
+
     def publish_key(self, instance_id: InstanceId, container_id: ContainerId) -> None:
-        """Tell the runtime wrapper the namespace of a container."""
+        """Tell the runtime wrapper the namespace of a container, and where its variables are that the engine is not told."""
         path = self._state.namespaces[instance_id].path
         assert path is not None  # the plan plugs before it publishes
-        self._keys.publish(container_id, path)
+        has_variables = any(payload.env for payload in self._journal.assignments[instance_id].payloads)
+        self._keys.publish(container_id, path, self._secrets.folder_of(instance_id) if has_variables else None)
         self._state.keys.add(container_id)
 
     async def publish_ports(self, assignment: InstanceAssignment) -> None:
@@ -386,16 +421,10 @@ class Executor:
             self.record_start(instance_id, known)
 
     async def stop(
-        self,
-        instance_id: InstanceId,
-        container_id: ContainerId,
-        *,
-        grace_seconds: float,
-        signal: str,
-        is_failure: bool = False,
+        self, instance_id: InstanceId, container_id: ContainerId, *, grace_seconds: float, signal: str
     ) -> None:
-        """End the process in order, and remember that it was us, and so no fault of its own unless it `is_failure`."""
-        self._change(instance_id, was_asked_to_stop=not is_failure)
+        """End the process in order, and remember that it was us."""
+        self._change(instance_id, was_asked_to_stop=True)
         try:
             await self._engine.stop(container_id, grace_seconds=grace_seconds, signal=signal)
         finally:
@@ -439,7 +468,9 @@ class Executor:
         self._state.lost_namespaces.discard(instance_id)
 
     def remove_files(self, instance_id: InstanceId) -> None:
-        """Remove the instance's files."""
+        """Remove the instance's files, and its secrets."""
+        self._secrets.remove(instance_id)
+        self._state.payloads.pop(instance_id, None)
         self._files.remove(instance_id)
         self._state.folders.discard(instance_id)
 
@@ -494,10 +525,11 @@ class Executor:
             GENERATION_LABEL: str(assignment.container_generation),
         }
         name = f"moorage-{instance_id}-{assignment.container_generation}"
-        mounts = self._files.mounts(instance_id, spec.mounts)
+        own = self._files.mounts(instance_id, spec.mounts)
         if assignment.is_router:
-            mounts += (self._files.router_mount(instance_id),)
-        return replace(spec, name=name, labels=labels, mounts=(*mounts, *spec.mounts))
+            own += (self._files.router_mount(instance_id),)
+        secret = mounts(assignment.payloads, self._secrets.folder_of(instance_id))
+        return replace(spec, name=name, labels=labels, mounts=(*own, *spec.mounts, *secret))
 
     def _change(self, instance_id: InstanceId, **values: object) -> None:
         before: LocalState = self._journal.local(instance_id)

@@ -15,6 +15,7 @@ from hostagent.domain import (
     NetworkAssignment,
     NicAssignment,
     NicFilter,
+    PayloadAssignment,
     PublishedPort,
 )
 from hostagent.engine.values import EngineEvent
@@ -54,6 +55,7 @@ class HostState:
     images: set[str] = field(default_factory=set)
     keys: set[ContainerId] = field(default_factory=set)  # published to the runtime wrapper
     folders: set[InstanceId] = field(default_factory=set)  # with files of ours
+    payloads: dict[InstanceId, tuple[PayloadAssignment, ...]] = field(default_factory=dict)  # placed
     _deaths: dict[ContainerId, int] = field(default_factory=dict)
 
     def container(self, instance_id: InstanceId, generation: int) -> ContainerObservation | None:

@@ -12,6 +12,10 @@ a JSON line to the file that `--log` names, because that is the only place from 
 The key is a symbolic link `<run_dir>/runtime/<container id>` to the namespace. Order of use: the engine creates the
 container, the agent publishes, the engine starts it; the link stays as long as the container may be started again.
 
+A container with secrets in its environment has a second link, `.secrets-<container id>`, to a folder in memory (see
+hostagent/secret_files.py). The wrapper gives the runtime a copy of the bundle there with the variables in it, so that neither the
+engine nor the bundle on which it works ever has them; no value is on a command line.
+
 The script is POSIX sh that forks once, for sed, which writes beside the file and renames. sed treats the file as one
 line, so the form in which an engine writes JSON does not matter; quotes inside JSON strings are escaped, so no value
 that a user can set (environment, labels, annotations) looks like the entry.
@@ -103,6 +107,34 @@ if [ -z "$mount" ] || [ "$mount" = "$outside" ]; then
 fi
 
 space='[[:space:]]*'
+secrets=$links/.secrets-$id
+if [ -L "$secrets" ]; then
+    [ -f "$secrets/env.sed" ] || fail "the secrets of container $id are not on this host now; it is not started"
+    case $bundle in
+    *[!A-Za-z0-9_./+@-]* | [!/]*) fail "the bundle of container $id is no absolute path of plain characters" ;;
+    esac
+    umask 077
+    copy=$secrets/bundle
+    mkdir -p "$copy" && cp "$bundle/config.json" "$copy/config.json" || fail "the bundle of container $id cannot be copied"
+    LC_ALL=C sed -z -E -i -f "$secrets/env.sed" \
+        -e "s#(\"root\"$space:$space\{[^{}]*\"path\"$space:$space\")([^/\"])#\\1$bundle/\\2#" \
+        "$copy/config.json" 2>/dev/null || fail "the secrets of container $id cannot be put into its environment; it is not started"
+    words=$# value=
+    for word do
+        if [ -n "$value" ]; then
+            word=$copy value=
+        else
+            case $word in
+            --bundle | -bundle | -b) value=yes ;;
+            --bundle=* | -bundle=* | -b=*) word=--bundle=$copy ;;
+            esac
+        fi
+        set -- "$@" "$word"
+    done
+    shift "$words"
+    bundle=$copy
+fi
+
 before='"namespaces"'$space:$space'\[('$space'\{[^{}]*\}'$space',)*'$space
 entry='\{([^{}]*,)?'$space'"type"'$space:$space'"network"'$space'(,[^{}]*)?\}'
 wanted='{"type":"network","path":"'$link'"}'
@@ -155,12 +187,19 @@ class RuntimeKeys:
     def __init__(self, run_dir: Path) -> None:
         self._folder = run_dir / "runtime"
 
-    def publish(self, container_id: ContainerId, ns_path: Path) -> None:
+    def publish(self, container_id: ContainerId, ns_path: Path, secrets: Path | None = None) -> None:
         """Let the container start in this namespace from now on; replaces an earlier link atomically.
 
+        Args:
+            secrets: folder with env.sed, without which it must not start; None: it has no such variables.
         Raises: InvalidSpec: the id or the path is not one.
         """
         link = self._link(container_id)
+        if secrets is not None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            mark = self._secrets_link(container_id)
+            mark.unlink(missing_ok=True)
+            mark.symlink_to(secrets)  # before the namespace's, without which nothing starts
         if not _SAFE_PATH.fullmatch(str(ns_path)):
             raise InvalidSpec.of("ns_path", f"{str(ns_path)!r} is not an absolute path")
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -172,6 +211,7 @@ class RuntimeKeys:
     def withdraw(self, container_id: ContainerId) -> None:
         """The container may not start any more. Idempotent."""
         self._link(container_id).unlink(missing_ok=True)
+        self._secrets_link(container_id).unlink(missing_ok=True)
 
     def published(self) -> dict[ContainerId, Path]:
         """All links."""
@@ -179,6 +219,9 @@ class RuntimeKeys:
             return {}
         links = [link for link in sorted(self._folder.iterdir()) if link.is_symlink() and not link.name.startswith(".")]
         return {ContainerId(link.name): link.readlink() for link in links}
+
+    def _secrets_link(self, container_id: ContainerId) -> Path:
+        return self._folder / f".secrets-{container_id}"
 
     def _link(self, container_id: ContainerId) -> Path:
         if not _CONTAINER_ID.fullmatch(container_id) or container_id.startswith("."):

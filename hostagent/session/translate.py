@@ -10,13 +10,13 @@ from hostagent.domain import (
     InstanceReport,
     NetworkAssignment,
     NicAssignment,
+    PayloadAssignment,
     Peer,
     PublishedPort,
     RestartPolicy,
     SecurityGroup,
 )
 from hostagent.journal.journal import AssignmentChange, MembersChange, PeerChange, UnreadableRouter
-from hostagent.probe_domain import Probes
 from moorage.errors import InvalidSpec
 from moorage.ids import InstanceId, NetworkId
 from moorage.protoconv import from_proto, to_proto
@@ -142,7 +142,7 @@ def instance_from_message(message: agent_pb2.InstanceAssignment, registry: str) 
         user_data=spec.user_data,
         is_router=message.is_router,
         shared_names=tuple(message.shared_names),
-        probes=from_proto(Probes, spec.probes),
+        payloads=tuple(from_proto(PayloadAssignment, payload) for payload in message.payloads),
     )
 
 

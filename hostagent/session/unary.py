@@ -5,6 +5,7 @@ from typing import Any
 
 import grpc
 
+from moorage.ids import InstanceId
 from moorage.status import error_from_rpc
 from moorage.v1 import agent_pb2, agent_pb2_grpc
 
@@ -34,6 +35,16 @@ class AgentCalls:
         try:
             async for message in stub.FetchBuildContext(agent_pb2.FetchBuildContextRequest(task_id=task_id)):
                 yield message.chunk
+        except grpc.aio.AioRpcError as exc:
+            raise error_from_rpc(exc) from exc
+
+    async def payloads(self, instance_id: InstanceId) -> dict[tuple[str, int], bytes]:
+        """The secrets and configs of an instance of this host, by id and version. For memory only."""
+        stub: Any = agent_pb2_grpc.AgentServiceStub(self._channel())
+        request = agent_pb2.FetchSecretsRequest(instance_id=instance_id)
+        try:
+            call = stub.FetchSecrets(request, timeout=_TIMEOUT_SECONDS)
+            return {(part.payload_id, part.version): part.payload async for part in call}
         except grpc.aio.AioRpcError as exc:
             raise error_from_rpc(exc) from exc
 

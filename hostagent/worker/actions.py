@@ -65,6 +65,11 @@ class ApplyFilters(Action):
 
 
 @dataclass(frozen=True, slots=True)
+class PlacePayloads(Action):
+    """Fetch the instance's secrets and configs and put them where its container finds them."""
+
+
+@dataclass(frozen=True, slots=True)
 class CreateContainer(Action):
     """Write the instance's files and create the container that mounts them."""
 
@@ -92,14 +97,11 @@ class Start(Action):
 
 @dataclass(frozen=True, slots=True)
 class Stop(Action):
-    """Signal, wait for the grace, kill. May take long and is given up when the plan changes. `is_failure`: the process
-    failed, so its end counts as a crash.
-    """
+    """Signal, wait for the grace, kill. May take long and is given up when the plan changes."""
 
     container_id: ContainerId
     grace_seconds: float
     signal: str
-    is_failure: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,15 +13,13 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from hostagent.domain import DesiredState, InstanceAssignment, InstanceReport, NicAssignment
-from hostagent.executor.executor import HOST_REBOOTED, Executor
+from hostagent.executor.executor import Executor
 from hostagent.executor.filters import filters_of
 from hostagent.executor.host_state import HostState
 from hostagent.journal.journal import Journal
 from hostagent.journal.state import RunStage
-from hostagent.probes.loop import Watched
 from hostagent.worker import actions as do
 from hostagent.worker.plan import InstanceView, backoff_seconds, is_alive, is_gone, plan
-from hostagent.worker.probing import watched
 from hostagent.worker.status import Trouble, report
 from hostagent.worker.turns import Turns
 from moorage.clock import Clock
@@ -44,6 +42,7 @@ _BRINGING_UP = (
     do.EnsureNetwork,
     do.PrepareNamespace,
     do.ApplyFilters,
+    do.PlacePayloads,
     do.PublishRuntimeKey,
     do.PublishPorts,
     do.Start,
@@ -65,7 +64,6 @@ class Reconciler:
 
     Args:
         publish: takes each report; it is called often, and with equal reports too.
-        watch: told at each turn which process of an instance is to be probed; None: none.
         on_gone: called when nothing of an instance is left, with its assignment.
         on_left: called when a running instance has left networks.
         boot_id: of this machine.
@@ -80,7 +78,6 @@ class Reconciler:
         clock: Clock,
         tasks: TaskOwner,
         publish: Callable[[InstanceReport], None],
-        watch: Callable[[InstanceId, Watched | None], None],
         on_gone: Callable[[InstanceAssignment], None],
         on_left: Callable[[Collection[NetworkId]], None],
         boot_id: str,
@@ -92,7 +89,6 @@ class Reconciler:
         self._clock = clock
         self._tasks = tasks
         self._publish = publish
-        self._watch = watch
         self._on_gone = on_gone
         self._on_left = on_left
         self._boot_id = boot_id
@@ -112,8 +108,6 @@ class Reconciler:
     def begin(self) -> None:
         """The host was looked at: from now on steps are taken. Wakes every instance."""
         self._is_ready = True
-        for instance_id in self._journal.assignments:
-            self._take_up_backoff(instance_id)
         self.wake(*self._journal.assignments, *self._state.containers)
 
     def sweep_away(self, instance_ids: Sequence[InstanceId]) -> None:
@@ -178,6 +172,7 @@ class Reconciler:
             has_key=container is not None and container.container_id in state.keys,
             ports=state.ports.get(instance_id),
             has_files=instance_id in state.folders,
+            payloads=state.payloads.get(instance_id, ()),
             retry_at=self._retry_at.get(instance_id),
             lease_wait_seconds=self._executor.lease_wait_seconds(instance_id),
             leased=self._executor.leased(instance_id),
@@ -203,11 +198,9 @@ class Reconciler:
         worker.has_new_assignment = False
         view = self.view(instance_id)
         if view is None:
-            self._watch(instance_id, None)
             return True
         steps = plan(view, self._clock.monotonic())
         self._report(view, steps, worker)
-        self._watch(instance_id, watched(view, steps))
         if view.assignment.desired is DesiredState.DELETED and is_gone(view):
             self._end(view)
             return True
@@ -318,6 +311,9 @@ class Reconciler:
                 self._tell_left(assignment, view.nics)
             case do.ApplyFilters():
                 await executor.apply_filters(assignment)
+            case do.PlacePayloads():
+                running = view.container if is_alive(view.container) else None
+                await executor.place_payloads(assignment, running)
             case do.CreateContainer():
                 await executor.create_container(assignment)
             case do.PublishRuntimeKey():
@@ -328,11 +324,7 @@ class Reconciler:
                 await executor.start(instance_id, step.container_id)
             case do.Stop():
                 await executor.stop(
-                    instance_id,
-                    step.container_id,
-                    grace_seconds=step.grace_seconds,
-                    signal=step.signal,
-                    is_failure=step.is_failure,
+                    instance_id, step.container_id, grace_seconds=step.grace_seconds, signal=step.signal
                 )
             case do.Pause():
                 await executor.pause(instance_id, step.container_id)
@@ -401,17 +393,6 @@ class Reconciler:
             self._retry_at[instance_id] = self._clock.monotonic() + backoff_seconds(view)
         else:
             self._retry_at.pop(instance_id, None)
-
-    def _take_up_backoff(self, instance_id: InstanceId) -> None:
-        """A restart that an earlier agent had put off comes when it would have come, and never later than a whole back-off."""
-        view = self.view(instance_id)
-        if view is None or view.local.stage is not RunStage.ENDED or view.local.finished_at is None:
-            return
-        if view.local.was_asked_to_stop or view.local.reason == HOST_REBOOTED:
-            return
-        whole = backoff_seconds(view)
-        passed = self._clock.now().timestamp() - view.local.finished_at
-        self._retry_at[instance_id] = self._clock.monotonic() + max(0.0, whole - max(0.0, passed))
 
     def _on_percent(self, worker: _Worker, percent: int) -> None:
         if percent != worker.pull_percent:

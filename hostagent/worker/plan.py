@@ -23,6 +23,7 @@ from hostagent.domain import (
     LeasedNic,
     NicAssignment,
     NicFilter,
+    PayloadAssignment,
     PublishedPort,
     RestartMode,
 )
@@ -35,6 +36,7 @@ from hostagent.worker.actions import (
     CreateContainer,
     EnsureNetwork,
     Pause,
+    PlacePayloads,
     PrepareNamespace,
     PublishPorts,
     PublishRuntimeKey,
@@ -76,6 +78,7 @@ class InstanceView:
     has_key: bool = False  # of the container, at the runtime wrapper
     ports: tuple[PublishedPort, ...] | None = None  # None: not looked at yet
     has_files: bool = False
+    payloads: tuple[PayloadAssignment, ...] = ()  # secrets and configs that are placed
     retry_at: float | None = None  # monotonic seconds; no new run before
     lease_wait_seconds: float = 0.0  # for a DHCP server outside to give a first address
     leased: tuple[LeasedNic, ...] = ()  # what such servers have given
@@ -217,9 +220,9 @@ def _keep_running(view: InstanceView) -> list[Action]:
         if container.phase is ContainerPhase.PAUSED:
             return [Unpause(reason, container.container_id)]
         return [_stop(container, assignment, reason)]
-    if view.local.verdict.failure and container.phase is ContainerPhase.RUNNING:
-        return [replace(_stop(container, assignment, f"a probe failed: {view.local.verdict.words}"), is_failure=True)]
     steps = _network_steps(view) or _ports_steps(view)
+    if view.payloads != assignment.payloads:
+        steps.append(PlacePayloads("another version of a secret or config is assigned"))
     limits = assignment.container.resources
     if view.local.limits is not None and view.local.limits != limits:
         steps.append(UpdateLimits("the limits were changed", container.container_id, limits))
@@ -265,10 +268,12 @@ def _bring_up(view: InstanceView) -> list[Action]:
     """The way to a process. Image and network do not need each other, nor do the container and its namespace."""
     container = view.container
     steps: list[Action] = []
+    if view.payloads != view.assignment.payloads:
+        steps.append(PlacePayloads("secrets and configs come before the container that mounts them"))
     if container is None:
-        if view.has_image:
+        if view.has_image and not steps:
             steps.append(CreateContainer("a run needs its container"))
-        else:
+        elif not view.has_image:
             steps.append(Pull("the image is not known to be here", view.assignment.container.image))
     elif view.local.limits is not None and view.local.limits != view.assignment.container.resources:
         limits = view.assignment.container.resources

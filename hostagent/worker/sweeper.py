@@ -10,6 +10,7 @@ from hostagent.executor.host_state import HostState, NamespaceState
 from hostagent.executor.ports import Fabric, FabricInventory, RuntimeKeys
 from hostagent.files import InstanceFiles
 from hostagent.journal.journal import Journal
+from hostagent.secret_files import SecretFiles
 from hostagent.worker import sweep
 from hostagent.worker.loop import Reconciler
 from hostagent.worker.networks import networks_of
@@ -31,6 +32,7 @@ class Sweeper:
         fabric: Fabric,
         keys: RuntimeKeys,
         files: InstanceFiles,
+        secrets: SecretFiles,
         journal: Journal,
         state: HostState,
         executor: Executor,
@@ -40,6 +42,7 @@ class Sweeper:
         self._fabric = fabric
         self._keys = keys
         self._files = files
+        self._secrets = secrets
         self._journal = journal
         self._state = state
         self._executor = executor
@@ -61,7 +64,8 @@ class Sweeper:
         for instance_id in inventory.instances:
             self._state.namespaces.setdefault(instance_id, NamespaceState())
         self._state.keys = set(self._keys.published())
-        self._state.folders = self._files.found()
+        self._state.payloads = {instance_id: placed for instance_id, placed in self._secrets.found().items() if placed}
+        self._state.folders = self._files.found() | self._secrets.found().keys()
 
     def find_cut_off(self) -> None:
         """Processes whose namespace is gone; to be called after the first listing, before any step is taken: the first
@@ -166,7 +170,7 @@ class Sweeper:
 
     def _remove_leftovers(self, inventory: FabricInventory) -> None:
         """Files and runtime keys of what is gone altogether."""
-        for instance_id in self._files.found() - self._journal.assignments.keys():
+        for instance_id in (self._files.found() | self._secrets.found().keys()) - self._journal.assignments.keys():
             if not self._has_container_or_namespace(instance_id, inventory):
                 self._executor.remove_files(instance_id)
         known = {c for found in self._state.containers.values() for c in found} | set(self._state.foreign)

@@ -15,7 +15,16 @@ from google.protobuf.duration_pb2 import Duration
 
 from moorage.client import Client, paginate
 from moorage.errors import DeadlineExceeded, NotFound
-from moorage.v1 import common_pb2, hosts_pb2, networks_pb2, operations_pb2, security_groups_pb2, templates_pb2
+from moorage.v1 import (
+    common_pb2,
+    configs_pb2,
+    hosts_pb2,
+    networks_pb2,
+    operations_pb2,
+    secrets_pb2,
+    security_groups_pb2,
+    templates_pb2,
+)
 from moorage.v1 import instance_streams_pb2 as streams_pb2
 from moorage.v1 import instances_pb2 as pb
 
@@ -397,6 +406,12 @@ class Plane:
         for group in page.security_groups:
             gone = security_groups_pb2.DeleteSecurityGroupRequest(name=group.name)
             await self.client.security_groups.DeleteSecurityGroup(gone)
+        secrets = await self.client.secrets.ListSecrets(secrets_pb2.ListSecretsRequest(parent=self.project))
+        for secret in secrets.secrets:
+            await self.client.secrets.DeleteSecret(secrets_pb2.DeleteSecretRequest(name=secret.name))
+        configs = await self.client.configs.ListConfigs(configs_pb2.ListConfigsRequest(parent=self.project))
+        for config in configs.configs:
+            await self.client.configs.DeleteConfig(configs_pb2.DeleteConfigRequest(name=config.name))
         for name, template in (await self.templates()).items():
             if template.status.state == templates_pb2.TEMPLATE_STATE_PENDING:
                 await self.client.operations.CancelOperation(

@@ -23,6 +23,7 @@ from hostagent.facts import Site, boot_id
 from hostagent.journal.journal import Journal
 from hostagent.netlink.fabric import LinuxFabric
 from hostagent.runtime import wrapper
+from hostagent.secret_files import SecretFiles
 from moorage.clock import SystemClock
 from moorage.v1 import agent_pb2
 from moorage.v1 import instances_pb2 as pb
@@ -60,6 +61,7 @@ class Machine:
             engine=self.engine,
             fabric=self.fabric,
             keys=wrapper.RuntimeKeys(folder / "run"),
+            secrets=SecretFiles(folder / "run" / "secrets"),
             clock=SystemClock(),
             data_dir=folder / "data",
             boot_id=boot_id(),

@@ -10,6 +10,7 @@ import pytest
 from hostagent.agent import Agent, World
 from hostagent.facts import Site
 from hostagent.journal.journal import Journal
+from hostagent.secret_files import SecretFiles
 from moorage.clock import SystemClock
 from moorage.v1 import agent_pb2, common_pb2, instances_pb2, networks_pb2
 from tests.fakes.engine import FakeEngine
@@ -38,6 +39,7 @@ class Host:
             engine=self.engine,
             fabric=self.fabric,
             keys=self.keys,
+            secrets=SecretFiles(self.data_dir / "secrets"),
             clock=SystemClock(),
             data_dir=self.data_dir,
             boot_id=self.boot_id,

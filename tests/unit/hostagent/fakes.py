@@ -138,9 +138,12 @@ class FakeKeys:
     """Runtime keys in a dictionary."""
 
     links: dict[ContainerId, Path] = field(default_factory=dict)
+    secrets: dict[ContainerId, Path] = field(default_factory=dict)
 
-    def publish(self, container_id: ContainerId, ns_path: Path) -> None:
+    def publish(self, container_id: ContainerId, ns_path: Path, secrets: Path | None = None) -> None:
         self.links[container_id] = ns_path
+        if secrets is not None:
+            self.secrets[container_id] = secrets
 
     def withdraw(self, container_id: ContainerId) -> None:
         self.links.pop(container_id, None)

@@ -46,7 +46,9 @@ class Quiet:
 
 async def test_it_does_not_make_the_namespace_again(tmp_path: Path) -> None:
     journal, fabric, quiet = Journal.open(tmp_path, now=time.time()), Fabric(), Quiet()
-    others: Any = dict.fromkeys(("engine", "keys", "files", "peer_lines", "on_prepared", "devices"))
+    others: Any = dict.fromkeys(
+        ("engine", "keys", "files", "secrets", "fetch_payloads", "peer_lines", "on_prepared", "devices")
+    )
     others |= {"runtime": "", "boot_id": "", "clock": ManualClock()}
     state = HostState(nonce="n")
     parts: Any = {"fabric": fabric, "names": quiet, "leases": quiet, "journal": journal, "state": state, **others}

@@ -10,9 +10,10 @@ from hostagent.domain import (
     InstanceAssignment,
     NicAssignment,
     NicFilter,
+    PayloadAssignment,
     PublishedPort,
 )
-from hostagent.journal.state import LocalState, ProbeVerdict, RunStage
+from hostagent.journal.state import LocalState, RunStage
 from hostagent.worker import actions as do
 from hostagent.worker.plan import InstanceView, backoff_seconds, plan
 from moorage.ids import ContainerId, InstanceId, NetworkId
@@ -53,6 +54,8 @@ class World:
     ports: tuple[PublishedPort, ...] | None = None
     keys: set[str] = field(default_factory=set)
     files: bool = False
+    payloads: tuple[PayloadAssignment, ...] = ()
+    signals: int = 0
     retry_at: float | None = None
     now: float = 1000.0
     starts: int = 0
@@ -77,6 +80,7 @@ class World:
             has_key=current is not None and current.container_id in self.keys,
             ports=self.ports,
             has_files=self.files,
+            payloads=self.payloads,
             retry_at=self.retry_at,
         )
 
@@ -101,7 +105,6 @@ class World:
                     was_asked_to_stop=False,
                     is_final=False,
                     reason="",
-                    verdict=ProbeVerdict(),
                     failures_in_row=self.local.failures_in_row if step.is_restart else 0,
                 )
             case do.AbandonRun():
@@ -126,7 +129,11 @@ class World:
                 assert self.namespace
                 assert self.wanted_filters is not None
                 self.nics, self.filters = self.wanted.nics, self.wanted_filters
+            case do.PlacePayloads():
+                self.payloads, self.files = self.wanted.payloads, True
+                self.signals += any(c.phase in ALIVE for c in self.containers.values())
             case do.CreateContainer():
+                assert self.payloads == self.wanted.payloads, "it mounts files that are not there"
                 assert not self.containers
                 assert self.image
                 self.ids += 1
@@ -144,8 +151,7 @@ class World:
             case do.Start():
                 self._start(step)
             case do.Stop():
-                assert not step.is_failure or self.local.verdict.failure
-                self.local = replace(self.local, was_asked_to_stop=not step.is_failure)
+                self.local = replace(self.local, was_asked_to_stop=True)
                 self._set(step.container_id, phase=ContainerPhase.EXITED, exit_code=0, finished_at=self.now)
             case do.Pause():
                 self._set(step.container_id, phase=ContainerPhase.PAUSED)
@@ -173,11 +179,6 @@ class World:
             if container.phase in ALIVE:
                 self._set(container.container_id, phase=ContainerPhase.EXITED, exit_code=code, finished_at=self.now)
 
-    def fail_probe(self) -> None:
-        """The liveness probe of a process fails."""
-        if self.local.stage is RunStage.STARTED:
-            self.local = replace(self.local, verdict=ProbeVerdict(failure="LIVENESS_FAILED", words="liveness (tcp 80)"))
-
     def restart_agent(self) -> None:
         """The agent forgets what only its memory held."""
         self.network, self.nics, self.ports, self.retry_at, self.image = False, None, None, None, False
@@ -189,6 +190,7 @@ class World:
         self.boot_id += "+"
         self.namespace = False
         self.keys = set()
+        self.payloads = ()
         self.restart_agent()
 
     def _record_exit(self, step: do.RecordExit) -> None:
@@ -202,8 +204,7 @@ class World:
             stage=RunStage.ENDED,
             exit_code=found.exit_code if found else None,
             failures_in_row=failures,
-            reason=self.local.verdict.failure if found else "CONTAINER_GONE",
-            message=self.local.verdict.words,
+            reason="" if found else "CONTAINER_GONE",
         )
         self.retry_at = self.now + backoff_seconds(self.view())
 
@@ -215,6 +216,7 @@ class World:
         assert step.container_id in self.keys
         assert (self.ports or ()) == self.wanted.published_ports
         assert len(self.containers) == 1
+        assert self.payloads == self.wanted.payloads
         self.starts += 1
         self._set(step.container_id, phase=ContainerPhase.RUNNING, started_at=self.now)
         self.local = replace(self.local, stage=RunStage.STARTED)
