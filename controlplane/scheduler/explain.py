@@ -47,7 +47,8 @@ def fit_on(
 ) -> tuple[str, Instance]:
     """Whether `after` fits on `host` beside `others`, where it was `before`: (why not, or empty; the instance with its devices).
 
-    What keeps new ones away does not matter to one that is there already, nor does a lack of what it has already.
+    What keeps new ones away does not matter to one that is there already, nor does a lack of what it has already. The devices that it
+    has stay its own while its container stays, and a new container gets the same ones where that can be.
     """
     settings = replace(host.settings, dedicated_to=(), taints=())
     fleet = Fleet((replace(host, settings=settings),), others)
@@ -64,10 +65,17 @@ def fit_on(
         cpu_millis=wants.cpu_millis if wants.cpu_millis > had.cpu_millis else 0,
         memory_bytes=wants.memory_bytes if wants.memory_bytes > had.memory_bytes else 0,
     )
+    is_same_container = after.container_generation == before.container_generation
+    if is_same_container:
+        request = replace(request, devices=())  # it has them, whatever else has changed
+    elif before.spec.device_requests == after.spec.device_requests:
+        kept = before.effective.device_requests
+        if fleet.devices_for(0, kept) is not None:
+            request = replace(request, devices=kept)
     (decision,) = plan([(after.uid, request)], fleet, after.create_time)
-    if isinstance(decision, Assign):
-        return "", with_devices(after, decision.devices)
-    return decision.why.summary, after
+    if not isinstance(decision, Assign):
+        return decision.why.summary, after
+    return "", after if is_same_container else with_devices(after, decision.devices)
 
 
 def budgets(view: View) -> dict[str, int]:

@@ -120,7 +120,8 @@ def check_still_fits(tx: Transaction, before: Instance, after: Instance) -> Inst
     host = lookup.by_uid(tx, HOST, before.host_uid) if before.host_uid else None
     if host is None:
         return after
-    others = [i.value for i in tx.find(INSTANCE, "host", before.host_uid) if i.value.uid != before.uid]
+    here = (*tx.find(INSTANCE, "host", before.host_uid), *tx.find(INSTANCE, "promised", before.host_uid))
+    others = [found.value for found in here if found.value.uid != before.uid]
     refusal, fitted = fit_on(host, others, before, after, tx)
     if refusal:
         raise NotReady(

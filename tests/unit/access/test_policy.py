@@ -30,6 +30,9 @@ EVERYTHING = HostAccess(
     capabilities=(Asked("spec.capabilities_add[0]", "NET_ADMIN"),),
     bridges=(Asked("network.bridge", "br0"),),
     nics=(Asked("network.parent", "eth1"),),
+    device_kinds=(Asked("spec.device_requests[0].kind", "nvidia.com/gpu"),),
+    priority=5,
+    priority_field="spec.placement.priority",
 )
 
 
@@ -42,12 +45,14 @@ def test_nothing_is_allowed_by_default_and_all_refusals_come_at_once() -> None:
         ("spec.capabilities_add[0]", "POLICY_CAPABILITY"),
         ("network.bridge", "POLICY_BRIDGE"),
         ("network.parent", "POLICY_NIC"),
+        ("spec.device_requests[0].kind", "POLICY_DEVICE_KIND"),
+        ("spec.placement.priority", "POLICY_PRIORITY"),
     ]
     assert check(HostAccess(), ProjectPolicy()) == ()
 
 
 def test_all_can_be_allowed() -> None:
-    policy = ProjectPolicy(True, ("/etc", "/data"), ("/dev/kvm",), ("NET_ADMIN",), ("br0",), ("eth1",))
+    policy = ProjectPolicy(True, ("/etc", "/data"), ("/dev/kvm",), ("NET_ADMIN",), ("br0",), ("eth1",), ("gpu",), 5)
     assert check(EVERYTHING, policy) == ()
 
 
