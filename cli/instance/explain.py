@@ -27,6 +27,10 @@ def explanation_lines(instance: Any) -> list[str]:
         lines = [f"{name} has no host: {placement.summary or 'none of those looked at fits.'}"]
     decided = f", decided {clock_time(placement.decide_time)}" if placement.decide_time.seconds else ""
     lines.append(f"{placement.hosts_considered} hosts were looked at{decided}.")
+    if placement.devices:
+        lines.append(f"Its devices: {', '.join(placement.devices)}.")
+    if placement.promised_host:
+        lines.append(f"A place on {short(placement.promised_host)} is kept for it.")
     if placement.filters:
         lines += ["", "Why not others"]
         rows = [

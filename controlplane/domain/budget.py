@@ -43,14 +43,15 @@ def order_of(spec: GroupSpec) -> RolloutOrder:
 def budget_of(spec: GroupSpec, wanted: int) -> Budget:
     """The budget of a group that shall have `wanted` members. A group that may not have more than its number stops first."""
     is_start_first = order_of(spec) is RolloutOrder.START_FIRST
-    surge = _amount(spec.rollout.max_surge or ("1" if is_start_first else "0"), wanted, rounds_up=True)
-    unavailable = _amount(spec.rollout.max_unavailable or ("0" if is_start_first else "1"), wanted, rounds_up=False)
+    surge = amount(spec.rollout.max_surge or ("1" if is_start_first else "0"), wanted, rounds_up=True)
+    unavailable = amount(spec.rollout.max_unavailable or ("0" if is_start_first else "1"), wanted, rounds_up=False)
     if is_start_first and surge > 0:
         return Budget(RolloutOrder.START_FIRST, surge, unavailable)
     return Budget(RolloutOrder.STOP_FIRST, 0, max(1, unavailable))
 
 
-def _amount(text: str, wanted: int, *, rounds_up: bool) -> int:
+def amount(text: str, wanted: int, *, rounds_up: bool) -> int:
+    """`2`, or `25%` of `wanted`. The form was checked when the group was made."""
     if not text.endswith("%"):
         return int(text)
     hundredths = int(text[:-1]) * wanted

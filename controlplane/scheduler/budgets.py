@@ -2,21 +2,20 @@
 
 from collections.abc import Iterable
 
-from controlplane.domain.groups import Group, GroupMode
+from controlplane.domain.budget import amount
+from controlplane.domain.groups import Group
 from controlplane.domain.instances import Instance
 from controlplane.domain.readiness import is_ready
 
-_UNSAID = "1"  # a group that does not say what it can do without can lose one at a time
+#: A group that does not say what it can do without can lose one at a time. (A rollout has none missing then: it makes the new one first.
+#: Who is pushed out may find no other place, so that no number would keep every group from being touched.)
+_UNSAID = "1"
 
 
 def spare_members(group: Group, members: Iterable[Instance]) -> int:
     """How many may go: what the group says may be missing, less what is missing already."""
     known = list(members)
     ready = sum(is_ready(one) and one.leave_time is None and not one.given_up for one in known)
-    wanted = len(known) if group.spec.mode is GroupMode.PER_HOST else group.spec.replicas
-    return max(0, _amount(group.spec.rollout.max_unavailable or _UNSAID, wanted) - max(0, wanted - ready))
-
-
-def _amount(text: str, of: int) -> int:
-    """`2`, or `25%` of `of`, rounded down. The form was checked when the group was made."""
-    return of * int(text[:-1]) // 100 if text.endswith("%") else int(text)
+    wanted = len(known) if group.is_per_host else group.spec.replicas
+    may_be_missing = amount(group.spec.rollout.max_unavailable or _UNSAID, wanted, rounds_up=False)
+    return max(0, may_be_missing - max(0, wanted - ready))

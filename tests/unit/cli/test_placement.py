@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from cli.host_settings import apply_settings, reservation
+from cli.instance.explain import explanation_lines
 from cli.placement import apply_placement, device_request, distinct, gpus, spread
 from moorage.errors import InvalidSpec
 from moorage.v1 import hosts_pb2, instances_pb2
@@ -118,3 +119,14 @@ def test_host_update(moor: Moor, plane: Plane) -> None:
     ]
     wanted = hosts_pb2.HostSettings(reserved_cpu_millis=500, cpu_overcommit=4, taints=["a=b"])
     assert [one.host.settings for one in asked] == [wanted, wanted]
+
+
+def test_explain_names_devices_and_what_is_kept() -> None:
+    placed = instances_pb2.PlacementExplanation(host="hosts/h1", summary="fits", devices=["nvidia.com/gpu=GPU-1"])
+    waits = instances_pb2.PlacementExplanation(summary="others must go", promised_host="hosts/h2")
+    for placement, line in (
+        (placed, "Its devices: nvidia.com/gpu=GPU-1."),
+        (waits, "A place on h2 is kept for it."),
+    ):
+        status = instances_pb2.InstanceStatus(placement=placement)
+        assert line in explanation_lines(instances_pb2.Instance(name="projects/p/instances/i", status=status))
