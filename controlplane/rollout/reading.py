@@ -19,14 +19,18 @@ MIN_READY_WITHOUT_CHECK_SECONDS = 2.0
 
 def read(view: View, group: Group, now: datetime, refusal: Refusal | None = None) -> World:
     """The group's world. `refusal`: why members could not be made, if so."""
+    revisions = {found.value.number: found.value for found in view.find(GROUP_REVISION, "group", group.uid)}
+    target = revisions.get(group.target_revision)
     return World(
         group,
         now,
-        {found.value.number: found.value.failure for found in view.find(GROUP_REVISION, "group", group.uid)},
+        {number: revision.failure for number, revision in revisions.items()},
         tuple(member_of(found.value, group) for found in view.find(INSTANCE, "owner", group.name)),
         {found.value.slot: found.value for found in view.find(GROUP_SLOT, "group", group.uid)},
         _seats(view, group) if group.spec.mode is GroupMode.PER_HOST else (),
         refusal,
+        target is None
+        or (target.instance, target.instance_labels) == (group.spec.instance, group.spec.instance_labels),
     )
 
 

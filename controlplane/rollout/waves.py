@@ -117,7 +117,8 @@ def _carried_out(world: World, action: Action, uid: str) -> World:
             return replace(world, group=replace(group, state=state, reason=reason, message=why))
         case Fail(revision, back_to, _, why):
             failures = {**world.failures, revision: why}
-            return replace(world, failures=failures, group=replace(group, target_revision=back_to or revision))
+            group = replace(group, target_revision=back_to or revision)
+            return replace(world, failures=failures, group=group, follows_spec=not back_to)
     return world
 
 

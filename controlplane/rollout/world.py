@@ -75,6 +75,7 @@ class World:
     Args:
         failures: of the revisions that are kept, by number: why each failed; empty: it did not.
         seats: of a group with one member a host, in order of name; of others empty.
+        follows_spec: whether the target is what the group's spec asks for; else it was gone back to by itself.
     """
 
     group: Group
@@ -84,6 +85,7 @@ class World:
     slots: Mapping[int, GroupSlot] = field(default_factory=dict)
     seats: tuple[Seat, ...] = ()
     refusal: Refusal | None = None
+    follows_spec: bool = True
 
     @cached_property
     def wanted(self) -> Mapping[int, str]:
@@ -169,9 +171,9 @@ class World:
 
     @property
     def rolled_back(self) -> str:
-        """Why the newest revision failed, if the group has gone back to an older one for it; empty: it has not."""
+        """Why the newest revision failed, if the group has gone back by itself to an older one for it; empty: it has not."""
         newest = max(self.failures, default=0)
-        return self.failures.get(newest, "") if newest > self.target else ""
+        return self.failures.get(newest, "") if newest > self.target and not self.follows_spec else ""
 
     def revision_to_make(self, slot: int) -> int:
         """Of a new member. A rollout that stands still gets none: what is missing is filled with what is known to work."""

@@ -48,6 +48,7 @@ class Simulation:
     failures: dict[int, str] = field(default_factory=lambda: {1: ""})
     seats: tuple[Seat, ...] = ()
     refusal: Refusal | None = None
+    follows_spec: bool = True
     is_forgotten: bool = False
     made: int = 0
 
@@ -61,6 +62,7 @@ class Simulation:
             dict(self.slots),
             self.seats,
             self.refusal,
+            self.follows_spec,
         )
 
     def plan(self) -> Sequence[Action]:
@@ -103,6 +105,7 @@ class Simulation:
                 self.group = replace(self.group, progress_time=time)
             case Fail(revision, back_to, _, why):
                 self.failures[revision] = why
+                self.follows_spec = not back_to
                 self.group = replace(self.group, target_revision=back_to or revision, progress_time=None)
             case Settle(revision, _):
                 self.group = replace(self.group, stable_revision=revision)
@@ -118,6 +121,7 @@ class Simulation:
         """Somebody asks for a new revision."""
         number = max(self.failures) + 1
         self.failures[number] = ""
+        self.follows_spec = True
         self.group = replace(
             self.group,
             target_revision=number,

@@ -50,7 +50,11 @@ class Groups:
     async def update(self, number: int, spec: InstanceSpec) -> None:
         now = self.world.clock.now()
         await self.world.store.update(lambda tx: tx.put(GROUP_REVISION, GroupRevision("g1", number, now, spec)))
-        await self.change(target_revision=number, progress_time=None)
+        await self.change(
+            spec=replace(self.group().spec, instance=spec, instance_labels={}),
+            target_revision=number,
+            progress_time=None,
+        )
 
     def group(self) -> Group:
         found = self.world.store.view().get(GROUP, f"{P}/web")
