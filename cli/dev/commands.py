@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import click
+import yaml
 
-from moorage.errors import NotFound
+from moorage.errors import InvalidSpec, NotFound
 
 from . import machine, programs, rootfs
 from .config import FleetConfig
@@ -49,6 +50,13 @@ def dev() -> None:
 @click.option("--zone", "zones", multiple=True, default=_DEFAULT.zones, show_default=True, help="Zones, in turn.")
 @click.option("--egress/--no-egress", default=True, show_default=True, help="Let the hosts out through this machine.")
 @click.option("--engines-only", is_flag=True, help="Docker hosts only: no control plane, no agents.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A setting of the control plane, such as lost_after_seconds=10; from its next start on.",
+)
 @_directory
 def up(
     hosts: int,
@@ -58,6 +66,7 @@ def up(
     zones: tuple[str, ...],
     egress: bool,
     engines_only: bool,
+    settings: tuple[str, ...],
     directory: Path,
 ) -> None:
     """Bring up the fleet, or whatever of it is missing."""
@@ -71,6 +80,7 @@ def up(
             loopback_port=port,
             egress=egress,
             zones=zones,
+            controlplane_settings=parse_settings(settings),
         )
         fleet = Fleet(config, programs=None if engines_only else programs.Programs(), say=click.echo)
         await fleet.up()
@@ -190,6 +200,24 @@ def env(directory: Path) -> None:
     values = {"ADDRESS": access.address, "API_KEY": access.api_key, "CA_FILE": str(access.ca_file)}
     for name, value in values.items():
         click.echo(f"export MOORAGE_{name}={shlex.quote(value)}")
+
+
+def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
+    """NAME=VALUE, the value as it would stand in the YAML file. The control plane itself says what it does not take.
+
+    Raises:
+        InvalidSpec: another form.
+    """
+    found: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not (name and equals):
+            raise InvalidSpec.of("set", f"{setting!r}: write NAME=VALUE")
+        try:
+            found[name] = yaml.safe_load(value)
+        except yaml.YAMLError as exc:
+            raise InvalidSpec.of("set", f"{setting!r}: {exc}") from exc
+    return found
 
 
 def _open(directory: Path) -> Fleet:

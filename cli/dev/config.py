@@ -66,6 +66,7 @@ class FleetConfig:
         labels: labels of every host.
         vxlan_ports: host N gets the UDP port N, round and round.
         engine_settings: entries of the first daemon.json, over those of the box ({"live-restore": False} for a Swarm).
+        controlplane_settings: entries of the control plane's configuration, over those of the box.
 
     Raises:
         InvalidSpec: a value is out of bounds.
@@ -81,6 +82,7 @@ class FleetConfig:
     labels: dict[str, str] = field(default_factory=dict)
     vxlan_ports: tuple[int, ...] = (4789,)
     engine_settings: dict[str, Any] = field(default_factory=dict)
+    controlplane_settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         bad: list[FieldViolation] = []

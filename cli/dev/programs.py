@@ -83,6 +83,7 @@ def write_controlplane_config(config: FleetConfig) -> Path:
             "registry_listen": config.registry_address,
             "advertise": [config.machine_address, "127.0.0.1"],
             "plain_http_registries": [config.sample_registry_address],
+            **config.controlplane_settings,
         },
     )
 

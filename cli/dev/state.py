@@ -18,7 +18,7 @@ import os
 import secrets
 import time
 from collections.abc import AsyncIterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ class FleetState:
     engine_settings: dict[str, Any]
     vxlan_ports: tuple[int, ...] = (4789,)
     ip_forward_was: str | None = None
+    controlplane_settings: dict[str, Any] = field(default_factory=dict)
 
     @property
     def machine_mac(self) -> str:
@@ -70,6 +71,7 @@ class FleetState:
             labels=self.labels,
             vxlan_ports=self.vxlan_ports,
             engine_settings=self.engine_settings,
+            controlplane_settings=self.controlplane_settings,
         )
 
 
@@ -108,6 +110,7 @@ def create(config: FleetConfig) -> FleetState:
         labels=config.labels,
         vxlan_ports=config.vxlan_ports,
         engine_settings=config.engine_settings,
+        controlplane_settings=config.controlplane_settings,
     )
     save(config.directory, made)
     return made
@@ -124,6 +127,7 @@ def adjusted(state: FleetState, config: FleetConfig) -> FleetState:
         labels=config.labels,
         vxlan_ports=config.vxlan_ports,
         engine_settings=config.engine_settings,
+        controlplane_settings=config.controlplane_settings,
     )
 
 

@@ -13,10 +13,12 @@ Seconds are of the control plane's monotonic clock.
 
 import zlib
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from heapq import nsmallest
+from functools import cached_property
+from itertools import chain, islice
 
 from controlplane.domain.hosts import HostLinkState
 from controlplane.liveness.terms import ROUND_SECONDS, LivenessTerms
@@ -187,7 +189,6 @@ class _Fleet:
         self._gone = sum(1 for s in counted if not s.has_session)
         self._heard = sorted(self.since(s) for s in counted if s.has_session)
         self._witnesses = [s for s in counted if self.is_heard(s)]
-        self._silent = len(counted) - len(self._witnesses)
 
     def since(self, sight: Sight) -> float:
         """From when its silence is counted."""
@@ -203,19 +204,31 @@ class _Fleet:
 
     def are_many_silent(self) -> bool:
         """Whether so many are away by now that nothing will be decided."""
-        return _is_too_many(self._silent, self.size)
+        return _is_too_many(self.size - len(self._witnesses), self.size)
+
+    @cached_property
+    def _ring(self) -> list[tuple[int, str, Sight]]:
+        """Whom one can ask, in an order that has nothing to do with names: those side by side here are not so in a rack."""
+        return sorted((zlib.crc32(s.uid.encode()), s.uid, s) for s in self._witnesses)
+
+    @cached_property
+    def _of_zone(self) -> Counter[str]:
+        return Counter(s.zone for s in self._witnesses)
 
     def neighbours(self, sight: Sight) -> tuple[Sight, ...]:
-        """Whom to ask about it: another choice for each host, and the same each time."""
-
-        def order(other: Sight) -> tuple[int, str]:
-            return zlib.crc32(f"{sight.uid}/{other.uid}".encode()), other.uid
-
-        others = [one for one in self._witnesses if one.uid != sight.uid]
-        own = nsmallest(NEIGHBOURS, (one for one in others if one.zone == sight.zone), key=order)
-        foreign = nsmallest(NEIGHBOURS, (one for one in others if one.zone != sight.zone), key=order)
-        found = [*own[:_OWN_ZONE], *foreign, *own[_OWN_ZONE:]]
-        return tuple(found[:NEIGHBOURS])
+        """Whom to ask about it: those after it in the ring, so that each host has others, and the same ones each time."""
+        most_own = min(NEIGHBOURS, self._of_zone[sight.zone])
+        most_foreign = min(NEIGHBOURS, len(self._witnesses) - self._of_zone[sight.zone])
+        start = bisect_left(self._ring, (zlib.crc32(sight.uid.encode()), sight.uid))
+        own: list[Sight] = []
+        foreign: list[Sight] = []
+        for *_, other in chain(islice(self._ring, start, None), islice(self._ring, start)):
+            found = own if other.zone == sight.zone else foreign
+            if len(found) < NEIGHBOURS:
+                found.append(other)
+            if (len(own), len(foreign)) == (most_own, most_foreign):
+                break
+        return tuple([*own[:_OWN_ZONE], *foreign, *own[_OWN_ZONE:]][:NEIGHBOURS])
 
 
 class _Away:
@@ -255,10 +268,9 @@ class _Away:
         """A round, when it is time for one."""
         if not self._sight.can_be_asked or self._now < self._next_ask() or self._fleet.are_many_silent():
             return None
-        neighbours = self._fleet.neighbours(self._sight)
-        if not neighbours:
+        if not self._neighbours:
             return None
-        return Ask(self._sight.uid, tuple(one.uid for one in neighbours), "it is not heard; others may reach it")
+        return Ask(self._sight.uid, tuple(one.uid for one in self._neighbours), "it is not heard; others may reach it")
 
     def verdict(self) -> Note | Lose | None:
         """Whether it is given up, or why not."""
@@ -288,6 +300,10 @@ class _Away:
             times.append(self._round.asked_at + ROUND_SECONDS)
         return [time for time in times if time > self._now]
 
+    @cached_property
+    def _neighbours(self) -> tuple[Sight, ...]:
+        return self._fleet.neighbours(self._sight)
+
     def _next_ask(self) -> float:
         found = self._round
         if found is None:
@@ -303,7 +319,7 @@ class _Away:
     def _nobody_to_ask(self) -> str:
         if not self._sight.can_be_asked:
             return "its agent answers no neighbours"
-        return "" if self._fleet.neighbours(self._sight) else "there is no other host to ask about it"
+        return "" if self._neighbours else "there is no other host to ask about it"
 
     def _note(self, why: str) -> Note | None:
         return Note(self._sight.uid, why) if why != self._sight.link_message else None

@@ -130,6 +130,8 @@ class Session:
                 problem, waiting = str(exc), delays
             except OSError as exc:
                 problem, waiting = f"the control plane cannot be reached: {exc or 'no answer'}", reach_delays
+            if self._is_ending:
+                return
             if self._is_settled:
                 delays, told = _BACKOFF.delays(self._random), ""
                 waiting = delays

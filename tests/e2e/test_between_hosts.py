@@ -115,7 +115,7 @@ async def test_a_host_that_was_cut_is_right_again_at_once(plane: Plane, whole: F
     await until(are_right, what="the tables of all hosts")
     await whole.cut("h3")
     cut_at = time.monotonic()
-    await plane.link(3, hosts_pb2.HOST_LINK_STATE_DISCONNECTED)
+    await plane.away(3)
     names = [plane.name("instances", name) for name in ("goes1", "goes2", "goes3")]
     await plane.delete(names[:2])
     await plane.client.instances.DeleteInstance(pb.DeleteInstanceRequest(name=names[2], force=True))

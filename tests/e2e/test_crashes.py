@@ -174,7 +174,7 @@ async def test_a_host_that_is_cut_off_runs_on_and_comes_back(plane: Plane, whole
     before = await onhost.containers(hosts[1])
     await whole.cut("h2")
     try:
-        await plane.link(2, hosts_pb2.HOST_LINK_STATE_DISCONNECTED)
+        await plane.away(2)
         assert (await plane.get("alone")).status.stale
         # What is asked for meanwhile is done when the host is back.
         await plane.start_all({"later": plane.spec(host=2)})

@@ -44,7 +44,7 @@ async def test_a_host_that_is_off_is_removed_by_force(two: Fleet, rootfs: Path) 
         )
         first, second = two.hosts()
         await two.power_off("h2")
-        await plane.link(2, hosts_pb2.HOST_LINK_STATE_DISCONNECTED)
+        await plane.away(2)
         request = hosts_pb2.DeleteHostRequest(name="hosts/h2")
         with pytest.raises(NotReady):
             await client.hosts.DeleteHost(request)

@@ -91,6 +91,7 @@ def box(
     zones: tuple[str, ...] = ("default",),
     vxlan_ports: tuple[int, ...] = (4789,),
     engine_settings: Mapping[str, Any] | None = None,
+    controlplane_settings: Mapping[str, Any] | None = None,
 ) -> Iterator[Fleet]:
     """A fleet's folder and operations; it is not up yet. Everything of it is removed at the end of the block.
 
@@ -109,6 +110,7 @@ def box(
             zones=zones,
             vxlan_ports=vxlan_ports,
             engine_settings=dict(engine_settings or {}),
+            controlplane_settings=dict(controlplane_settings or {}),
         )
         try:
             yield Fleet(config, programs=programs)

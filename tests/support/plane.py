@@ -385,6 +385,14 @@ class Plane:
         name = hosts_pb2.HostLinkState.Name(state)
         await until(look, what=f"host h{number} to be {name}", within_seconds=within_seconds)
 
+    async def away(self, number: int, *, within_seconds: float = WAIT_SECONDS) -> None:
+        """Wait until a host is not UP: DISCONNECTED, and soon after it perhaps lost, which is DOWN."""
+
+        async def look() -> bool:
+            return (await self.host(number)).status.link_state != hosts_pb2.HOST_LINK_STATE_UP
+
+        await until(look, what=f"host h{number} to be away", within_seconds=within_seconds)
+
     # -- the end ------------------------------------------------------------------------------------------------------
 
     async def clean(self, keep: Iterable[str]) -> None:

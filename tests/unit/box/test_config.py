@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from cli.dev import processes, programs, state
+from cli.dev.commands import parse_settings
 from cli.dev.config import FleetConfig
 from cli.dev.rootfs import demo_rootfs
+from controlplane.config import load as load_controlplane
 from hostagent import config as agent_config
 from moorage.errors import InvalidSpec, NotSupported
 
@@ -57,12 +59,23 @@ def test_state_is_read_as_written(tmp_path: Path) -> None:
         labels={"disk": "ssd"},
         vxlan_ports=(4789, 14789),
         engine_settings={"debug": True},
+        controlplane_settings={"lost_after_seconds": 10},
     )
     made = state.create(config)
     assert state.load(tmp_path) == made
     assert made.config(tmp_path) == config
     assert made.machine_mac.startswith("02:")
     assert len(made.machine_mac) == 17
+
+
+def test_settings_of_the_control_plane(tmp_path: Path) -> None:
+    settings = parse_settings(("lost_after_seconds=10", "advertise=[a, b]", "log_level=debug"))
+    assert settings == {"lost_after_seconds": 10, "advertise": ["a", "b"], "log_level": "debug"}
+    written = programs.write_controlplane_config(FleetConfig(directory=tmp_path, controlplane_settings=settings))
+    assert load_controlplane(written).lost_after_seconds == 10
+    for bad in ("lost_after_seconds", "=1", "x=[1"):
+        with pytest.raises(InvalidSpec):
+            parse_settings((bad,))
 
 
 def test_a_process_without_our_token_is_not_ours(tmp_path: Path) -> None:

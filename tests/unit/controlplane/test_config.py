@@ -11,6 +11,7 @@ from cryptography import x509
 
 from controlplane import keys
 from controlplane.config import Config, load, parse
+from controlplane.liveness.terms import LivenessTerms
 from controlplane.registry.tokens import Grant
 from moorage.clock import ManualClock
 from moorage.errors import InvalidSpec, MoorageError
@@ -85,6 +86,35 @@ def test_every_bad_setting_at_once() -> None:
         + ["registry_url", "registry_ca_file"]
         + ["data_dir"]
     )
+
+
+@pytest.mark.parametrize(
+    ("settings", "fields"),
+    [
+        ({"heartbeat_seconds": 5}, ["silent_after_seconds", "lost_after_seconds"]),
+        ({"heartbeat_seconds": 0}, ["heartbeat_seconds"]),
+        ({"heartbeat_seconds": float("nan")}, ["heartbeat_seconds", "silent_after_seconds", "lost_after_seconds"]),
+        ({"silent_after_seconds": 2.5}, ["lost_after_seconds"]),
+        ({"lost_after_seconds": 60}, ["agent_restart_seconds"]),
+        ({"lost_after_seconds": "3", "agent_restart_seconds": True}, ["agent_restart_seconds", "lost_after_seconds"]),
+    ],
+)
+def test_times_that_do_not_go_together(settings: dict[str, Any], fields: list[str]) -> None:
+    with pytest.raises(InvalidSpec) as caught:
+        parse({"data_dir": "/d", **settings})
+    assert sorted(_fields(caught)) == sorted(fields)
+
+
+def test_times_of_a_loss() -> None:
+    times = {
+        "heartbeat_seconds": 5,
+        "silent_after_seconds": 10,
+        "lost_after_seconds": 20.5,
+        "agent_restart_seconds": 60,
+    }
+    assert parse({"data_dir": "/d", **times}).liveness == LivenessTerms(5.0, 10.0, 20.5, 60.0)
+    never = {"lost_after_seconds": float("inf"), "agent_restart_seconds": float("inf")}
+    assert parse({"data_dir": "/d", **never}).liveness.lost_after_seconds == float("inf")
 
 
 def _fields(caught: pytest.ExceptionInfo[InvalidSpec]) -> list[str]:
