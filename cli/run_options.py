@@ -42,6 +42,22 @@ HEALTH: tuple[Decorator, ...] = (
     flag("--no-healthcheck", text="No check, even if the image has one."),
 )
 
+_CHECK = "CHECK[,KEY=VALUE...] | none"
+PROBES: tuple[Decorator, ...] = (
+    one(
+        "--probe-startup",
+        metavar=_CHECK,
+        text="Has started once this passes; restarted if it does not. The others wait for it.",
+    ),
+    one("--probe-liveness", metavar=_CHECK, text="Restarted when this fails."),
+    one(
+        "--probe-readiness",
+        metavar=_CHECK,
+        text="Gets clients while this passes. CHECK: exec:COMMAND, http:PORT/PATH, https:..., tcp:PORT or "
+        "grpc:PORT/SERVICE; KEY: period, timeout, delay, failures, successes, address, host, header.",
+    ),
+)
+
 _PROCESS: tuple[Decorator, ...] = (
     many("--env", "-e", metavar="K=V", text="Environment; K alone takes the value it has here."),
     click.option(
@@ -129,7 +145,7 @@ _PLACEMENT: tuple[Decorator, ...] = (
     ),
 )
 
-INSTANCE: tuple[Decorator, ...] = (*_NETWORK, *_PROCESS, *RESOURCES, *_PLACEMENT, *_RIGHTS, *HEALTH)
+INSTANCE: tuple[Decorator, ...] = (*_NETWORK, *_PROCESS, *RESOURCES, *_PLACEMENT, *_RIGHTS, *HEALTH, *PROBES)
 
 
 def add_options(options: Iterable[Decorator]) -> Decorator:

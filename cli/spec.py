@@ -13,6 +13,7 @@ from google.protobuf import duration_pb2
 from cli.names import in_project
 from cli.nics import nic
 from cli.placement import apply_placement, is_cdi_name
+from cli.probes import apply_probes
 from cli.secret_uses import config_use, secret_use
 from cli.words import key_values as key_values
 from moorage.errors import InvalidSpec
@@ -214,6 +215,7 @@ def apply_options(
     check = health_check(options)
     if check is not None:
         spec.health_check.CopyFrom(check)
+    apply_probes(spec, options)
     if options.get("restart"):
         spec.restart.CopyFrom(restart(options["restart"]))
 

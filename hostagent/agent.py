@@ -28,6 +28,7 @@ from hostagent.names.ports import NamesFabric
 from hostagent.names.service import InstanceNames
 from hostagent.neighbours.asker import ask
 from hostagent.neighbours.responder import Responder
+from hostagent.probes.loop import ProbeKeeper
 from hostagent.router.balancers import BalancersApplier
 from hostagent.router.dnsmasq import DhcpApplier
 from hostagent.router.figures import RouterFiguresReader
@@ -72,7 +73,7 @@ class Door(ImageDoor, Protocol):
     async def open(self, registry_url: str, registry_ca_pem: str) -> None: ...
 
 
-class AgentEngine(Engine, StreamEngine, ImageEngine, Protocol):
+class AgentEngine(StreamEngine, Engine, ImageEngine, Protocol):
     """All that an agent needs of an engine."""
 
 
@@ -153,6 +154,14 @@ class Agent:
             devices=self.devices.current,
             boot_id=world.boot_id,
         )
+        self.probes = ProbeKeeper(
+            engine=world.engine,
+            fabric=world.fabric,
+            journal=journal,
+            clock=world.clock,
+            tasks=self._steps,
+            wake=lambda instance_id: self.reconciler.wake(instance_id),
+        )
         self.reconciler = Reconciler(
             journal=journal,
             state=self.state,
@@ -160,6 +169,7 @@ class Agent:
             clock=world.clock,
             tasks=self._steps,
             publish=self.outbox.put,
+            watch=self.probes.follow,
             on_gone=self._on_gone,
             on_left=lambda network_ids: self.networks.mark(network_ids),
             boot_id=world.boot_id,

@@ -8,6 +8,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from hostagent.probe_domain import Probes
 from moorage.ids import ContainerId, InstanceId, NetworkId
 
 
@@ -448,6 +449,7 @@ class InstanceAssignment:
     is_router: bool = False  # a RouterBundle belongs to it
     shared_names: tuple[str, ...] = ()  # by which it is found together with others
     payloads: tuple[PayloadAssignment, ...] = ()
+    probes: Probes = Probes()
 
 
 class InstanceState(enum.IntEnum):

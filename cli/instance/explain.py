@@ -57,6 +57,8 @@ def explanation_lines(instance: Any) -> list[str]:
         lines += table_lines(["HOST", "SCORE", "WHY"], rows)
     if status.message and status.message != placement.summary:
         lines += ["", f"Now: {state_of(instance)}. {status.message}"]
+    if status.probe:
+        lines += ["", f"A probe fails: {status.probe}"]
     return lines
 
 

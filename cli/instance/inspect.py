@@ -42,6 +42,13 @@ def ports_of(instance: Any) -> str:
     return ",".join(words)
 
 
+def ready_of(instance: Any) -> str:
+    """Whether it runs and its own checks pass; of one that does not run there is nothing to say."""
+    if instance.status.state != instances_pb2.INSTANCE_STATE_RUNNING:
+        return ""
+    return "yes" if instance.status.ready else "no"
+
+
 COLUMNS = (
     Column("NAME", lambda instance: short(instance.name)),
     Column("TEMPLATE", lambda instance: short(instance.spec.template)),
@@ -49,14 +56,15 @@ COLUMNS = (
     Column("HOST", lambda instance: short(instance.status.host)),
     Column("ADDRESSES", lambda instance: ",".join(addresses_of(instance))),
     Column("PORTS", ports_of),
-    Column("HEALTH", lambda instance: instance.status.health),
+    Column("READY", ready_of),
+    Column("HEALTH", lambda instance: instance.status.health, wide=True),
     Column("RESTARTS", lambda instance: str(instance.status.restarts)),
     Column("AGE", lambda instance: age(instance.create_time)),
     Column("RUN", lambda instance: str(instance.status.run), wide=True),
     Column("UID", lambda instance: instance.uid, wide=True),
     Column("CONTAINER", lambda instance: instance.status.container_id[:12], wide=True),
     Column("LABELS", lambda instance: pairs(instance.labels.items()), wide=True),
-    Column("MESSAGE", lambda instance: instance.status.message, wide=True),
+    Column("MESSAGE", lambda instance: instance.status.message or instance.status.probe, wide=True),
 )
 
 

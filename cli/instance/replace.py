@@ -12,7 +12,8 @@ from cli.host import parse_label_changes
 from cli.instance.inspect import COLUMNS
 from cli.instance.lifecycle import HAS_RUN, no_wait_option, timeout_option
 from cli.output import output_option, print_one
-from cli.run_options import INSTANCE, RESOURCES, add_options, many, one
+from cli.probes import apply_probes
+from cli.run_options import INSTANCE, PROBES, RESOURCES, add_options, many, one
 from cli.session import Session, pass_session, project_option
 from cli.spec import apply_options, apply_resources, key_values, publish, restart, user_data
 from moorage.client import Client
@@ -119,6 +120,7 @@ def replace(
 @one("--user-data", metavar="TEXT | @FILE", text="What it reads at 169.254.169.254; '' removes it.")
 @click.option("--validate-only", is_flag=True, help="Check only.")
 @add_options(RESOURCES)
+@add_options(PROBES)
 @project_option
 @output_option("name")
 @pass_session
@@ -167,4 +169,7 @@ def _updated(found: instances_pb2.Instance, options: dict[str, Any]) -> tuple[in
     if options["user_data"] is not None:
         changed.spec.user_data = user_data(options["user_data"])
         paths.append("spec.user_data")
+    changed.spec.probes.CopyFrom(found.spec.probes)
+    if apply_probes(changed.spec, options):
+        paths.append("spec.probes")
     return changed, paths

@@ -7,10 +7,10 @@ from dataclasses import replace
 from controlplane.access.policy import Asked, HostAccess
 from controlplane.domain.containers import RestartPolicy
 from controlplane.domain.instances import InstanceSpec
-from controlplane.domain.probes import Probes
 from controlplane.networks import nic_options
 from controlplane.networks.subnets import parse_address
 from controlplane.services.placement_rules import check_device_requests, check_placement
+from controlplane.services.probe_rules import check_probes
 from controlplane.services.secret_use_rules import check_uses
 from controlplane.services.security_group_rules import check_groups_of_nics, check_powers
 from moorage.errors import FieldViolation
@@ -91,8 +91,6 @@ def _process(spec: InstanceSpec, field: str) -> Iterator[FieldViolation]:
     for name in ("exclusive", "survives_isolation"):
         if getattr(spec, name):  # better refused than not kept
             yield FieldViolation(f"{field}.{name}", "is a promise that no host can keep yet", "NOT_SUPPORTED")
-    if spec.probes != Probes():  # likewise
-        yield FieldViolation(f"{field}.probes", "are carried out by no host yet", "NOT_SUPPORTED")
     if spec.drain_seconds is not None and not 0 <= spec.drain_seconds <= 86400:
         yield FieldViolation(f"{field}.drain", "must be between 0 and one day", "OUT_OF_RANGE")
 
@@ -206,6 +204,7 @@ _CHECKS: tuple[_Check, ...] = (
     _network,
     check_groups_of_nics,
     check_uses,
+    check_probes,
     check_placement,
     check_device_requests,
 )

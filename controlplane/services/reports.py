@@ -244,6 +244,10 @@ class ReportService:
             record_event(
                 tx, clock, instance, "UNHEALTHY", "its health check fails", project=project, severity="warning"
             )
+        is_new_process = observed.run != known.run
+        if observed.probed_ready is False and known.probed_ready and not is_new_process:
+            told = f"it is not ready any more: {observed.probe}"
+            record_event(tx, clock, instance, "PROBE_FAILED", told, project=project, severity="warning")
         is_news = (observed.state, observed.run) != (known.state, known.run)
         if is_news and observed.state in _TOLD:
             message = observed.message or f"on hosts/{instance.host}, run {observed.run}"

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple, Self
 
 from hostagent.engine.connection import EngineConnection, ErrorTable, segment
 from hostagent.engine.containers import Containers
+from hostagent.engine.processes import kill_tree
 from hostagent.engine.streams import MULTIPLEXED, FrameReader
-from moorage.errors import EngineUnavailable, MoorageError, NotFound, NotReady
+from moorage.errors import EngineUnavailable, MoorageError, NotFound, NotReady, NotSupported
 from moorage.tasks import TaskOwner
 
 _READ_BYTES = 64 * 1024
@@ -38,6 +39,7 @@ class ExecSession:
         tty: bool,
         resize: Callable[[int, int], Awaitable[None]],
         exit_code: Callable[[], Awaitable[int]],
+        kill: Callable[[], Awaitable[None]] | None = None,
         on_close: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._reader = reader
@@ -46,6 +48,7 @@ class ExecSession:
         self._ready: list[OutputChunk] = []
         self._resize = resize
         self._exit_code = exit_code
+        self._kill = kill
         self._on_close = on_close
 
     async def read(self) -> OutputChunk | None:
@@ -88,6 +91,14 @@ class ExecSession:
         Raises: NotReady (reason STILL_RUNNING) when the program closed its output and runs on.
         """
         return await self._exit_code()
+
+    async def kill(self) -> None:
+        """End the program, with what it has started; fine if it has ended. NotSupported of an attached session: a
+        container's own process ends with `DockerEngine.kill`.
+        """
+        if self._kill is None:
+            raise NotSupported("a container's own process is not ended by a session")
+        await self._kill()
 
     async def __aenter__(self) -> Self:
         return self
@@ -149,7 +160,12 @@ async def open_exec(
                     return int(state["ExitCode"])
                 await asyncio.sleep(_POLL_SECONDS)
 
-    session = ExecSession(reader, writer, tty=tty, resize=resize, exit_code=_bounded(exit_code))
+    async def kill() -> None:
+        state = await connection.call_json("GET", f"{path}/json")
+        if state["Running"] and state["Pid"]:
+            kill_tree(int(state["Pid"]))
+
+    session = ExecSession(reader, writer, tty=tty, resize=resize, exit_code=_bounded(exit_code), kill=kill)
     if sized and not connection.at_least(1, 42):
         await session.resize(rows, cols)
     return session

@@ -24,11 +24,13 @@ from hostagent.domain import (
 from hostagent.executor.bind_mounts import check_sources
 from hostagent.executor.filters import filters_of
 from hostagent.executor.host_state import GENERATION_LABEL, INSTANCE_LABEL, NONCE_LABEL, HostState, NamespaceState
+from hostagent.executor.last_lines import last_lines
 from hostagent.executor.leftovers import kill_leftovers
 from hostagent.executor.ports import Engine, Fabric, Leases, Names, RuntimeKeys
 from hostagent.files import HostsLine, InstanceFiles, render
 from hostagent.journal.journal import Journal
 from hostagent.journal.state import LocalState, PulledImage, RunStage
+from hostagent.probes.plan import fresh_verdict
 from hostagent.secret_files import Payloads, SecretFiles, mounts
 from moorage.clock import Clock
 from moorage.errors import InvalidSpec, NotFound, NotReady, Unavailable
@@ -37,6 +39,7 @@ from moorage.ids import ContainerId, InstanceId, NetworkId
 log = logging.getLogger(__name__)
 
 RESERVED_LABEL_PREFIX = "moorage."
+HOST_REBOOTED = "HOST_REBOOTED"
 
 FetchPayloads = Callable[[InstanceId], Awaitable[Payloads]]
 PeerLines = Callable[[InstanceAssignment], Iterable[HostsLine]]
@@ -119,6 +122,8 @@ class Executor:
                 is_final=False,
                 reason="",
                 message="",
+                verdict=fresh_verdict(assignment.probes),
+                last_lines=(),
                 restarts=before.restarts + 1 if is_restart else 0,
                 failures_in_row=before.failures_in_row if is_restart else 0,
             ),
@@ -172,9 +177,15 @@ class Executor:
             failures = failures + 1 if is_short else 1
         reason, message = "", ""
         if is_host_reboot:
-            reason, message = "HOST_REBOOTED", "the host was started anew"
+            reason, message = HOST_REBOOTED, "the host was started anew"
         elif seen is None:
             reason, message = "CONTAINER_GONE", "the container was removed by somebody else"
+        elif local.verdict.failure and not local.was_asked_to_stop:
+            reason, message = local.verdict.failure, f"a probe failed: {local.verdict.words}"
+        has_failed = not is_host_reboot and not local.was_asked_to_stop and (reason or seen is None or seen.exit_code)
+        lines: tuple[str, ...] = ()
+        if seen is not None and has_failed:
+            lines = await last_lines(self._engine, seen.container_id, local.begun_at)
         self._change(
             instance_id,
             stage=RunStage.ENDED,
@@ -184,6 +195,7 @@ class Executor:
             failures_in_row=failures,
             reason=reason,
             message=message,
+            last_lines=lines,
         )
 
     # Image, network, container.
@@ -421,10 +433,16 @@ class Executor:
             self.record_start(instance_id, known)
 
     async def stop(
-        self, instance_id: InstanceId, container_id: ContainerId, *, grace_seconds: float, signal: str
+        self,
+        instance_id: InstanceId,
+        container_id: ContainerId,
+        *,
+        grace_seconds: float,
+        signal: str,
+        is_failure: bool = False,
     ) -> None:
-        """End the process in order, and remember that it was us."""
-        self._change(instance_id, was_asked_to_stop=True)
+        """End the process in order, and remember that it was us, and so no fault of its own unless it `is_failure`."""
+        self._change(instance_id, was_asked_to_stop=not is_failure)
         try:
             await self._engine.stop(container_id, grace_seconds=grace_seconds, signal=signal)
         finally:

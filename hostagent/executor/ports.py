@@ -4,7 +4,7 @@ view.
 Errors are classes of `moorage.errors`; NotFound always means that the container, image or namespace is not there.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +19,7 @@ from hostagent.domain import (
     PublishedPort,
 )
 from hostagent.domain import Resources as Limits
-from hostagent.engine.values import EngineEvent, EngineInfo, ImageObservation, PullProgress
+from hostagent.engine.values import EngineEvent, EngineInfo, ImageObservation, LogChunk, PullProgress
 from moorage.ids import ContainerId, InstanceId, NetworkId
 
 
@@ -49,6 +49,9 @@ class Engine(Protocol):
     async def pull(self, image: str, on_progress: Callable[[PullProgress], None] | None = None) -> None: ...
     async def remove_image(self, image: str, *, force: bool = False) -> None: ...
     def events(self, since: float | None = None) -> EventStream: ...
+    def logs(
+        self, container_id: str, *, since: float | None = None, tail: int | None = None
+    ) -> AsyncIterator[LogChunk]: ...
 
 
 class FabricInventory(Protocol):

@@ -16,6 +16,21 @@ class RunStage(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class ProbeVerdict:
+    """What the probes have found of one process. Kept, so that an agent that is restarted changes nobody's readiness.
+
+    The default is that of a process without probes, so that one which gets its first probe while it runs stays what it
+    was until that probe has spoken.
+    """
+
+    process: str = ""  # tells the process from one that somebody else started in its place; empty: not looked at yet
+    is_started: bool = True
+    is_ready: bool = True
+    words: str = ""  # the probe that fails, and what came of its check; empty: none fails
+    failure: str = ""  # STARTUP_FAILED or LIVENESS_FAILED: the process shall end for it
+
+
+@dataclass(frozen=True, slots=True)
 class LocalState:
     """What this host did for one instance. Times are seconds since the epoch.
 
@@ -42,6 +57,8 @@ class LocalState:
     restarts: int = 0  # by us, since the last request
     failures_in_row: int = 0  # runs that ended soon, one after the other; the back-off grows with it
     limits: Resources | None = None  # that the container has
+    verdict: ProbeVerdict = ProbeVerdict()  # on the process of the newest run
+    last_lines: tuple[str, ...] = ()  # that a run which failed has printed; at most five
 
 
 @dataclass(frozen=True, slots=True)

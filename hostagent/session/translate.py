@@ -17,6 +17,7 @@ from hostagent.domain import (
     SecurityGroup,
 )
 from hostagent.journal.journal import AssignmentChange, MembersChange, PeerChange, UnreadableRouter
+from hostagent.probe_domain import Probes
 from moorage.errors import InvalidSpec
 from moorage.ids import InstanceId, NetworkId
 from moorage.protoconv import from_proto, to_proto
@@ -143,6 +144,7 @@ def instance_from_message(message: agent_pb2.InstanceAssignment, registry: str) 
         is_router=message.is_router,
         shared_names=tuple(message.shared_names),
         payloads=tuple(from_proto(PayloadAssignment, payload) for payload in message.payloads),
+        probes=from_proto(Probes, spec.probes),
     )
 
 

@@ -97,11 +97,14 @@ class Start(Action):
 
 @dataclass(frozen=True, slots=True)
 class Stop(Action):
-    """Signal, wait for the grace, kill. May take long and is given up when the plan changes."""
+    """Signal, wait for the grace, kill. May take long and is given up when the plan changes. `is_failure`: the process
+    failed, so its end counts as a crash.
+    """
 
     container_id: ContainerId
     grace_seconds: float
     signal: str
+    is_failure: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,15 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from hostagent.domain import DesiredState, InstanceAssignment, InstanceReport, NicAssignment
-from hostagent.executor.executor import Executor
+from hostagent.executor.executor import HOST_REBOOTED, Executor
 from hostagent.executor.filters import filters_of
 from hostagent.executor.host_state import HostState
 from hostagent.journal.journal import Journal
 from hostagent.journal.state import RunStage
+from hostagent.probes.loop import Watched
 from hostagent.worker import actions as do
 from hostagent.worker.plan import InstanceView, backoff_seconds, is_alive, is_gone, plan
+from hostagent.worker.probing import watched
 from hostagent.worker.status import Trouble, report
 from hostagent.worker.turns import Turns
 from moorage.clock import Clock
@@ -64,6 +66,7 @@ class Reconciler:
 
     Args:
         publish: takes each report; it is called often, and with equal reports too.
+        watch: told at each turn which process of an instance is to be probed; None: none.
         on_gone: called when nothing of an instance is left, with its assignment.
         on_left: called when a running instance has left networks.
         boot_id: of this machine.
@@ -78,6 +81,7 @@ class Reconciler:
         clock: Clock,
         tasks: TaskOwner,
         publish: Callable[[InstanceReport], None],
+        watch: Callable[[InstanceId, Watched | None], None],
         on_gone: Callable[[InstanceAssignment], None],
         on_left: Callable[[Collection[NetworkId]], None],
         boot_id: str,
@@ -89,6 +93,7 @@ class Reconciler:
         self._clock = clock
         self._tasks = tasks
         self._publish = publish
+        self._watch = watch
         self._on_gone = on_gone
         self._on_left = on_left
         self._boot_id = boot_id
@@ -108,6 +113,8 @@ class Reconciler:
     def begin(self) -> None:
         """The host was looked at: from now on steps are taken. Wakes every instance."""
         self._is_ready = True
+        for instance_id in self._journal.assignments:
+            self._take_up_backoff(instance_id)
         self.wake(*self._journal.assignments, *self._state.containers)
 
     def sweep_away(self, instance_ids: Sequence[InstanceId]) -> None:
@@ -198,9 +205,11 @@ class Reconciler:
         worker.has_new_assignment = False
         view = self.view(instance_id)
         if view is None:
+            self._watch(instance_id, None)
             return True
         steps = plan(view, self._clock.monotonic())
         self._report(view, steps, worker)
+        self._watch(instance_id, watched(view, steps))
         if view.assignment.desired is DesiredState.DELETED and is_gone(view):
             self._end(view)
             return True
@@ -324,7 +333,11 @@ class Reconciler:
                 await executor.start(instance_id, step.container_id)
             case do.Stop():
                 await executor.stop(
-                    instance_id, step.container_id, grace_seconds=step.grace_seconds, signal=step.signal
+                    instance_id,
+                    step.container_id,
+                    grace_seconds=step.grace_seconds,
+                    signal=step.signal,
+                    is_failure=step.is_failure,
                 )
             case do.Pause():
                 await executor.pause(instance_id, step.container_id)
@@ -393,6 +406,17 @@ class Reconciler:
             self._retry_at[instance_id] = self._clock.monotonic() + backoff_seconds(view)
         else:
             self._retry_at.pop(instance_id, None)
+
+    def _take_up_backoff(self, instance_id: InstanceId) -> None:
+        """A restart that an earlier agent had put off comes when it would have come, and never later than a whole back-off."""
+        view = self.view(instance_id)
+        if view is None or view.local.stage is not RunStage.ENDED or view.local.finished_at is None:
+            return
+        if view.local.was_asked_to_stop or view.local.reason == HOST_REBOOTED:
+            return
+        whole = backoff_seconds(view)
+        passed = self._clock.now().timestamp() - view.local.finished_at
+        self._retry_at[instance_id] = self._clock.monotonic() + max(0.0, whole - max(0.0, passed))
 
     def _on_percent(self, worker: _Worker, percent: int) -> None:
         if percent != worker.pull_percent:

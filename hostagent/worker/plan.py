@@ -220,6 +220,8 @@ def _keep_running(view: InstanceView) -> list[Action]:
         if container.phase is ContainerPhase.PAUSED:
             return [Unpause(reason, container.container_id)]
         return [_stop(container, assignment, reason)]
+    if view.local.verdict.failure and container.phase is ContainerPhase.RUNNING:
+        return [replace(_stop(container, assignment, f"a probe failed: {view.local.verdict.words}"), is_failure=True)]
     steps = _network_steps(view) or _ports_steps(view)
     if view.payloads != assignment.payloads:
         steps.append(PlacePayloads("another version of a secret or config is assigned"))

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hostagent.domain import ContainerPhase, DesiredState, InstanceReport, InstanceState
-from hostagent.journal.state import RunStage
+from hostagent.journal.state import LocalState, RunStage
+from hostagent.probes.plan import told_ready
 from hostagent.worker.actions import Action, Pull, Start, Stop, WaitBackoff
 from hostagent.worker.plan import InstanceView, is_alive, is_crash_loop, is_gone, is_plugged
 
@@ -30,6 +31,7 @@ def report(
     state, reason, message = _state(view, steps)
     if trouble is not None and not reason:
         reason, message = trouble.reason, trouble.message
+    is_running = is_alive(container) and local.stage is RunStage.STARTED
     attempts = trouble.attempts if trouble is not None and local.stage is RunStage.BEGUN else 0
     has_run_data = local.stage in (RunStage.STARTED, RunStage.ENDED)
     return InstanceReport(
@@ -50,6 +52,8 @@ def report(
         generation=view.assignment.generation,
         network_generation=view.assignment.generation if is_plugged(view) else 0,
         leased=view.leased,
+        ready=told_ready(view.assignment.probes, local.verdict) if is_running else None,
+        probe=local.verdict.words if is_running else "",
         failures_in_row=local.failures_in_row + attempts,
     )
 
@@ -61,7 +65,7 @@ def _state(view: InstanceView, steps: Sequence[Action]) -> tuple[InstanceState, 
     if is_alive(container) and local.stage is RunStage.STARTED:
         assert container is not None
         if any(isinstance(step, Stop) for step in steps):
-            return InstanceState.STOPPING, "", ""
+            return InstanceState.STOPPING, local.verdict.failure, local.verdict.words if local.verdict.failure else ""
         if container.phase is ContainerPhase.PAUSED:
             return InstanceState.PAUSED, "", ""
         return InstanceState.RUNNING, "", ""
@@ -96,13 +100,18 @@ def _ended(view: InstanceView, steps: Sequence[Action]) -> tuple[InstanceState, 
         again = "; it will be tried again" if any(isinstance(step, WaitBackoff) for step in steps) else ""
         return InstanceState.FAILED, local.reason or "FAILED", how + again
     if is_crash_loop(view):
-        message = f"{local.failures_in_row} runs in a row ended soon, the last one: {how}"
+        message = f"{local.failures_in_row} runs in a row ended soon, the last one: {how}{_printed(local)}"
         return InstanceState.FAILED, "CRASH_LOOP", message
     for step in steps:
         if isinstance(step, WaitBackoff):
             reason = local.reason or ("OOM_KILLED" if local.oom_killed else "RESTARTING")
             # The wait as such, not what is left of it: a report must not change while nothing happens.
-            return InstanceState.STOPPED, reason, f"{how}; it will be started again"
+            return InstanceState.STOPPED, reason, f"{how}; it will be started again{_printed(local)}"
     if local.oom_killed:
-        return InstanceState.STOPPED, "OOM_KILLED", how
-    return InstanceState.STOPPED, local.reason, local.message
+        return InstanceState.STOPPED, "OOM_KILLED", how + _printed(local)
+    return InstanceState.STOPPED, local.reason, how + _printed(local) if local.last_lines else local.message
+
+
+def _printed(local: LocalState) -> str:
+    """What a run that failed has printed last, in one line."""
+    return f"; it printed last: {' | '.join(local.last_lines)}" if local.last_lines else ""

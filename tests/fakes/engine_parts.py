@@ -173,6 +173,9 @@ class FakeSession:
             raise EngineUnavailable("the session is closed")
         return await asyncio.shield(self._ended)
 
+    async def kill(self) -> None:
+        self.end(137)
+
     async def __aenter__(self) -> Self:
         return self
 

@@ -93,6 +93,7 @@ def fill(plane: Plane) -> None:
     instance.status.state = instances_pb2.INSTANCE_STATE_RUNNING
     instance.status.host = "hosts/h1"
     instance.status.health = "healthy"
+    instance.status.ready = True
     instance.status.nics.add(interface="eth0", addresses=["10.1.0.2/24"])
     plane.put(instance)
     instance.name = "projects/default/instances/job"
@@ -100,6 +101,7 @@ def fill(plane: Plane) -> None:
     instance.status.state = instances_pb2.INSTANCE_STATE_STOPPED
     instance.status.exit_code = 3
     instance.status.health = ""
+    instance.status.ready = False
     instance.status.stale = True
     plane.put(instance)
 
@@ -155,9 +157,9 @@ TIME   USER   KEY   METHOD       TARGET     CODE   PEER
 -      ada    k1    CordonHost   hosts/h1   OK     -
 """,
     "ps": """\
-NAME   TEMPLATE   STATE          HOST   ADDRESSES   PORTS                           HEALTH    RESTARTS   AGE
-job    nginx      STOPPED (3)?   h1     10.1.0.2    -                               -         0          -
-web    nginx      RUNNING        h1     10.1.0.2    8080->80,192.0.2.7:53->53/udp   healthy   0          -
+NAME   TEMPLATE   STATE          HOST   ADDRESSES   PORTS                           READY   RESTARTS   AGE
+job    nginx      STOPPED (3)?   h1     10.1.0.2    -                               -       0          -
+web    nginx      RUNNING        h1     10.1.0.2    8080->80,192.0.2.7:53->53/udp   yes     0          -
 """,
 }
 

@@ -147,6 +147,14 @@ def test_every_option_arrives(nginx: None, moor: Moor, plane: Plane, tmp_path: P
         *["-v", "/c:/d:ro", "--device", "/dev/x:/dev/y:r", "--init", "--restart", "on-failure:4"],
         *["--health-cmd", "true", "--health-interval", "5s", "--health-retries", "2", "--hostname", "w"],
         *[
+            "--probe-startup",
+            "exec:ready -q",
+            "--probe-liveness",
+            "tcp:80",
+            "--probe-readiness",
+            "http:80/up,period=2s",
+        ],
+        *[
             "--sysctl",
             "net.core.somaxconn=9",
             "--dns",
@@ -169,6 +177,9 @@ def test_every_option_arrives(nginx: None, moor: Moor, plane: Plane, tmp_path: P
     assert list(spec.entrypoint.values) == ["sh", "-c"]
     assert (spec.user, spec.workdir, spec.hostname, spec.stop_signal) == ("1:2", "/srv", "w", "SIGINT")
     assert spec.stop_grace.ToMilliseconds() == 1500
+    assert list(spec.probes.startup.exec.command) == ["ready", "-q"]
+    assert spec.probes.liveness.tcp.port == 80
+    assert (spec.probes.readiness.http.path, spec.probes.readiness.period.seconds) == ("/up", 2)
     assert spec.resources == common_pb2.Resources(
         cpu_millis=500,
         cpu_shares=512,

@@ -18,10 +18,12 @@ from hostagent.domain import (
     RestartPolicy,
     SecurityGroup,
 )
-from hostagent.journal.state import RunStage
+from hostagent.journal.state import ProbeVerdict, RunStage
+from hostagent.probe_domain import Probe, Probes, TcpCheck
 from hostagent.worker import actions as do
 from hostagent.worker.plan import is_gone
-from hostagent.worker.status import report
+from hostagent.worker.probing import watched
+from hostagent.worker.status import Trouble, report
 from tests.unit.worker.world import ALIVE, NETWORK, World, assignment
 
 
@@ -167,6 +169,96 @@ def test_a_crash_loop_ends_as_failed_and_a_request_begins_anew() -> None:
     world.wanted = replace(world.wanted, run_request=2)
     settle(world)
     assert world.starts == 4
+
+
+def test_a_process_whose_probe_fails_is_ended_and_counts_as_a_crash() -> None:
+    world = running(restart=RestartPolicy(initial_seconds=1, max_restarts=1))
+    world.fail_probe()
+    (step,) = world.plan()
+    assert isinstance(step, do.Stop)
+    assert step.is_failure
+    said = report(world.view(), [step])
+    assert (said.state, said.reason, said.probe) == (InstanceState.STOPPING, "LIVENESS_FAILED", "liveness (tcp 80)")
+    settle(world)
+    assert (world.starts, world.local.failures_in_row) == (2, 1)
+    assert report(world.view(), []).failures_in_row == 1
+    world.fail_probe()
+    settle(world)
+    said = report(world.view(), world.plan())
+    assert (said.state, said.reason) == (InstanceState.FAILED, "CRASH_LOOP")
+    assert "liveness (tcp 80)" in said.message
+
+
+def test_a_stop_on_request_is_none_of_its_faults_though_a_probe_fails() -> None:
+    world = running()
+    world.fail_probe()
+    world.wanted = replace(world.wanted, desired=DesiredState.STOPPED, generation=2)
+    (step,) = world.plan()
+    assert isinstance(step, do.Stop)
+    assert not step.is_failure
+    settle(world)
+    assert world.local.failures_in_row == 0
+
+
+def test_a_frozen_process_is_not_ended_for_its_probe() -> None:
+    world = running()
+    world.wanted = replace(world.wanted, desired=DesiredState.PAUSED, generation=2)
+    settle(world)
+    world.fail_probe()
+    assert world.plan() == []
+
+
+def test_a_crash_loop_tells_what_was_printed_last() -> None:
+    world = running(restart=RestartPolicy(max_restarts=1))
+    for _ in range(2):
+        world.exit(3)
+        settle(world)
+    world.local = replace(world.local, last_lines=("no such table", "giving up"))
+    said = report(world.view(), world.plan())
+    assert said.message == (
+        "2 runs in a row ended soon, the last one: the process ended with exit code 3; "
+        "it printed last: no such table | giving up"
+    )
+
+
+def test_only_a_process_that_runs_and_shall_go_on_is_probed() -> None:
+    probes = Probes(liveness=Probe(tcp=TcpCheck(80)))
+    world = running(probes=probes)
+    found = watched(world.view(), world.plan())
+    assert found is not None
+    assert (found.run, found.probes, found.target.addresses) == (1, probes, ("10.1.0.5",))
+    assert watched(running().view(), []) is None, "it has no probes"
+    world.fail_probe()
+    assert watched(world.view(), world.plan()) is None
+    for desired in (DesiredState.PAUSED, DesiredState.STOPPED, DesiredState.DELETED):
+        other = running(probes=probes)
+        other.wanted = replace(other.wanted, desired=desired, generation=2)
+        assert watched(other.view(), other.plan()) is None
+    rebooted = running(probes=probes)
+    rebooted.wanted = replace(rebooted.wanted, run_request=2, generation=2)
+    assert watched(rebooted.view(), rebooted.plan()) is None
+
+
+def test_what_is_said_of_readiness() -> None:
+    world = running(probes=Probes(readiness=Probe(tcp=TcpCheck(80))))
+    assert report(world.view(), []).ready is True
+    world.local = replace(world.local, verdict=ProbeVerdict(is_ready=False, words="readiness (tcp 80: refused)"))
+    said = report(world.view(), [])
+    assert (said.ready, said.probe) == (False, "readiness (tcp 80: refused)")
+    world.exit(0)
+    said = report(world.view(), [])
+    assert (said.ready, said.probe) == (None, "")
+    assert report(running().view(), []).ready is None
+
+
+def test_attempts_to_prepare_a_run_count_as_failed_starts() -> None:
+    world = World()
+    for _ in range(2):
+        for step in world.plan():
+            world.apply(step)
+    trouble = Trouble("REGISTRY_UNREACHABLE", "no route", 4)
+    assert report(world.view(), world.plan(), trouble).failures_in_row == 4
+    assert report(running().view(), [], trouble).failures_in_row == 0, "what runs has been prepared"
 
 
 def test_a_container_that_could_not_be_started_and_never_ran_is_made_anew() -> None:
@@ -315,6 +407,7 @@ CHANGES = st.sampled_from(
         "delete",
         "exit0",
         "exit1",
+        "probe",
         "agent",
         "host",
         "vanish",
@@ -348,6 +441,8 @@ def change(world: World, what: str) -> None:
             world.exit(0)
         case "exit1":
             world.exit(1)
+        case "probe":
+            world.fail_probe()
         case "agent":
             world.restart_agent()
         case "host":

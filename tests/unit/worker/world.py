@@ -13,7 +13,7 @@ from hostagent.domain import (
     PayloadAssignment,
     PublishedPort,
 )
-from hostagent.journal.state import LocalState, RunStage
+from hostagent.journal.state import LocalState, ProbeVerdict, RunStage
 from hostagent.worker import actions as do
 from hostagent.worker.plan import InstanceView, backoff_seconds, plan
 from moorage.ids import ContainerId, InstanceId, NetworkId
@@ -105,6 +105,7 @@ class World:
                     was_asked_to_stop=False,
                     is_final=False,
                     reason="",
+                    verdict=ProbeVerdict(),
                     failures_in_row=self.local.failures_in_row if step.is_restart else 0,
                 )
             case do.AbandonRun():
@@ -151,7 +152,8 @@ class World:
             case do.Start():
                 self._start(step)
             case do.Stop():
-                self.local = replace(self.local, was_asked_to_stop=True)
+                assert not step.is_failure or self.local.verdict.failure
+                self.local = replace(self.local, was_asked_to_stop=not step.is_failure)
                 self._set(step.container_id, phase=ContainerPhase.EXITED, exit_code=0, finished_at=self.now)
             case do.Pause():
                 self._set(step.container_id, phase=ContainerPhase.PAUSED)
@@ -179,6 +181,11 @@ class World:
             if container.phase in ALIVE:
                 self._set(container.container_id, phase=ContainerPhase.EXITED, exit_code=code, finished_at=self.now)
 
+    def fail_probe(self) -> None:
+        """The liveness probe of a process fails."""
+        if self.local.stage is RunStage.STARTED:
+            self.local = replace(self.local, verdict=ProbeVerdict(failure="LIVENESS_FAILED", words="liveness (tcp 80)"))
+
     def restart_agent(self) -> None:
         """The agent forgets what only its memory held."""
         self.network, self.nics, self.ports, self.retry_at, self.image = False, None, None, None, False
@@ -204,7 +211,8 @@ class World:
             stage=RunStage.ENDED,
             exit_code=found.exit_code if found else None,
             failures_in_row=failures,
-            reason="" if found else "CONTAINER_GONE",
+            reason=self.local.verdict.failure if found else "CONTAINER_GONE",
+            message=self.local.verdict.words,
         )
         self.retry_at = self.now + backoff_seconds(self.view())
 
