@@ -1,17 +1,19 @@
 """The gRPC health protocol over a connection that is there already.
 
-gRPC opens its connections itself, and only in the namespace of its own thread. So it is given a way in: it connects to
+gRPC opens its connections itself, and only in the namespace of its own threads. So it is given a way in: it connects to
 a nameless socket of this machine's (abstract, random, taken by the first who comes), and what goes through there is
 carried to and from the connection.
 """
 
 import asyncio
-import contextlib
+import logging
 import secrets
 import socket
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+log = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 16 * 1024
 _LONGEST_WORDS = 120
@@ -25,52 +27,54 @@ _SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
 async def ask_health(connected: socket.socket, service: str) -> str:
-    """What is wrong, or nothing. The caller bounds the time."""
+    """What is wrong, or nothing. The caller bounds the time, and closes the socket."""
     name = f"moorage-probe-{secrets.token_hex(8)}"
-    pumping: list[asyncio.Task[None]] = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as listening:
+        listening.bind(f"\0{name}")
+        listening.listen(1)
+        carrying = asyncio.ensure_future(_carry(listening, connected))
+        try:
+            return await _call(f"unix-abstract:{name}", service)
+        finally:
+            carrying.cancel()
+            await asyncio.wait([carrying])
 
-    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        if pumping:
-            writer.transport.abort()
-            return
-        pumping.append(task)
-        with contextlib.suppress(OSError):  # the call ends too, and says what it means
-            await _carry(reader, writer, connected.dup())
 
-    server = await asyncio.start_unix_server(carry, f"\0{name}", backlog=1)
+async def _call(target: str, service: str) -> str:
     try:
-        async with grpc.aio.insecure_channel(f"unix-abstract:{name}", options=_OPTIONS) as channel:
+        async with grpc.aio.insecure_channel(target, options=_OPTIONS) as channel:
             stub = health_pb2_grpc.HealthStub(channel)
             answer = await stub.Check(health_pb2.HealthCheckRequest(service=service))
     except grpc.aio.AioRpcError as error:
         details = error.details() or ""
-        if name in details:
+        if target in details:  # gRPC's own words, with a name that is another one each time
             details = "the connection was broken off, or does not speak gRPC"
         return f"{error.code().name}" + (f", {details[:_LONGEST_WORDS]}" if details else "")
-    finally:
-        server.close()
-        for task in pumping:
-            task.cancel()
-        await asyncio.gather(*pumping, return_exceptions=True)
     if answer.status == _SERVING:
         return ""
     return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
 
 
-async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connected: socket.socket) -> None:
-    inner_reader, inner_writer = await asyncio.open_connection(sock=connected)
+async def _carry(listening: socket.socket, connected: socket.socket) -> None:
+    inner, _ = await asyncio.get_running_loop().sock_accept(listening)
+    with inner:
+        await asyncio.gather(_pump(inner, connected), _pump(connected, inner))
+
+
+async def _pump(source: socket.socket, sink: socket.socket) -> None:
+    """One direction, until its end or the end of either connection; the call then ends with what it means."""
+    loop = asyncio.get_running_loop()
     try:
-        await asyncio.gather(_pump(reader, inner_writer), _pump(inner_reader, writer))
-    finally:
-        inner_writer.transport.abort()
-        writer.transport.abort()
+        while data := await loop.sock_recv(source, _CHUNK_BYTES):
+            await loop.sock_sendall(sink, data)
+        sink.shutdown(socket.SHUT_WR)
+    except OSError as error:
+        log.debug("a connection to a health service ended", extra={"problem": str(error)})
+        _break_off(sink)
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(_CHUNK_BYTES):
-        writer.write(data)
-        await writer.drain()
-    if writer.can_write_eof():
-        writer.write_eof()
+def _break_off(sink: socket.socket) -> None:
+    try:
+        sink.shutdown(socket.SHUT_RDWR)
+    except OSError as error:
+        log.debug("it had ended before", extra={"problem": str(error)})

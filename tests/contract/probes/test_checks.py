@@ -3,9 +3,10 @@ nonsense, or is not there. Commands run in the fake engine always, in a real one
 """
 
 import asyncio
+import logging
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -53,6 +54,13 @@ async def fabric() -> AsyncIterator[Loopback]:
     assert all(one.fileno() == -1 for one in loopback.opened)
 
 
+@pytest.fixture(autouse=True)
+def _quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """No check fills the log with what it left behind."""
+    yield
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
 @pytest.fixture
 def checks(fabric: Loopback) -> Checks:
     return Checks(FakeEngine(), fabric)
@@ -67,7 +75,7 @@ async def serving(handler: _Handler, tls: ssl.SSLContext | None = None) -> Async
         writers.append(writer)
         try:
             await handler(reader, writer)
-        except OSError:
+        except (OSError, EOFError):
             pass  # the other side has left
         finally:
             writer.close()
