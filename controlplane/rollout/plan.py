@@ -154,8 +154,8 @@ def _progress(world: World) -> Progress | None:
 
 
 def _failures_before(world: World, slot: int, revision: int) -> int:
-    record = world.slots.get(slot)
-    return record.failures if record is not None and record.revision == revision else 0
+    record = world.record_of(slot, revision)
+    return record.failures if record is not None else 0
 
 
 def _next_look(world: World, looks: list[datetime]) -> datetime | None:
@@ -210,7 +210,7 @@ class _Work:
                 self.actions.append(Remove(member.uid, f"it is lost: {member.given_up}"))
             if not (member.counts and member.failed):
                 continue
-            record = self.world.slots.get(member.slot)
+            record = self.world.record_of(member.slot, member.revision)
             failures = _failures_before(self.world, member.slot, member.revision) + 1
             hosts = (*(record.failed_hosts if record is not None else ()), member.host_uid)
             delay = DELAYS_SECONDS[min(failures, len(DELAYS_SECONDS)) - 1]
@@ -251,16 +251,22 @@ class _Work:
                 self.actions.append(ForgetSlot(slot, keeps_addresses=False, why="addresses do not stay any more"))
                 continue
             if record.failures:
-                self._forgive(slot)
+                self._forgive(record)
 
-    def _forgive(self, slot: int) -> None:
-        times = [m.available_time for m in self._here(slot) if self.world.is_available(m)]
+    def _forgive(self, record: GroupSlot) -> None:
+        here = [member for member in self._here(record.slot) if member.revision == record.revision]
+        if not here and record.revision not in (self.world.target, self.world.revision_to_make(record.slot)):
+            why = f"nobody gets revision {record.revision} any more"
+            self.actions.append(ForgetSlot(record.slot, keeps_addresses=True, why=why))
+            return
+        times = [member.available_time for member in here if self.world.is_available(member)]
         since = min((time for time in times if time is not None), default=None)
         if since is None:
             return
         until = since + timedelta(seconds=FORGIVEN_AFTER_SECONDS)
         if until <= self.world.now:
-            self.actions.append(ForgetSlot(slot, keeps_addresses=True, why="its member has been well for long enough"))
+            why = "its member has been well for long enough"
+            self.actions.append(ForgetSlot(record.slot, keeps_addresses=True, why=why))
         else:
             self.looks.append(until)
 
@@ -272,7 +278,7 @@ class _Work:
         for slot in self.world.wanted:
             here = self._here(slot)
             if not here:
-                self._make(slot, "the slot is empty")
+                self._make(slot, self.world.revision_to_make(slot), "the slot is empty")
                 continue
             good = [m for m in here if not self.world.is_outdated(m) and not m.evict]
             bad = [m for m in here if m not in good]
@@ -297,46 +303,45 @@ class _Work:
         return member.revision if member.revision in self.world.failures else self.world.revision_to_make(member.slot)
 
     def _replace(self, member: Member) -> None:
-        if not self._may_make(member.slot):
+        revision, why = self._revision_after(member), self._why_replaced(member)
+        if not self._may_make(member.slot, revision):
             return  # nobody goes for whom nobody can come
-        why = self._why_replaced(member)
-        revision = self._revision_after(member)
         if self.world.budget.order is RolloutOrder.STOP_FIRST:
             least = len(self.world.wanted) - self.world.budget.unavailable
             if not self.world.is_available(member) or self.available - 1 >= least:
                 self._leave(member, why)
-        elif not member.is_started:
+            return
+        if not member.is_started:
             self._leave(member, why)
-            self._make(member.slot, why, revision, member)
-        else:
-            self._make(member.slot, why, revision, member)
+        self._make(member.slot, revision, why, member)
 
-    def _may_make(self, slot: int) -> bool:
+    def _may_make(self, slot: int, revision: int) -> bool:
         """Whether nothing stands against a member of the slot but its number."""
-        refusal, record = self.world.refusal, self.world.slots.get(slot)
-        if refusal is not None and refusal.until > self.world.now:
-            self.looks.append(refusal.until)
-            return False
-        discard = self.failed_now.get(slot)
-        wait = discard.not_before if discard is not None else record.not_before if record is not None else None
-        if wait is not None and wait > self.world.now:
-            self.looks.append(wait)
+        refusal, discard = self.world.refusal, self.failed_now.get(slot)
+        waits = [
+            refusal.until if refusal is not None else None,
+            self.world.held_back_until(slot, revision),
+            discard.not_before if discard is not None and discard.revision == revision else None,
+        ]
+        until = max((time for time in waits if time is not None), default=self.world.now)
+        if until > self.world.now:
+            self.looks.append(until)
             return False
         return not who_is_in_the_way(self.world, slot, self.gone)
 
-    def _make(self, slot: int, why: str, revision: int = 0, old: Member | None = None) -> None:
+    def _make(self, slot: int, revision: int, why: str, old: Member | None = None) -> None:
         world = self.world
-        if self.counted >= len(world.wanted) + world.budget.surge or not self._may_make(slot):
+        if self.counted >= len(world.wanted) + world.budget.surge or not self._may_make(slot, revision):
             return
-        revision = revision or world.revision_to_make(slot)
-        avoided = self._failed_hosts(slot)
+        avoided = self._failed_hosts(slot, revision)
         if old is not None and old.evict and old.host_uid:
             avoided = (*avoided, old.host_uid)
         self.counted += 1
         self.actions.append(Make(slot, revision, world.wanted[slot], tuple(dict.fromkeys(avoided)), why))
 
-    def _failed_hosts(self, slot: int) -> tuple[str, ...]:
-        if slot in self.failed_now:
-            return self.failed_now[slot].failed_hosts
-        record: GroupSlot | None = self.world.slots.get(slot)
+    def _failed_hosts(self, slot: int, revision: int) -> tuple[str, ...]:
+        discard = self.failed_now.get(slot)
+        if discard is not None and discard.revision == revision:
+            return discard.failed_hosts
+        record = self.world.record_of(slot, revision)
         return record.failed_hosts if record is not None else ()

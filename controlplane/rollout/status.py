@@ -69,9 +69,10 @@ def _slot(world: World, slot: int) -> SlotStatus:
 def _waits_for(world: World, slot: int) -> str:
     if blocker := who_is_in_the_way(world, slot):
         return f"waits until nothing is left of {blocker}"
-    record = world.slots.get(slot)
-    if record is not None and record.not_before is not None and record.not_before > world.now:
-        left = (record.not_before - world.now).total_seconds()
+    record = world.record_of(slot, world.revision_to_make(slot))
+    until = world.held_back_until(slot, world.revision_to_make(slot))
+    if record is not None and until is not None:
+        left = (until - world.now).total_seconds()
         return f"tried again in {left:.0f} s, after {record.failures} failures in a row: {record.failure}"
     if world.refusal is not None or world.group.reason:
         return world.refusal.message if world.refusal is not None else world.group.message
@@ -103,9 +104,7 @@ def _troubles(world: World) -> Iterator[str]:
 
 def _has_story(world: World, slot: int) -> bool:
     """Whether there is more to tell of an empty slot than that it is empty, and the group's own message does not tell it."""
-    record = world.slots.get(slot)
-    is_held_back = record is not None and record.not_before is not None and record.not_before > world.now
-    return is_held_back or bool(who_is_in_the_way(world, slot))
+    return world.held_back_until(slot, world.revision_to_make(slot)) is not None or bool(who_is_in_the_way(world, slot))
 
 
 def _first_line(member: Member) -> str:

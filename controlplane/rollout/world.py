@@ -187,6 +187,17 @@ class World:
             return False
         return member.revision != self.target
 
+    def record_of(self, slot: int, revision: int) -> GroupSlot | None:
+        """What is remembered of failures of a revision in the slot; None: nothing. Another revision begins anew."""
+        record = self.slots.get(slot)
+        return record if record is not None and record.failures and record.revision == revision else None
+
+    def held_back_until(self, slot: int, revision: int) -> datetime | None:
+        """When a member of the revision may be made, if not now, because those before it failed."""
+        record = self.record_of(slot, revision)
+        time = record.not_before if record is not None else None
+        return time if time is not None and time > self.now else None
+
     def has_target(self, slot: int) -> bool:
         """Whether the slot has an available member of the target, and nobody else that counts."""
         counting = self.counting(slot)

@@ -230,3 +230,22 @@ def test_one_that_shall_go_elsewhere_is_replaced_within_the_budget() -> None:
         assert sim.served() == 3
     assert not [m for m in sim.counting() if m.evict]
     assert not sim.plan()
+
+
+def test_failures_are_of_a_revision_and_a_well_member_of_another_forgives_none() -> None:
+    sim = running(1)
+    sim.pass_time(10_000)  # the old one has been well for long
+    sim.update()
+    sim.step()
+    for _ in range(2):
+        sim.step()
+        sim.fail(next(m.uid for m in sim.counting() if m.revision == 2))
+        sim.step()
+        sim.pass_time(2)
+    assert (sim.slots[0].revision, sim.slots[0].failures) == (2, 2)
+    sim.update()
+    sim.step()
+    (make,) = [a for a in sim.plan() if isinstance(a, Make)]
+    assert (make.revision, make.avoid_hosts) == (3, ())
+    sim.converge()
+    assert not sim.slots

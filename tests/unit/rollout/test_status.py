@@ -41,7 +41,9 @@ def test_who_is_in_trouble_and_what_is_waited_for() -> None:
     for uid in uids[:2]:
         sim.change(uid, ready_time=None, trouble="its health check fails")
     sim.change(uids[2], is_leaving=True)
-    sim.slots[3] = GroupSlot("g1", 3, failures=2, failure="CRASH_LOOP", not_before=sim.now + timedelta(seconds=8))
+    sim.slots[3] = GroupSlot(
+        "g1", 3, revision=1, failures=2, failure="CRASH_LOOP", not_before=sim.now + timedelta(seconds=8)
+    )
     sim.vanish(uids[3])
     message = group_status(sim.world).message
     assert message.startswith("0 of 4 ready: web-0-m0001: its health check fails; web-1-m0002: its health check fails")

@@ -258,3 +258,10 @@ def test_ten_thousand_hosts(capsys: pytest.CaptureFixture[str]) -> None:
             print(f"\n10,000 hosts, 50 instances, {name}: {took:.3f} s")
         assert len(set(placements(decisions))) == 50
         assert took < 1.0
+
+
+def test_hosts_on_which_those_before_it_failed_come_last_but_are_not_forbidden() -> None:
+    fleet = [host("a"), host("b")]
+    pending = replace(instance("i"), avoid_hosts=("uid-a",))
+    assert placements(decide(fleet, [pending])) == ["b"]
+    assert placements(decide(fleet[:1], [pending])) == ["a"]
