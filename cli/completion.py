@@ -17,7 +17,8 @@ Completer = Callable[[click.Context, click.Parameter, str], list[str]]
 
 
 def complete_names(collection: str) -> Completer:
-    """Completes names of `instances`, `templates`, `networks`, `security_groups`, `groups`, `routers`, `public_addresses` or `hosts`."""
+    """Completes names of `instances`, `templates`, `networks`, `security_groups`, `groups`, `routers`, `public_addresses`, `volumes` or
+    `hosts`."""
 
     def complete(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
         session = ctx.find_object(Session) or Session()
@@ -90,6 +91,11 @@ async def _list(client: "Client", collection: str, session: Session) -> Any:
 
         publics = public_addresses_pb2.ListPublicAddressesRequest(parent=session.project, page_size=1000)
         return await client.public_addresses.ListPublicAddresses(publics, timeout=_TIMEOUT_SECONDS)
+    if collection == "volumes":
+        from moorage.v1 import volumes_pb2
+
+        volumes = volumes_pb2.ListVolumesRequest(parent=session.project, page_size=1000)
+        return await client.volumes.ListVolumes(volumes, timeout=_TIMEOUT_SECONDS)
     from moorage.v1 import hosts_pb2
 
     return await client.hosts.ListHosts(hosts_pb2.ListHostsRequest(page_size=1000), timeout=_TIMEOUT_SECONDS)

@@ -42,6 +42,7 @@ COMMANDS: dict[str, LazyCommand] = {
     ),
     "secret": LazyCommand("cli.secret:secret", "Secrets that instances get, in versions.", _THINGS),
     "config": LazyCommand("cli.secret:config", "Configs that instances get, in versions.", _THINGS),
+    "volume": LazyCommand("cli.volume.commands:volume", "Volumes: files that outlive instances.", _THINGS),
     "host": LazyCommand("cli.host:host", "Hosts: machines with an agent.", _THINGS),
     "zone": LazyCommand("cli.zone:zone", "Zones: failure domains of hosts.", _THINGS),
     "project": LazyCommand("cli.project:project", "Projects: tenants, members, quota and policy.", _THINGS),

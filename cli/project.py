@@ -35,6 +35,7 @@ COLUMNS = (
     Column("NETWORKS", lambda project: _of(project.usage.networks, project.quota.networks)),
     Column("AGE", lambda project: age(project.create_time)),
     Column("ADDRESSES", lambda project: _of(project.usage.addresses, project.quota.addresses), wide=True),
+    Column("VOLUMES", lambda project: _of(project.usage.volumes, project.quota.volumes), wide=True),
     Column("DESCRIPTION", lambda project: project.description, wide=True),
 )
 
@@ -98,7 +99,7 @@ def apply_changes(project: projects_pb2.Project, options: dict[str, Any]) -> lis
     before.CopyFrom(project)
     if options["description"] is not None:
         project.description = options["description"]
-    for field in ("instances", "addresses", "templates", "networks"):
+    for field in ("instances", "addresses", "templates", "networks", "volumes"):
         if options[field] is not None:
             setattr(project.quota, field, options[field])
     if options["cpu"] is not None:
@@ -138,6 +139,7 @@ def apply_changes(project: projects_pb2.Project, options: dict[str, Any]) -> lis
 @click.option("--addresses", type=click.IntRange(min=0), help="Quota.")
 @click.option("--templates", type=click.IntRange(min=0), help="Quota.")
 @click.option("--networks", type=click.IntRange(min=0), help="Quota.")
+@click.option("--volumes", type=click.IntRange(min=0), help="Quota.")
 @click.option("--allow-privileged/--no-allow-privileged", default=None, help="Policy: privileged containers.")
 @many("--allow-host-path", "allowed_host_paths", metavar="PATH", text="Policy: all paths that may be mounted, or none.")
 @many("--allow-device", "allowed_devices", metavar="PATH", text="Policy: all device nodes that may be used, or none.")

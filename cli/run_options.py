@@ -93,8 +93,17 @@ _RIGHTS: tuple[Decorator, ...] = (
     ),
     many("--config", metavar="NAME[,path=PATH]...", text="Config as /run/configs/NAME or elsewhere."),
     many("--tmpfs", metavar="PATH[:size=BYTES]", text="Files in memory."),
-    many("--mount", metavar="SPEC", text="type=bind,source=/a,target=/b[,readonly]; bind needs the project's policy."),
-    many("--volume", "-v", metavar="/HOST:/PATH[:ro]", text="Bind mount; needs the project's policy."),
+    many(
+        "--mount",
+        metavar="SPEC",
+        text="type=volume,source=NAME,target=/b[,readonly]; or type bind, tmpfs.",
+    ),
+    many(
+        "--volume",
+        "-v",
+        metavar="NAME[/FOLDER]:/PATH[:ro]",
+        text="Volume; /HOST:/PATH is a bind mount, which needs the policy.",
+    ),
     many(
         "--device",
         metavar="/dev/a[:/dev/b[:rwm]] | VENDOR/CLASS=NAME",

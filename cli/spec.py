@@ -15,6 +15,7 @@ from cli.nics import nic
 from cli.placement import apply_placement, is_cdi_name
 from cli.probes import apply_probes
 from cli.secret_uses import config_use, secret_use
+from cli.volume.words import is_volume, long_mount, short_mount
 from cli.words import key_values as key_values
 from moorage.errors import InvalidSpec
 from moorage.units import parse_bytes, parse_cpu, parse_duration
@@ -130,7 +131,7 @@ def mount(word: str) -> common_pb2.Mount:
         elif key in ("tmpfs-size", "size"):
             made.size_bytes = parse_bytes(value, field="mount")
         else:
-            example = "write type=bind,source=/a,target=/b,readonly or type=tmpfs,target=/b"
+            example = "write type=bind,source=/a,target=/b,readonly, type=tmpfs,target=/b or type=volume,source=NAME,target=/b"
             raise InvalidSpec.of("mount", f"{word!r}: {part!r} is not known; {example}")
     return made
 
@@ -139,7 +140,7 @@ def volume(word: str) -> common_pb2.Mount:
     """`/HOST/PATH:/PATH[:ro]`, Docker's short form of a bind mount."""
     parts = word.split(":")
     if len(parts) not in (2, 3) or not parts[0].startswith("/") or (len(parts) == 3 and parts[2] not in ("ro", "rw")):
-        raise InvalidSpec.of("volume", f"{word!r}: write /HOST/PATH:/PATH[:ro]; named volumes are not there yet")
+        raise InvalidSpec.of("volume", f"{word!r}: write /HOST/PATH:/PATH[:ro]")
     return common_pb2.Mount(kind="bind", source=parts[0], target=parts[1], read_only=parts[2:] == ["ro"])
 
 
@@ -258,8 +259,16 @@ def _apply_rights(spec: instances_pb2.InstanceSpec, options: Mapping[str, Any], 
         spec.read_only_root = True
     spec.secrets.extend(secret_use(project, word) for word in options.get("secret") or ())
     spec.configs.extend(config_use(project, word) for word in options.get("config") or ())
-    spec.mounts.extend(mount(word) for word in options.get("mount") or ())
-    spec.mounts.extend(volume(word) for word in options.get("volume") or ())
+    for word in options.get("mount") or ():
+        if "type=volume" in word.split(","):
+            spec.volumes.append(long_mount(project, word))
+        else:
+            spec.mounts.append(mount(word))
+    for word in options.get("volume") or ():
+        if is_volume(word):
+            spec.volumes.append(short_mount(project, word))
+        else:
+            spec.mounts.append(volume(word))
     spec.mounts.extend(tmpfs(word) for word in options.get("tmpfs") or ())
     spec.devices.extend(device(word) for word in options.get("device") or () if not is_cdi_name(word))
     spec.sysctls.update(key_values("sysctl", options.get("sysctl") or ()))

@@ -38,12 +38,14 @@ from controlplane.api.secrets import ConfigServicer, SecretServicer
 from controlplane.api.security_groups import SecurityGroupServicer
 from controlplane.api.server import Port, start
 from controlplane.api.templates import TemplateServicer
+from controlplane.api.volumes import VolumeServicer
 from controlplane.api.watch import WatchServicer
 from controlplane.config import Config
 from controlplane.dispatch.dispatcher import Dispatcher
 from controlplane.dispatch.log_tail import LogTails
 from controlplane.dispatch.streams import StreamBroker
 from controlplane.dispatch.tasks import HostTasks
+from controlplane.dispatch.volume_work import HostVolumes
 from controlplane.domain.kinds import ALL_KINDS, CONFIG, EPOCH_START, SECRET
 from controlplane.domain.lineage import EpochStart
 from controlplane.jobs.loop import Jobs
@@ -82,9 +84,12 @@ from controlplane.services.routers import RouterService
 from controlplane.services.secrets import Rekeying, SecretService
 from controlplane.services.security_groups import SecurityGroupService
 from controlplane.services.templates import TemplateService
+from controlplane.services.volume_reports import VolumeReports
+from controlplane.services.volumes import VolumeService
 from controlplane.templates.builds import Builder
 from controlplane.templates.importer import Importer, OutboundRules, Registry
 from controlplane.templates.runner import TemplateRunner
+from controlplane.volumes.loop import VolumeKeeper
 from moorage import __version__, logs
 from moorage.clock import Clock, SystemClock
 from moorage.errors import MoorageError
@@ -113,6 +118,7 @@ from moorage.v1 import (
     secrets_pb2_grpc,
     security_groups_pb2_grpc,
     templates_pb2_grpc,
+    volumes_pb2_grpc,
     watch_pb2_grpc,
     zones_pb2_grpc,
 )
@@ -254,6 +260,7 @@ class ControlPlane:
         security_groups = SecurityGroupService(context)
         groups = GroupService(context, claims)
         cron_jobs = CronJobService(context, claims)
+        volumes = VolumeService(context)
         hosts = HostService(context)
         losses = HostLosses(context, making)
         rounds = Rounds(dispatcher, clock)
@@ -307,6 +314,7 @@ class ControlPlane:
                 configs_pb2_grpc.add_ConfigServiceServicer_to_server,
                 ConfigServicer(SecretService(context, self._sealer, CONFIG)),
             ),
+            (volumes_pb2_grpc.add_VolumeServiceServicer_to_server, VolumeServicer(volumes)),
             (templates_pb2_grpc.add_TemplateServiceServicer_to_server, TemplateServicer(templates, runner)),
             (instances_pb2_grpc.add_InstanceServiceServicer_to_server, InstanceServicer(instances, changes, store)),
             (
@@ -330,6 +338,7 @@ class ControlPlane:
                     security_groups,
                     groups,
                     cron_jobs,
+                    volumes,
                 ),
             ),
         ]
@@ -339,6 +348,7 @@ class ControlPlane:
                 dispatcher,
                 reports,
                 RouterReports(context),
+                VolumeReports(context),
                 enrollment,
                 broker,
                 tasks,
@@ -363,6 +373,9 @@ class ControlPlane:
         jobs = Jobs(context, making)
         self._owner.spawn(jobs.run(), name="jobs")
         self._owner.spawn(jobs.keep_time(), name="time of jobs")
+        volume_keeper = VolumeKeeper(context, HostVolumes(broker), self._owner)
+        self._owner.spawn(volume_keeper.run(), name="volumes")
+        self._owner.spawn(volume_keeper.keep_time(), name="time of volumes")
         self._owner.spawn(self._housekeeping(), name="housekeeping")
         self._servers = [
             await start(
@@ -461,6 +474,7 @@ def _service_names() -> tuple[str, ...]:
         "SecretService",
         "SecurityGroupService",
         "TemplateService",
+        "VolumeService",
         "WatchService",
         "ZoneService",
     )

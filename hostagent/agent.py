@@ -20,6 +20,7 @@ from hostagent.executor.host_state import HostState
 from hostagent.executor.image_tasks import Door as ImageDoor
 from hostagent.executor.image_tasks import ImageEngine, ImageMaker
 from hostagent.executor.ports import Engine, Fabric, RuntimeKeys
+from hostagent.executor.volumes import InstanceVolumes
 from hostagent.facts import Site, disk_condition, held_digests, host_facts, machine_mark
 from hostagent.files import InstanceFiles
 from hostagent.journal.journal import AssignmentChange, Journal
@@ -41,14 +42,17 @@ from hostagent.secret_files import SecretFiles
 from hostagent.session.outbox import Outbox
 from hostagent.session.session import Connect, Session
 from hostagent.session.task_runner import TaskRunner
+from hostagent.session.translate import volumes_message
 from hostagent.session.unary import AgentCalls
 from hostagent.streams.ports import StreamEngine, StreamFabric
 from hostagent.streams.service import SideStreams
+from hostagent.volumes.store import VolumeStore
 from hostagent.worker.images import ImageKeeper
 from hostagent.worker.intake import Intake
 from hostagent.worker.loop import Reconciler
 from hostagent.worker.networks import NetworkKeeper, PeerBook, networks_of
 from hostagent.worker.sweeper import Sweeper
+from hostagent.worker.volumes import VolumeMeter
 from hostagent.worker.watcher import EngineWatcher
 from moorage.clock import Clock
 from moorage.errors import EngineUnavailable, MoorageError, NotFound, NotReady
@@ -136,6 +140,12 @@ class Agent:
             world.data_dir / "dhcp", tasks=self._steps, clock=world.clock, on_change=self._on_lease
         )
         self.devices = DeviceInventory(world.site.devices, world.engine.info)
+        self.volumes = InstanceVolumes(
+            VolumeStore(world.data_dir / "volumes"), journal, self.state, lambda: self.volume_meter.wake()
+        )
+        self.volume_meter = VolumeMeter(
+            self.volumes, world.clock, lambda found: self.outbox.notify(volumes_message(found))
+        )
         self.executor = Executor(
             engine=world.engine,
             fabric=world.fabric,
@@ -146,6 +156,7 @@ class Agent:
             secrets=world.secrets,
             fetch_payloads=lambda instance_id: self.calls.payloads(instance_id),
             journal=journal,
+            volumes=self.volumes,
             state=self.state,
             clock=world.clock,
             runtime=RUNTIME,
@@ -249,6 +260,7 @@ class Agent:
             fabric=world.fabric,
             instances=self,
             routers=RouterFiguresReader(journal, world.fabric, self.balancers),
+            volume_files=self.volumes,
             clock=world.clock,
         )
 
@@ -277,6 +289,7 @@ class Agent:
         self._tasks.supervise(self.routers.sweep, name="router sweep")
         self._tasks.supervise(self.routers.watch_roles, name="roles of routers")
         self._tasks.supervise(self.routers.watch_draining, name="who drains of routers")
+        self._tasks.supervise(self.volume_meter.run, name="volume meter", backoff=Backoff(initial=1.0, maximum=60.0))
         self._tasks.supervise(self.images.run, name="image keeper")
         self._tasks.supervise(self._sweep, name="sweep", backoff=Backoff(initial=1.0, maximum=30.0))
         self._tasks.supervise(self._watch_facts, name="facts", backoff=Backoff(initial=1.0, maximum=30.0))
@@ -297,6 +310,7 @@ class Agent:
     async def on_welcome(self, *, host_name: str, registry_url: str, registry_ca_pem: str) -> None:
         """A session stands."""
         self._door_problem = ""
+        self.volume_meter.renew()
         try:
             if registry_url:
                 await self._door.open(registry_url, registry_ca_pem)

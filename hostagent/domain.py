@@ -408,6 +408,45 @@ class DesiredState(enum.Enum):
     DELETED = "deleted"
 
 
+class VolumeKind(enum.Enum):
+    """Where the files of a volume are."""
+
+    LOCAL = "local"
+
+
+@dataclass(frozen=True, slots=True)
+class HostVolume:
+    """A volume as this host has it. Mirrors the message of the same name."""
+
+    volume_id: str
+    incarnation: int
+    kind: VolumeKind = VolumeKind.LOCAL
+    owner_uid: int = 0
+    owner_gid: int = 0
+    mode: int = 0  # permission bits of its top folder when that is made; 0: 0755
+    must_exist: bool = False  # its files were made before
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeAssignment:
+    """A volume that an instance needs."""
+
+    volume: HostVolume
+    target: str  # inside the instance
+    read_only: bool = False
+    sub_path: str = ""  # folder of it that is shown in place of the whole
+    exclusive: bool = False  # one instance at a time may have it
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeUsage:
+    """What a volume takes."""
+
+    volume_id: str
+    incarnation: int
+    used_bytes: int
+
+
 @dataclass(frozen=True, slots=True)
 class PayloadAssignment:
     """A version of a secret or config that an instance gets, as a file at `path` or as the variable `env`. The bytes are fetched."""
@@ -450,6 +489,7 @@ class InstanceAssignment:
     shared_names: tuple[str, ...] = ()  # by which it is found together with others
     payloads: tuple[PayloadAssignment, ...] = ()
     probes: Probes = Probes()
+    volumes: tuple[VolumeAssignment, ...] = ()
 
 
 class InstanceState(enum.IntEnum):

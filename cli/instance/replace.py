@@ -39,6 +39,7 @@ _REPLACED = {
     "gpus": "device_requests",
     "device_request": "device_requests",
 }
+_OF_VOLUMES = {"mount", "volume"}  # either may name volumes as well
 _REPLACED_IN_PLACEMENT = {
     "host_label": "host_labels",
     "affinity": "affinity",
@@ -59,6 +60,8 @@ def change_spec(spec: instances_pb2.InstanceSpec, options: Mapping[str, Any], pr
     given = given_options(options)
     for field in {_REPLACED[key] for key in given & _REPLACED.keys()}:
         spec.ClearField(field)  # type: ignore[arg-type]  # names of fields, from the table above
+    if given & _OF_VOLUMES:
+        spec.ClearField("volumes")
     for field in {_REPLACED_IN_PLACEMENT[key] for key in given & _REPLACED_IN_PLACEMENT.keys()}:
         spec.placement.ClearField(field)  # type: ignore[arg-type]
     apply_options(spec, options, project, os.environ)

@@ -16,6 +16,7 @@ class Quota:
     addresses: int = 0
     templates: int = 0
     networks: int = 0
+    volumes: int = 0
 
     def __post_init__(self) -> None:
         for name in RESOURCES:

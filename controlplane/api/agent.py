@@ -28,6 +28,7 @@ from controlplane.services.enrollment import EnrollmentService
 from controlplane.services.reports import Report, ReportService
 from controlplane.services.router_reports import RouterReports
 from controlplane.services.secrets import payloads_of
+from controlplane.services.volume_reports import VolumeReport, VolumeReports
 from moorage import protoconv
 from moorage.errors import Forbidden, InvalidSpec, NotReady, Unauthenticated, Unavailable
 from moorage.router_bundle import RouterReport
@@ -59,6 +60,7 @@ class AgentDeps:
     dispatcher: Dispatcher
     reports: ReportService
     router_reports: RouterReports
+    volume_reports: VolumeReports
     enrollment: EnrollmentService
     broker: StreamBroker
     tasks: HostTasks
@@ -160,6 +162,9 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
                     await deps.reports.instances(session.host_uid, session.epoch, reports)
                     routers = [protoconv.from_proto(RouterReport, item) for item in request.status.routers]
                     await deps.router_reports.apply(session.host_uid, session.epoch, routers)
+                case "volumes":
+                    volumes = [protoconv.from_proto(VolumeReport, item) for item in request.volumes.reports]
+                    await deps.volume_reports.apply(session.host_uid, volumes)
                 case "task":
                     deps.tasks.report(session.host_uid, _task_report(request.task))
                 case "event":

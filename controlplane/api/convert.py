@@ -21,6 +21,7 @@ from controlplane.domain.routers import Balancer, PublicAddress, Router, RouterR
 from controlplane.domain.secrets import Config, Secret, SecretVersion
 from controlplane.domain.security_groups import SecurityGroup
 from controlplane.domain.templates import Template
+from controlplane.domain.volumes import Volume, state_of
 from controlplane.networks import attachments
 from controlplane.routers.balancer_status import BalancerStatus
 from controlplane.routers.status import RouterStatus, RuleStatus
@@ -45,6 +46,7 @@ from moorage.v1 import (
     secrets_pb2,
     security_groups_pb2,
     templates_pb2,
+    volumes_pb2,
     zones_pb2,
 )
 
@@ -163,6 +165,24 @@ def config_version(record: SecretVersion, users: int) -> configs_pb2.ConfigVersi
     """A version, without its bytes, with the number of instances that have it."""
     message = protoconv.to_proto(record, configs_pb2.ConfigVersion)
     message.name, message.users = record.name, users
+    return message
+
+
+def volume(record: Volume, instances: tuple[str, ...]) -> volumes_pb2.Volume:
+    """A volume, with the names of the instances that use it."""
+    message = volumes_pb2.Volume(name=record.name, uid=record.uid, etag=etag_of(record), labels=record.labels)
+    message.create_time.FromDatetime(record.create_time)
+    protoconv.fill(record.spec, message.spec)
+    status = message.status
+    status.state = getattr(volumes_pb2, f"VOLUME_STATE_{state_of(record).name}")
+    status.reason = "VOLUME_LOST" if record.lost else ""
+    status.message = record.lost
+    status.host = host_name(record.host) if record.host else ""
+    status.instances.extend(instances)
+    status.owner = record.owner
+    status.used_bytes = record.used_bytes
+    if record.usage_time is not None:
+        status.usage_time.FromDatetime(record.usage_time)
     return message
 
 

@@ -30,6 +30,7 @@ from controlplane.domain.kinds import (
     SECRET,
     SECURITY_GROUP,
     TEMPLATE,
+    VOLUME,
 )
 from controlplane.domain.names import parse_parent
 from controlplane.jobs.cron import next_time
@@ -41,6 +42,7 @@ from controlplane.services.public_addresses import PublicAddressService
 from controlplane.services.router_rules import RouterRuleService
 from controlplane.services.routers import RouterService
 from controlplane.services.security_groups import SecurityGroupService
+from controlplane.services.volumes import VolumeService
 from moorage.errors import FieldViolation, InvalidSpec, Unauthenticated
 from moorage.store.base import Change as StoreChange
 from moorage.store.base import Kind, Store
@@ -65,6 +67,7 @@ _KINDS: Mapping[str, tuple[Kind[Any], str]] = {
     "cron_jobs": (CRON_JOB, "cron_job"),
     "secrets": (SECRET, "secret"),
     "configs": (CONFIG, "config"),
+    "volumes": (VOLUME, "volume"),
     "events": (EVENT, "event"),
 }
 _FLEET_KINDS = frozenset({"hosts"})
@@ -87,6 +90,7 @@ class WatchServicer(watch_pb2_grpc.WatchServiceServicer):
         security_groups: SecurityGroupService,
         groups: GroupService,
         cron_jobs: CronJobService,
+        volumes: VolumeService,
     ) -> None:
         self._store = store
         self._networks = networks
@@ -97,6 +101,7 @@ class WatchServicer(watch_pb2_grpc.WatchServiceServicer):
         self._security_groups = security_groups
         self._groups = groups
         self._cron_jobs = cron_jobs
+        self._volumes = volumes
 
     async def Watch(self, request: watch_pb2.WatchRequest, context: _Context) -> AsyncIterator[watch_pb2.WatchResponse]:
         names, admits = self._scope(request)
@@ -201,6 +206,8 @@ class WatchServicer(watch_pb2_grpc.WatchServiceServicer):
                 message = convert.secret(record, len(self._store.view().find(INSTANCE, "payload", record.uid)))
             case "config":
                 message = convert.config(record, len(self._store.view().find(INSTANCE, "payload", record.uid)))
+            case "volume":
+                message = convert.volume(record, self._volumes.instances(record))
             case _:
                 message = getattr(convert, field)(record)
         getattr(change, field).CopyFrom(message)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
+from controlplane.dispatch.volumes import VolumeAssignment
 from controlplane.domain.dns import DnsRecordSpec
 from controlplane.domain.hosts import Host
 from controlplane.domain.instances import DesiredState, Instance, InstanceSpec, NicRoute, NicRule, uses_of
@@ -123,16 +124,21 @@ class InstanceAssignment:
     is_router: bool = False
     shared_names: tuple[str, ...] = ()
     payloads: tuple[PayloadAssignment, ...] = ()
+    volumes: tuple[VolumeAssignment, ...] = ()
 
 
 def instance_assignment(
-    instance: Instance, zone: str = "", stations: Mapping[str, VirtualStation] = MappingProxyType({})
+    instance: Instance,
+    zone: str = "",
+    stations: Mapping[str, VirtualStation] = MappingProxyType({}),
+    volumes: tuple[VolumeAssignment, ...] = (),
 ) -> InstanceAssignment:
     """What its host is told of an instance.
 
     Args:
         zone: the host's.
         stations: what it may be in turn with another, by uid of the network.
+        volumes: what it has of volumes.
     """
     return InstanceAssignment(
         instance_id=instance.uid,
@@ -170,6 +176,7 @@ def instance_assignment(
         is_router=is_router(instance),
         shared_names=shared_names(instance),
         payloads=payloads(instance),
+        volumes=volumes,
     )
 
 

@@ -24,6 +24,7 @@ from controlplane.dispatch.assignments import (
     zone_of_host,
 )
 from controlplane.dispatch.security import SecurityChange, SentSecurity
+from controlplane.dispatch.volumes import volumes_of
 from controlplane.domain.instances import Instance
 from controlplane.domain.kinds import INSTANCE, NETWORK
 from moorage.router_bundle import RouterBundle
@@ -154,7 +155,7 @@ class HostSession:
         networks = networks_of(view, instances)
         zone = zone_of_host(view, self.host_uid)
         self._sent = Sent(
-            {i.uid: instance_assignment(i, zone, stations_of(view, i)) for i in instances},
+            {i.uid: instance_assignment(i, zone, stations_of(view, i), volumes_of(view, i)) for i in instances},
             {uid: network_assignment(view, n) for uid, n in networks.items()},
             {uid: peers_of(view, uid, self.host_uid) for uid in networks},
             {i.uid: bundle for i in instances if (bundle := router_bundle(view, i)) is not None},
@@ -190,7 +191,8 @@ class HostSession:
                 continue
             if uid not in self._sent.routers:
                 self.dirty_routers.setdefault(uid, False)
-            assignment = instance_assignment(found[0].value, zone, stations_of(view, found[0].value))
+            instance = found[0].value
+            assignment = instance_assignment(instance, zone, stations_of(view, instance), volumes_of(view, instance))
             if self._sent.instances.get(uid) != assignment:
                 self._sent.instances[uid] = assignment
                 changed.append(assignment)

@@ -80,6 +80,11 @@ def blocks_successor(instance: Instance) -> bool:
     return holds_claim(instance) and not instance.is_claim_free
 
 
+def has_let_go(instance: Instance) -> bool:
+    """Whether another may have what it has: it counts as lost, and what it claims is free."""
+    return bool(instance.given_up) and not blocks_successor(instance)
+
+
 def claim_end_seconds(lease_seconds: float, last_renewal_seconds: float) -> float:
     """When the last lease has ended for certain, on the clock of `last_renewal_seconds`.
 

@@ -17,6 +17,7 @@ from controlplane.domain.containers import (
 )
 from controlplane.domain.probes import Probes
 from controlplane.domain.secrets import ConfigUse, Pin, SecretUse, Use
+from controlplane.domain.volumes import VolumeMount
 
 
 class DesiredState(enum.Enum):
@@ -193,6 +194,7 @@ class InstanceSpec:
     probes: Probes = Probes()
     secrets: tuple[SecretUse, ...] = ()
     configs: tuple[ConfigUse, ...] = ()
+    volumes: tuple[VolumeMount, ...] = ()
     exclusive: bool = False
     survives_isolation: bool = False
     drain_seconds: float | None = None
@@ -329,6 +331,7 @@ class Instance:
     evict: str = ""  # why its owner shall have another one elsewhere in its place; empty: it may stay
     avoid_hosts: tuple[str, ...] = ()  # uids of hosts on which those before it failed: others are better
     pins: tuple[Pin, ...] = ()  # versions of its secrets, then of its configs, in the order of its spec
+    volume_uids: tuple[str, ...] = ()  # of `effective.volumes`, in the same order
     is_claim_free: bool = False  # given up, and its last lease has ended for certain: another may have what it claims
 
     @property

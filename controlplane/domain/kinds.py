@@ -28,6 +28,7 @@ from controlplane.domain.routers import (
 from controlplane.domain.secrets import Config, SealedPayload, Secret, SecretVersion, SecretVersionState
 from controlplane.domain.security_groups import SecurityGroup
 from controlplane.domain.templates import Template
+from controlplane.domain.volumes import Volume
 from moorage.store.base import Kind
 
 
@@ -70,6 +71,7 @@ INSTANCE = Kind(
         "template": lambda i: (i.template_uid,),
         "owner": lambda i: (i.owner,) if i.owner else (),
         "leaving": lambda i: ("yes",) if i.leave_time is not None and i.desired is not DesiredState.DELETED else (),
+        "volume": lambda i: tuple(dict.fromkeys(i.volume_uids)),
         "security_group": lambda i: tuple({uid for nic in i.nics for uid in nic.security_group_uids}),
         "payload": lambda i: tuple({pin.uid for pin in i.pins}),
     },
@@ -179,6 +181,12 @@ JOB = Kind(
     indexes={"uid": lambda j: (j.uid,), "cron_job": lambda j: (j.cron_uid,) if j.cron_uid else ()},
 )
 CRON_JOB = Kind("cron_job", CronJob, key=lambda c: f"{c.project}/{c.id}", indexes={"uid": lambda c: (c.uid,)})
+VOLUME = Kind(
+    "volume",
+    Volume,
+    key=lambda v: f"{v.project}/{v.id}",
+    indexes={"uid": lambda v: (v.uid,), "owner": lambda v: (v.owner,) if v.owner else ()},
+)
 OPERATION = Kind(
     "operation",
     Operation,
@@ -217,6 +225,7 @@ ALL_KINDS: tuple[Kind[Any], ...] = (
     GROUP_SLOT,
     JOB,
     CRON_JOB,
+    VOLUME,
     OPERATION,
     EVENT,
     AUDIT_EVENT,

@@ -13,17 +13,19 @@ from controlplane.scheduler.budgets import spare_members
 from controlplane.scheduler.fleet import Fleet
 from controlplane.scheduler.plan import Assign, plan
 from controlplane.scheduler.request import Wiring, request_of
+from controlplane.scheduler.volumes import needs_of
 from moorage.store.base import View
 
 
 def wiring_of(view: View, instance: Instance) -> Wiring:
-    """What the instance's shared networks need of its host."""
+    """What the instance's shared networks and volumes need of its host."""
     found = [network.value for nic in instance.nics for network in view.find(NETWORK, "uid", nic.network_uid)]
     shared = [network for network in found if network.spec.kind is NetworkKind.SHARED]
     return Wiring(
         tuple(sorted({network.spec.bridge for network in shared if network.spec.bridge})),
         tuple(sorted({network.spec.parent for network in shared if network.spec.parent})),
         tuple(sorted({network.uid for network in shared if network.spec.is_exclusive})),
+        needs_of(view, instance.volume_uids),
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from controlplane.scheduler import volumes
 from controlplane.scheduler.devices import count_of
 from controlplane.scheduler.fleet import BoolColumn, Fleet, bare_platform
 from controlplane.scheduler.places import excess, has_room_for, nowhere, places_of
@@ -248,6 +249,7 @@ FILTERS: tuple[Filter, ...] = (
         depends_on_members=True,
     ),
     Filter("device", _device, lambda r: f"has not free: {_devices_text(r)}", depends_on_members=True),
+    Filter("volume", lambda r, fleet: volumes.keeps(r.volumes, fleet), lambda r: volumes.explain(r.volumes)),
     Filter("cpu", _cpu, lambda r: f"less than {r.cpu_millis} millicores free", depends_on_members=True),
     Filter("memory", _memory, lambda r: f"less than {r.memory_bytes} bytes of memory free", depends_on_members=True),
     Filter(

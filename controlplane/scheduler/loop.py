@@ -7,8 +7,9 @@ from typing import Any
 
 from controlplane.domain.hosts import Host
 from controlplane.domain.instances import Instance, InstanceState, Observed, PlacementExplanation
-from controlplane.domain.kinds import HOST, INSTANCE
+from controlplane.domain.kinds import HOST, INSTANCE, VOLUME
 from controlplane.history import record_event
+from controlplane.scheduler import volumes
 from controlplane.scheduler.explain import budgets, wiring_of, with_devices
 from controlplane.scheduler.fleet import Fleet
 from controlplane.scheduler.placed import placed_of
@@ -36,7 +37,7 @@ class Scheduler:
     async def run(self) -> None:
         """Schedule until cancelled."""
         while True:
-            view, watch = self._store.view_and_watch((HOST, INSTANCE))
+            view, watch = self._store.view_and_watch((HOST, INSTANCE, VOLUME))
             self._fleet = Fleet((h.value for h in view.all(HOST)), (i.value for i in view.all(INSTANCE)))
             async with watch:
                 await self.schedule_once()
@@ -56,6 +57,8 @@ class Scheduler:
             if change.kind is HOST:
                 self._fleet.update_host(before, after)
                 matters |= _makes_room(before, after)
+            elif change.kind is VOLUME:
+                matters |= volumes.matters(before, after)
             else:
                 self._fleet.update_instance(before, after)
                 matters |= _matters(before, after)
@@ -99,7 +102,9 @@ class Scheduler:
                     continue  # changed while this was decided: the change is on its way here, and begins another pass
             match decision:
                 case Assign():
-                    self._assign(tx, instance, decision)
+                    # One that another instance of this plan took to another host is on its way here, and begins another pass.
+                    if volumes.settle(tx, instance, decision.host_uid, decision.host):
+                        self._assign(tx, instance, decision)
                 case Promise():
                     self._promise(tx, instance, decision)
                 case Unplaceable():
@@ -137,6 +142,8 @@ class Scheduler:
         if same_but_for_time(instance.placement, why) and instance.promised_uid == promised_uid:
             return
         observed = Observed(InstanceState.PENDING, reason, why.summary)
+        if failure := volumes.failure_of(tx, instance):
+            observed = Observed(InstanceState.FAILED, "VOLUME_LOST", failure)
         tx.put(INSTANCE, replace(instance, placement=why, observed=observed, promised_uid=promised_uid))
         clock, project = self._clock, instance.project
         record_event(tx, clock, instance, reason, why.summary, project=project, severity="warning")

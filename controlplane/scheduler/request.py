@@ -30,6 +30,16 @@ class DistinctTerm:
 
 
 @dataclass(frozen=True, slots=True)
+class VolumeNeed:
+    """One volume of an instance, as far as the choice of a host cares."""
+
+    name: str
+    host_uid: str = ""  # that has its files; empty: any can
+    host: str = ""
+    lost: str = ""  # why no host can have it now
+
+
+@dataclass(frozen=True, slots=True)
 class PlacementRequest:
     """One instance's wishes. Hashable: instances with equal requests form a group."""
 
@@ -59,19 +69,21 @@ class PlacementRequest:
     distinct: tuple[DistinctTerm, ...] = ()
     devices: tuple[DeviceRequest, ...] = ()
     avoid_hosts: tuple[str, ...] = ()  # uids
+    volumes: tuple[VolumeNeed, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Wiring:
-    """What shared networks need of a host."""
+    """What shared networks and volumes need of a host."""
 
     bridges: tuple[str, ...] = ()
     nics: tuple[str, ...] = ()
     exclusive: tuple[str, ...] = ()
+    volumes: tuple[VolumeNeed, ...] = ()
 
 
 def request_of(instance: Instance, wiring: Wiring = Wiring()) -> PlacementRequest:
-    """What `instance` asks for. `wiring` is what its shared networks need."""
+    """What `instance` asks for. `wiring` is what its shared networks and volumes need."""
     spec = instance.effective
     placement = spec.placement
     return PlacementRequest(
@@ -101,6 +113,7 @@ def request_of(instance: Instance, wiring: Wiring = Wiring()) -> PlacementReques
         distinct=tuple(_distinct(term) for term in placement.distinct),
         devices=spec.device_requests,
         avoid_hosts=instance.avoid_hosts,
+        volumes=wiring.volumes,
     )
 
 

@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from controlplane.domain.containers import ContainerDefaults
-from controlplane.domain.instances import DesiredState, Instance, InstanceSpec
+from controlplane.domain.instances import Claim, DesiredState, Instance, InstanceSpec
 from controlplane.domain.kinds import INSTANCE, TEMPLATE
 from controlplane.domain.names import check_labels
 from controlplane.domain.routers import is_router
 from controlplane.history import record_event
 from controlplane.networks.leases import with_interfaces
-from controlplane.services import lookup
+from controlplane.scheduler.volumes import settle
+from controlplane.services import lookup, volume_use
 from controlplane.services.context import Context
 from controlplane.services.dry_run import commit
 from controlplane.services.effective import effective_spec
@@ -131,7 +132,8 @@ class InstanceChanges:
         """A new container in the same place, with the template's newest digest. Addresses are kept where the networks are the same.
 
         Raises:
-            NotFound, InvalidSpec, NotReady (TEMPLATE_NOT_READY, DOES_NOT_FIT, INSTANCE_OWNED), QuotaExceeded, VersionConflict.
+            NotFound, InvalidSpec, NotReady (TEMPLATE_NOT_READY, DOES_NOT_FIT, INSTANCE_OWNED, VOLUME_IN_USE), QuotaExceeded,
+            VersionConflict.
         """
 
         def change(tx: Transaction) -> Instance:
@@ -161,6 +163,11 @@ class InstanceChanges:
                 check_policy(wanted, project, networks, "spec")
                 check_publishable(tx, wanted, (network.uid for network in networks.values()), "spec")
             leased = self._claims.change(tx, instance, nics, networks, "spec.nics")
+            volumes = volume_use.take(tx, project_id, wanted.volumes, "spec.volumes", instance.uid)
+            if volumes.needs_claim and Claim.VOLUME not in instance.claims:
+                text = "it must be made with a volume that is replaced when its host is lost; make another instance"
+                raise InvalidSpec.of("spec.volumes", text, "IMMUTABLE")
+            wanted = replace(wanted, volumes=volumes.mounts)
             changed = replace(
                 instance,
                 spec=replace(wanted, template=template.name),
@@ -170,6 +177,7 @@ class InstanceChanges:
                 platforms=template.status.platforms,
                 nics=leased,
                 pins=pins,
+                volume_uids=volumes.uids,
                 nics_generation=instance.nics_generation if leased == instance.nics else instance.generation + 1,
                 desired=DesiredState.RUNNING,
                 generation=instance.generation + 1,
@@ -177,6 +185,8 @@ class InstanceChanges:
                 container_generation=instance.container_generation + 1,
             )
             changed = check_still_fits(tx, instance, changed)
+            if changed.host_uid:
+                settle(tx, changed, changed.host_uid, changed.host)
             recharge_project(tx, instance, changed)
             tx.put(INSTANCE, changed)
             record_event(tx, self._context.clock, changed, "REPLACING", "asked for", project=project_id)

@@ -12,7 +12,7 @@ from controlplane.domain.projects import Project
 from controlplane.domain.readiness import is_started
 from controlplane.history import record_event
 from controlplane.routers.naming import routers_naming
-from controlplane.services import lookup
+from controlplane.services import lookup, volume_use
 from controlplane.services.context import Context
 from controlplane.services.effective import effective_spec
 from controlplane.services.group_slots import take_addresses
@@ -69,7 +69,7 @@ class InstanceMaking:
 
         Raises:
             InvalidSpec, NotFound (project, template, network), AlreadyExists, NotReady (TEMPLATE_NOT_READY),
-            QuotaExceeded, Exhausted (ADDRESSES_EXHAUSTED).
+            QuotaExceeded, Exhausted (ADDRESSES_EXHAUSTED), NotReady (VOLUME_IN_USE, VOLUME_DELETING).
         """
         project = lookup.project(tx, project_id)
         violations: list[FieldViolation] = []
@@ -100,8 +100,10 @@ class InstanceMaking:
         check_publishable(tx, spec, (network.uid for network in networks.values()), f"{item.field}.spec")
         keep = take_addresses(tx, membership.owner, membership.slot) if membership.slots.sticky_address else ()
         leased = self._claims.lease(tx, uid, nics, networks, f"{item.field}.spec.nics", keep=keep)
+        volumes = volume_use.take(tx, project.id, spec.volumes, f"{item.field}.spec.volumes")
+        spec = replace(spec, volumes=volumes.mounts)
         effective = effective_spec(replace(spec, nics=nics), template.defaults, instance_id)
-        claimed = claims_of(effective, membership.slot, membership.slots)
+        claimed = claims_of(effective, membership.slot, membership.slots, has_exclusive_volume=volumes.needs_claim)
         instance = Instance(
             uid=uid,
             project=project.id,
@@ -119,6 +121,7 @@ class InstanceMaking:
             slot=membership.slot,
             revision=membership.revision,
             pins=pins,
+            volume_uids=volumes.uids,
             claims=claimed,
             lease_seconds=self._terms.seconds_for(effective, claimed),
             avoid_hosts=membership.avoid_hosts,

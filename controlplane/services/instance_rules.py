@@ -13,6 +13,7 @@ from controlplane.services.placement_rules import check_device_requests, check_p
 from controlplane.services.probe_rules import check_probes
 from controlplane.services.secret_use_rules import check_uses
 from controlplane.services.security_group_rules import check_groups_of_nics, check_powers
+from controlplane.services.volume_rules import check_mounts
 from moorage.errors import FieldViolation
 
 _HOSTNAME = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?$")
@@ -148,6 +149,7 @@ def _files_and_powers(spec: InstanceSpec, field: str) -> Iterator[FieldViolation
         targets.add(mount.target)
         if mount.kind == "tmpfs" and (mount.source or mount.size_bytes < 0):
             yield FieldViolation(where, "a tmpfs has no source and no negative size", "INVALID")
+    yield from check_mounts(spec.volumes, [mount.target for mount in spec.mounts], f"{field}.volumes")
     for index, device in enumerate(spec.devices):
         if not device.host_path.startswith("/dev/") or set(device.permissions) - set("rwm"):
             yield FieldViolation(f"{field}.devices[{index}]", "must be below /dev, with any of r, w, m", "INVALID")

@@ -25,6 +25,7 @@ from controlplane.domain.kinds import (
     ROUTER_RULE,
     SECURITY_GROUP,
     TEMPLATE,
+    VOLUME,
 )
 from controlplane.domain.names import child_name, parse_child
 from controlplane.domain.networks import Network
@@ -33,6 +34,7 @@ from controlplane.domain.projects import Project
 from controlplane.domain.routers import Balancer, PublicAddress, Router, RouterRule
 from controlplane.domain.security_groups import SecurityGroup
 from controlplane.domain.templates import Template
+from controlplane.domain.volumes import Volume
 from moorage.errors import AlreadyExists, InvalidSpec, NotFound, NotReady, VersionConflict
 from moorage.store.base import Kind, Transaction, View
 
@@ -159,6 +161,19 @@ def security_group(view: View, project_id: str, group_id: str) -> SecurityGroup:
     """A security group by name. Raises NotFound."""
     name = f"projects/{project_id}/securityGroups/{group_id}"
     return require(view, SECURITY_GROUP, f"{project_id}/{group_id}", name)
+
+
+def volume(view: View, project_id: str, volume_id: str) -> Volume:
+    """A volume by name. Raises NotFound."""
+    return require(view, VOLUME, f"{project_id}/{volume_id}", f"projects/{project_id}/volumes/{volume_id}")
+
+
+def living_volume(view: View, project_id: str, volume_id: str) -> Volume:
+    """A volume that is not being deleted. Raises NotFound, NotReady (VOLUME_DELETING)."""
+    found = volume(view, project_id, volume_id)
+    if found.is_deleting:
+        raise NotReady(f"{found.name} is being deleted", reason="VOLUME_DELETING", metadata={"name": found.name})
+    return found
 
 
 def by_uid(view: View, kind: Kind[T], uid: str) -> T | None:

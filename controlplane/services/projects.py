@@ -16,6 +16,7 @@ from controlplane.domain.kinds import (
     PROJECT,
     SECURITY_GROUP,
     TEMPLATE,
+    VOLUME,
 )
 from controlplane.domain.names import check_id
 from controlplane.domain.operations import OperationState
@@ -134,6 +135,7 @@ class ProjectService:
                 (TEMPLATE, "templates"),
                 (NETWORK, "networks"),
                 (SECURITY_GROUP, "security groups"),
+                (VOLUME, "volumes"),
             )
             left = [word for kind, word in kinds if tx.range(kind, "", 1, prefix)]
             running = (o.value for o in tx.find(OPERATION, "state", OperationState.RUNNING.name))

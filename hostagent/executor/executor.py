@@ -27,6 +27,7 @@ from hostagent.executor.host_state import GENERATION_LABEL, INSTANCE_LABEL, NONC
 from hostagent.executor.last_lines import last_lines
 from hostagent.executor.leftovers import kill_leftovers
 from hostagent.executor.ports import Engine, Fabric, Leases, Names, RuntimeKeys
+from hostagent.executor.volumes import InstanceVolumes
 from hostagent.files import HostsLine, InstanceFiles, render
 from hostagent.journal.journal import Journal
 from hostagent.journal.state import LocalState, PulledImage, RunStage
@@ -70,6 +71,7 @@ class Executor:
         secrets: SecretFiles,
         fetch_payloads: FetchPayloads,
         journal: Journal,
+        volumes: InstanceVolumes,
         state: HostState,
         clock: Clock,
         runtime: str,
@@ -87,6 +89,7 @@ class Executor:
         self._secrets = secrets
         self._fetch_payloads = fetch_payloads
         self._journal = journal
+        self.volumes = volumes
         self._state = state
         self._clock = clock
         self._runtime = runtime
@@ -165,6 +168,7 @@ class Executor:
     ) -> None:
         """Record how the newest run ended, as the engine knows it."""
         instance_id = assignment.instance_id
+        self.volumes.look_again(instance_id)
         local = self._journal.local(instance_id)
         seen = self._state.containers.get(instance_id, {}).get(container_id) if container_id else None
         if container_id and (seen is None or seen.exit_code is None):
@@ -490,6 +494,7 @@ class Executor:
         self._secrets.remove(instance_id)
         self._state.payloads.pop(instance_id, None)
         self._files.remove(instance_id)
+        self.volumes.look_again(instance_id)
         self._state.folders.discard(instance_id)
 
     async def look(self, instance_id: InstanceId, container_id: ContainerId) -> ContainerObservation | None:
@@ -543,7 +548,7 @@ class Executor:
             GENERATION_LABEL: str(assignment.container_generation),
         }
         name = f"moorage-{instance_id}-{assignment.container_generation}"
-        own = self._files.mounts(instance_id, spec.mounts)
+        own = self._files.mounts(instance_id, spec.mounts) + self.volumes.mounts(instance_id)
         if assignment.is_router:
             own += (self._files.router_mount(instance_id),)
         secret = mounts(assignment.payloads, self._secrets.folder_of(instance_id))

@@ -12,11 +12,13 @@ from pathlib import Path
 from hostagent.domain import (
     ContainerObservation,
     ContainerPhase,
+    Mount,
     NetworkAssignment,
     NicAssignment,
     NicFilter,
     PayloadAssignment,
     PublishedPort,
+    VolumeAssignment,
 )
 from hostagent.engine.values import EngineEvent
 from moorage.ids import ContainerId, InstanceId, NetworkId
@@ -56,6 +58,8 @@ class HostState:
     keys: set[ContainerId] = field(default_factory=set)  # published to the runtime wrapper
     folders: set[InstanceId] = field(default_factory=set)  # with files of ours
     payloads: dict[InstanceId, tuple[PayloadAssignment, ...]] = field(default_factory=dict)  # placed
+    # What was prepared for each instance in this agent's life, as it was asked for, and the mounts of its container.
+    volumes: dict[InstanceId, tuple[tuple[VolumeAssignment, ...], tuple[Mount, ...]]] = field(default_factory=dict)
     _deaths: dict[ContainerId, int] = field(default_factory=dict)
 
     def container(self, instance_id: InstanceId, generation: int) -> ContainerObservation | None:

@@ -1,5 +1,6 @@
 """Messages of the control plane to domain values and back. Pure."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from hostagent.domain import (
@@ -15,6 +16,8 @@ from hostagent.domain import (
     PublishedPort,
     RestartPolicy,
     SecurityGroup,
+    VolumeAssignment,
+    VolumeUsage,
 )
 from hostagent.journal.journal import AssignmentChange, MembersChange, PeerChange, UnreadableRouter
 from hostagent.probe_domain import Probes
@@ -22,7 +25,7 @@ from moorage.errors import InvalidSpec
 from moorage.ids import InstanceId, NetworkId
 from moorage.protoconv import from_proto, to_proto
 from moorage.router_bundle import RouterBundle, RouterReport
-from moorage.v1 import agent_pb2, instances_pb2, networks_pb2, router_bundles_pb2
+from moorage.v1 import agent_pb2, instances_pb2, networks_pb2, router_bundles_pb2, volume_work_pb2
 
 _DEFAULT_LOG_BYTES = 10 * 1024 * 1024
 _DEFAULT_LOG_FILES = 3
@@ -145,6 +148,7 @@ def instance_from_message(message: agent_pb2.InstanceAssignment, registry: str) 
         shared_names=tuple(message.shared_names),
         payloads=tuple(from_proto(PayloadAssignment, payload) for payload in message.payloads),
         probes=from_proto(Probes, spec.probes),
+        volumes=tuple(from_proto(VolumeAssignment, item) for item in message.volumes),
     )
 
 
@@ -169,6 +173,12 @@ def report_message(report: InstanceReport) -> agent_pb2.InstanceReport:
 def router_report_message(report: RouterReport) -> router_bundles_pb2.RouterReport:
     """A router's report as it is sent."""
     return to_proto(report, router_bundles_pb2.RouterReport)
+
+
+def volumes_message(found: Sequence[VolumeUsage]) -> agent_pb2.SessionRequest:
+    """What volumes take, as it is sent."""
+    reports = [to_proto(one, volume_work_pb2.VolumeReport) for one in found]
+    return agent_pb2.SessionRequest(volumes=volume_work_pb2.VolumeReports(reports=reports))
 
 
 def _peer(message: agent_pb2.Peer) -> Peer:

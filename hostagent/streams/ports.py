@@ -4,6 +4,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from hostagent.domain import HostVolume
 from hostagent.engine.values import ContainerStats, LogChunk
 from moorage.ids import ContainerId, InstanceId
 from moorage.router_bundle import PoolFigure, RuleFigure
@@ -79,6 +80,14 @@ class RouterCounts(Protocol):
 
     async def rules(self, instance_id: InstanceId) -> Sequence[RuleFigure]: ...
     async def pools(self, instance_id: InstanceId) -> Sequence[PoolFigure]: ...
+
+
+class VolumeFiles(Protocol):
+    """The host's volumes."""
+
+    async def remove(self, volume: HostVolume) -> None:
+        """Remove a volume's files; NotReady (VOLUME_IN_USE)."""
+        ...
 
 
 class Instances(Protocol):

@@ -11,9 +11,9 @@ from typing import Any
 
 import grpc
 
-from hostagent.streams import readers, talks
+from hostagent.streams import readers, talks, volumes
 from hostagent.streams.call import SideCall
-from hostagent.streams.ports import Instances, RouterCounts, StreamEngine, StreamFabric
+from hostagent.streams.ports import Instances, RouterCounts, StreamEngine, StreamFabric, VolumeFiles
 from moorage.clock import Clock
 from moorage.errors import Exhausted, Internal, InvalidSpec, MoorageError
 from moorage.ids import InstanceId
@@ -37,6 +37,7 @@ class SideStreams:
         fabric: StreamFabric,
         instances: Instances,
         routers: RouterCounts,
+        volume_files: VolumeFiles,
         clock: Clock,
     ) -> None:
         self._channel = channel
@@ -44,6 +45,7 @@ class SideStreams:
         self._fabric = fabric
         self._instances = instances
         self._routers = routers
+        self._volumes = volume_files
         self._clock = clock
         self._tasks = TaskOwner("side streams")
 
@@ -108,6 +110,9 @@ class SideStreams:
             return
         if kind == "router_figures":
             await readers.router_figures(call, self._routers, instance_id, request.router_figures)
+            return
+        if kind == "volume":
+            await volumes.work(self._volumes, request.volume)
             return
         container_id = self._instances.container_of(instance_id)
         match kind:

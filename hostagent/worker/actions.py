@@ -70,6 +70,11 @@ class PlacePayloads(Action):
 
 
 @dataclass(frozen=True, slots=True)
+class PrepareVolumes(Action):
+    """Have the instance's volumes here."""
+
+
+@dataclass(frozen=True, slots=True)
 class CreateContainer(Action):
     """Write the instance's files and create the container that mounts them."""
 

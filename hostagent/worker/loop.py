@@ -43,6 +43,7 @@ _BRINGING_UP = (
     do.CreateContainer,
     do.EnsureNetwork,
     do.PrepareNamespace,
+    do.PrepareVolumes,
     do.ApplyFilters,
     do.PlacePayloads,
     do.PublishRuntimeKey,
@@ -180,6 +181,7 @@ class Reconciler:
             ports=state.ports.get(instance_id),
             has_files=instance_id in state.folders,
             payloads=state.payloads.get(instance_id, ()),
+            has_volumes=self._executor.volumes.is_ready(assignment),
             retry_at=self._retry_at.get(instance_id),
             lease_wait_seconds=self._executor.lease_wait_seconds(instance_id),
             leased=self._executor.leased(instance_id),
@@ -323,6 +325,8 @@ class Reconciler:
             case do.PlacePayloads():
                 running = view.container if is_alive(view.container) else None
                 await executor.place_payloads(assignment, running)
+            case do.PrepareVolumes():
+                await executor.volumes.prepare(assignment)
             case do.CreateContainer():
                 await executor.create_container(assignment)
             case do.PublishRuntimeKey():

@@ -7,6 +7,7 @@ asking again is safe: what was done is in the view.
 Order rules that safety hangs on:
 - a run is recorded (BeginRun) before anything is done for it, so that its number is never used twice;
 - no Start before the namespace is plugged, the runtime key published and the ports in place: network before process;
+- no container is made, and none is started, before its volumes are prepared for this run;
 - a container of an older generation is gone before its successor is created;
 - deletion removes the container first and its namespace, ports and files after it: an address is free only when
   nothing uses it;
@@ -38,6 +39,7 @@ from hostagent.worker.actions import (
     Pause,
     PlacePayloads,
     PrepareNamespace,
+    PrepareVolumes,
     PublishPorts,
     PublishRuntimeKey,
     Pull,
@@ -79,6 +81,7 @@ class InstanceView:
     ports: tuple[PublishedPort, ...] | None = None  # None: not looked at yet
     has_files: bool = False
     payloads: tuple[PayloadAssignment, ...] = ()  # secrets and configs that are placed
+    has_volumes: bool = True  # all that it needs of them is prepared
     retry_at: float | None = None  # monotonic seconds; no new run before
     lease_wait_seconds: float = 0.0  # for a DHCP server outside to give a first address
     leased: tuple[LeasedNic, ...] = ()  # what such servers have given
@@ -272,6 +275,8 @@ def _bring_up(view: InstanceView) -> list[Action]:
     steps: list[Action] = []
     if view.payloads != view.assignment.payloads:
         steps.append(PlacePayloads("secrets and configs come before the container that mounts them"))
+    if not view.has_volumes:
+        steps.append(PrepareVolumes("the volumes come before the process"))
     if container is None:
         if view.has_image and not steps:
             steps.append(CreateContainer("a run needs its container"))

@@ -24,6 +24,7 @@ from moorage.v1 import (
     secrets_pb2,
     security_groups_pb2,
     templates_pb2,
+    volumes_pb2,
 )
 from moorage.v1 import instance_streams_pb2 as streams_pb2
 from moorage.v1 import instances_pb2 as pb
@@ -396,12 +397,16 @@ class Plane:
     # -- the end ------------------------------------------------------------------------------------------------------
 
     async def clean(self, keep: Iterable[str]) -> None:
-        """Delete all instances, networks, security groups and templates of the project but the templates named by `keep`."""
+        """Delete all instances, volumes, networks, security groups and templates of the project but the templates named by `keep`."""
         kept = {self.name("templates", last) for last in keep}
         while names := list(await self.instances()):
             # One that the test itself had begun to delete may be gone meanwhile, and then none is.
             with contextlib.suppress(NotFound):
                 await self.delete(names, force=True, within_seconds=60)
+        volumes = await self.client.volumes.ListVolumes(volumes_pb2.ListVolumesRequest(parent=self.project))
+        for volume in volumes.volumes:
+            with contextlib.suppress(NotFound):
+                await self.client.volumes.DeleteVolume(volumes_pb2.DeleteVolumeRequest(name=volume.name))
         for name in await self.networks():
             try:
                 await self.client.networks.DeleteNetwork(networks_pb2.DeleteNetworkRequest(name=name))

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from controlplane.access.policy import ProjectPolicy
 from controlplane.access.quota import Quota
 from controlplane.dispatch import assignments, security
+from controlplane.dispatch import volumes as dispatch_volumes
 from controlplane.dispatch.tasks import BuildTask, SnapshotTask
 from controlplane.domain import (
     containers,
@@ -30,9 +31,11 @@ from controlplane.domain import (
     routers,
     security_groups,
     templates,
+    volumes,
 )
 from controlplane.routers import status
 from controlplane.services.reports import Report
+from controlplane.services.volume_reports import VolumeReport
 from hostagent import domain as agent
 from hostagent.journal.journal import MembersChange
 from moorage import protoconv, router_bundle
@@ -54,6 +57,8 @@ from moorage.v1 import (
     routers_pb2,
     security_groups_pb2,
     templates_pb2,
+    volume_work_pb2,
+    volumes_pb2,
 )
 
 _ANYTHING = "*"  # the message mirrors only a part of the record
@@ -108,6 +113,11 @@ PAIRS: list[tuple[type, type[Message], set[str], set[str]]] = [
     (SnapshotTask, agent_pb2.SnapshotTask, set(), set()),
     (Report, agent_pb2.InstanceReport, set(), set()),
     (agent.InstanceReport, agent_pb2.InstanceReport, set(), set()),
+    (volumes.VolumeSpec, volumes_pb2.VolumeSpec, set(), set()),
+    (dispatch_volumes.VolumeAssignment, volume_work_pb2.VolumeAssignment, set(), set()),
+    (agent.VolumeAssignment, volume_work_pb2.VolumeAssignment, set(), set()),
+    (VolumeReport, volume_work_pb2.VolumeReport, set(), set()),
+    (agent.VolumeUsage, volume_work_pb2.VolumeReport, set(), set()),
     (routers.RouterSpec, routers_pb2.RouterSpec, set(), set()),
     (routers.RouterRuleSpec, router_rules_pb2.RouterRuleSpec, set(), set()),
     (routers.BalancerSpec, balancers_pb2.BalancerSpec, set(), set()),

@@ -20,6 +20,7 @@ from controlplane.domain.kinds import (
     PROJECT,
     PUBLIC_ADDRESS,
     TEMPLATE,
+    VOLUME,
 )
 from controlplane.domain.networks import Network, NetworkKind, NetworkSpec, Subnet
 from controlplane.domain.projects import Project
@@ -45,6 +46,7 @@ from controlplane.services.router_rules import RouterRuleService
 from controlplane.services.routers import RouterService
 from controlplane.services.security_groups import SecurityGroupService
 from controlplane.services.templates import TemplateService
+from controlplane.services.volumes import VolumeService
 from moorage.clock import ManualClock
 from moorage.errors import InvalidSpec
 from moorage.store import MemoryStore
@@ -83,6 +85,7 @@ class World:
         self.groups = GroupService(self.context, claims)
         self.jobs = JobService(self.context, claims)
         self.cron_jobs = CronJobService(self.context, claims)
+        self.volumes = VolumeService(self.context)
         self.zones = ZoneService(self.context)
 
     async def begin(self) -> "World":
@@ -186,6 +189,7 @@ class World:
             used = replace(
                 sum((usage_of(i) for i in instances if i.project == project.id), start=Quota(addresses=own)),
                 templates=sum(t.value.project == project.id for t in view.all(TEMPLATE)),
+                volumes=sum(v.value.project == project.id for v in view.all(VOLUME)),
                 networks=sum(n.value.project == project.id for n in view.all(NETWORK)),
             )
             assert project.usage == used

@@ -47,7 +47,7 @@ class Quiet:
 async def test_it_does_not_make_the_namespace_again(tmp_path: Path) -> None:
     journal, fabric, quiet = Journal.open(tmp_path, now=time.time()), Fabric(), Quiet()
     others: Any = dict.fromkeys(
-        ("engine", "keys", "files", "secrets", "fetch_payloads", "peer_lines", "on_prepared", "devices")
+        ("engine", "keys", "files", "secrets", "fetch_payloads", "peer_lines", "on_prepared", "devices", "volumes")
     )
     others |= {"runtime": "", "boot_id": "", "clock": ManualClock()}
     state = HostState(nonce="n")

@@ -12,7 +12,7 @@ from controlplane.scheduler import scores
 from controlplane.scheduler.explain import fit_on
 from controlplane.scheduler.filters import FILTERS
 from controlplane.scheduler.fleet import Fleet
-from controlplane.scheduler.request import PlacementRequest, Wiring, port_key, ports_clash, request_of
+from controlplane.scheduler.request import PlacementRequest, VolumeNeed, Wiring, port_key, ports_clash, request_of
 from moorage.store import MemoryStore
 from tests.unit.scheduler.values import host, instance
 
@@ -125,7 +125,7 @@ def test_every_filter_explains_itself() -> None:
             ports=(80,),
             placement=Placement(host="hosts/h", zone="zones/z", host_labels={"k": "v"}),
         ),
-        Wiring(("br9",), ("eth9",)),
+        Wiring(("br9",), ("eth9",), volumes=(VolumeNeed("projects/p/volumes/v", "uid-h7", "h7"),)),
     )
     texts = {name: f.explain(request) for name, f in _FILTERS.items()}
     assert all(texts.values())
@@ -135,6 +135,7 @@ def test_every_filter_explains_itself() -> None:
         "label": "k=v",
         "bridge": "br9",
         "nic": "eth9",
+        "volume": "hosts/h7",
         "cpu": "5 millicores",
         "memory": "6 bytes",
         "host-port": "80/tcp",

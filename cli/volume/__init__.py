@@ -1,0 +1,1 @@
+"""volume: files that outlive the instances that use them."""

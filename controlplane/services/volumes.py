@@ -1,0 +1,196 @@
+"""Volumes: made, changed and deleted by callers. What instances take of them is in `volume_use.py`, what follows in `volumes/loop.py`."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from controlplane.access.quota import Quota
+from controlplane.domain.kinds import INSTANCE, PROJECT, VOLUME
+from controlplane.domain.names import check_id, check_labels, parse_child
+from controlplane.domain.volumes import HostLossPolicy, Volume, VolumeSpec, state_of, with_defaults
+from controlplane.history import record_event
+from controlplane.services import lookup
+from controlplane.services.context import Context
+from controlplane.services.dry_run import commit
+from controlplane.services.instance_claims import charge_project
+from controlplane.services.paging import Page, PageRequest, label_field, list_page
+from controlplane.services.volume_rules import check_spec
+from moorage.errors import AlreadyExists, InvalidSpec, NotReady
+from moorage.store.base import Transaction
+
+_FIELD = "volume.spec"
+
+
+class VolumeService:
+    """What callers can do with volumes."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def create(
+        self,
+        project_id: str,
+        volume_id: str,
+        labels: Mapping[str, str],
+        spec: VolumeSpec,
+        *,
+        request_key: str = "",
+        body: bytes = b"",
+        validate_only: bool = False,
+    ) -> Volume:
+        """Make a volume. Raises InvalidSpec, AlreadyExists, NotFound (project, its host), QuotaExceeded."""
+
+        def make(tx: Transaction) -> Volume:
+            if request_key and (names := lookup.remembered(tx, request_key, body)) is not None:
+                return lookup.volume(tx, *parse_child(names[0], "volumes"))
+            lookup.project(tx, project_id)
+            violations = check_id(volume_id, "volume_id") + check_labels(dict(labels), "volume.labels")
+            violations += check_spec(spec, _FIELD)
+            if violations:
+                raise InvalidSpec(violations)
+            made = make_volume(self._context, tx, project_id, volume_id, labels, spec)
+            if request_key:
+                lookup.remember(tx, request_key, body, (made.name,), self._context.clock.now())
+            return made
+
+        return await commit(self._context.store, make, validate_only=validate_only)
+
+    def get(self, project_id: str, volume_id: str) -> Volume:
+        """One volume. Raises NotFound."""
+        return lookup.volume(self._context.store.view(), project_id, volume_id)
+
+    def list(self, project_id: str, request: PageRequest, visible: frozenset[str] | None = None) -> Page[Volume]:
+        """A page of a project's volumes; "-" lists those of the `visible` projects (None: all)."""
+        every = project_id == "-"
+        return list_page(
+            self._context.store.view(),
+            VOLUME,
+            request,
+            scope=f"volumes of {project_id}",
+            prefix="" if every else f"{project_id}/",
+            fields=_filter_field,
+            names=("state", "host", "owner"),
+            admits=(lambda v: v.project in visible) if every and visible is not None else None,
+        )
+
+    async def update(
+        self,
+        project_id: str,
+        volume_id: str,
+        *,
+        labels: Mapping[str, str] | None = None,
+        spec_fields: Mapping[str, object] | None = None,
+        etag: str = "",
+        validate_only: bool = False,
+    ) -> Volume:
+        """Change labels or policies.
+
+        Raises:
+            NotFound, InvalidSpec, VersionConflict, NotReady (VOLUME_DELETING; VOLUME_IN_USE: what was granted to the instances that use it
+            depends on the policy).
+        """
+
+        def change(tx: Transaction) -> Volume:
+            volume = lookup.living_volume(tx, project_id, volume_id)
+            lookup.check_etag(volume, etag, volume.name)
+            wanted: VolumeSpec = replace(volume.spec, **dict(spec_fields or {}))  # type: ignore[arg-type]
+            new_labels = dict(volume.labels if labels is None else labels)
+            violations = check_labels(new_labels, "volume.labels") + check_spec(wanted, _FIELD)
+            if violations:
+                raise InvalidSpec(violations)
+            spec = with_defaults(wanted)
+            replaces = {one.on_host_loss is HostLossPolicy.REPLACE for one in (spec, volume.spec)}
+            if len(replaces) > 1:
+                refuse_used(tx, volume, "it begins or ceases to be replaced when its host is lost")
+            changed = replace(volume, spec=spec, labels=new_labels, generation=volume.generation + 1)
+            tx.put(VOLUME, changed)
+            return changed
+
+        return await commit(self._context.store, change, validate_only=validate_only)
+
+    async def delete(self, project_id: str, volume_id: str, *, etag: str = "") -> None:
+        """Ask for the removal of a volume with its files. Raises NotFound, NotReady (VOLUME_IN_USE), VersionConflict."""
+
+        def remove(tx: Transaction) -> None:
+            volume = lookup.volume(tx, project_id, volume_id)
+            lookup.check_etag(volume, etag, volume.name)
+            ask_removal(self._context, tx, volume, "asked for")
+
+        await self._context.store.update(remove)
+
+    def instances(self, volume: Volume) -> tuple[str, ...]:
+        """Names of the instances that use it, in order."""
+        users = self._context.store.view().find(INSTANCE, "volume", volume.uid)
+        return tuple(sorted(found.value.name for found in users))
+
+
+def make_volume(
+    context: Context,
+    tx: Transaction,
+    project_id: str,
+    volume_id: str,
+    labels: Mapping[str, str],
+    spec: VolumeSpec,
+    owner: str = "",
+) -> Volume:
+    """Make a volume of a spec that was checked. Raises AlreadyExists, NotFound (its host), QuotaExceeded."""
+    name = f"projects/{project_id}/volumes/{volume_id}"
+    if tx.get(VOLUME, f"{project_id}/{volume_id}") is not None:
+        raise AlreadyExists(f"{name} exists; choose another name", metadata={"name": name})
+    host = lookup.host(tx, spec.host.removeprefix("hosts/")) if spec.host else None
+    made = Volume(
+        context.new_id(),
+        project_id,
+        volume_id,
+        context.clock.now(),
+        with_defaults(spec),
+        dict(labels),
+        host_uid=host.uid if host is not None else "",
+        host=host.id if host is not None else "",
+        owner=owner,
+    )
+    charge_project(tx, project_id, Quota(volumes=1))
+    tx.put(VOLUME, made)
+    where = f"on {host.name}" if host is not None else "with the host of its first instance"
+    record_event(tx, context.clock, made, "CREATED", where, project=project_id)
+    return made
+
+
+def refuse_used(tx: Transaction, volume: Volume, why: str) -> None:
+    """Let a volume pass that nothing uses. Raises NotReady (VOLUME_IN_USE)."""
+    users = [found.value for found in tx.find(INSTANCE, "volume", volume.uid)]
+    if users:
+        first = min(users, key=lambda i: i.id)
+        more = f" and {len(users) - 1} more" if len(users) > 1 else ""
+        raise NotReady(
+            f"{volume.name} is in use by {first.name}{more}: {why}; delete that first",
+            reason="VOLUME_IN_USE",
+            metadata={"name": volume.name, "instance": first.name, "instances": str(len(users))},
+        )
+
+
+def ask_removal(context: Context, tx: Transaction, volume: Volume, why: str) -> None:
+    """Send a volume away that nothing uses; it is forgotten once its hosts have removed its files. Raises NotReady (VOLUME_IN_USE)."""
+    if volume.is_deleting:
+        return
+    refuse_used(tx, volume, "its files would be gone")
+    tx.put(VOLUME, replace(volume, is_deleting=True, generation=volume.generation + 1))
+    record_event(tx, context.clock, volume, "DELETING", why, project=volume.project)
+
+
+def forget(context: Context, tx: Transaction, volume: Volume, why: str) -> None:
+    """Forget a volume whose files are gone."""
+    project = lookup.project(tx, volume.project)
+    tx.put(PROJECT, replace(project, usage=project.usage - Quota(volumes=1)))
+    tx.delete(VOLUME, VOLUME.key(volume))
+    record_event(tx, context.clock, volume, "DELETED", why, project=volume.project)
+
+
+def _filter_field(volume: Volume, name: str) -> str | None:
+    match name:
+        case "state":
+            return state_of(volume).name
+        case "host":
+            return f"hosts/{volume.host}" if volume.host else ""
+        case "owner":
+            return volume.owner
+    return label_field(volume.labels, name)

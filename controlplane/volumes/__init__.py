@@ -1,0 +1,1 @@
+"""What becomes of volumes: removed from their hosts, lost with them, begun anew elsewhere."""

@@ -1,0 +1,121 @@
+"""The folder data_dir/volumes with one folder for each volume and incarnation. Every call blocks: call it in a thread.
+
+    volumes/{id}-{incarnation}/data    what instances see
+    volumes/.removed-*                 what is being removed, so that half a volume is never taken for a whole one
+
+Only root passes through the outer folders: files with the set-user-id bit that an instance leaves are of no use to the host's users.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+from hostagent.domain import HostVolume
+from moorage.errors import InvalidSpec, NotReady
+from moorage.ids import new_id
+
+_REMOVED = ".removed-"
+
+
+class VolumeStore:
+    """Makes, finds, measures and removes volumes."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def prepare(self, volume: HostVolume) -> Path:
+        """Have a volume's files here. Returns what instances see.
+
+        Raises:
+            NotReady: VOLUME_MISSING, it was made before and is not here.
+        """
+        data = self._folder(volume) / "data"
+        if not data.is_dir():
+            if volume.must_exist:
+                raise NotReady(
+                    f"volume {volume.volume_id} was made on this host and is not at {data} any more; put it back, or delete the volume",
+                    reason="VOLUME_MISSING",
+                )
+            self._make(volume, data)
+        return data
+
+    def _make(self, volume: HostVolume, data: Path) -> None:
+        self._root.mkdir(mode=0o700, exist_ok=True)
+        data.parent.mkdir(mode=0o700, exist_ok=True)
+        fresh = data.with_name("data.new")
+        if fresh.exists():
+            shutil.rmtree(fresh)  # of an agent that was killed here: nobody has seen it
+        fresh.mkdir()
+        os.chown(fresh, volume.owner_uid, volume.owner_gid)
+        fresh.chmod(volume.mode or 0o755)
+        fresh.rename(data)
+
+    def resolve(self, volume: HostVolume, sub_path: str) -> Path:
+        """What an instance sees of a volume that is here; a folder that it names is made, owned as the volume's top folder.
+
+        Raises:
+            InvalidSpec: VOLUME_PATH_INVALID, the path leads through a symbolic link or a file: it could lead out of the volume.
+        """
+        data = self._folder(volume) / "data"
+        top = data.stat()
+        found = data
+        for part in filter(None, sub_path.split("/")):
+            found = found / part
+            try:
+                found.mkdir()
+            except FileExistsError:
+                if found.is_symlink() or not found.is_dir():
+                    raise InvalidSpec.of(
+                        "sub_path", f"{sub_path} passes through something that is no folder", "VOLUME_PATH_INVALID"
+                    ) from None
+            else:
+                os.chown(found, top.st_uid, top.st_gid)
+                found.chmod(top.st_mode & 0o7777)
+        return found
+
+    def used_bytes(self, volume: HostVolume) -> int | None:
+        """What its files take of the disk, each file counted once; None when they are not here."""
+        data = self._folder(volume) / "data"
+        if not data.is_dir():
+            return None
+        seen: set[tuple[int, int]] = set()
+        return _taken(data, seen)
+
+    def remove(self, volume: HostVolume) -> None:
+        """Remove a volume's files; nothing happens when there are none."""
+        folder = self._folder(volume)
+        if folder.is_dir():
+            folder.rename(self._root / f"{_REMOVED}{new_id()}")
+        self.clear_removed()
+
+    def clear_removed(self) -> None:
+        """Finish removals that were cut off."""
+        for left in self._root.glob(f"{_REMOVED}*"):
+            shutil.rmtree(left)
+
+    def _folder(self, volume: HostVolume) -> Path:
+        return self._root / f"{volume.volume_id}-{volume.incarnation}"
+
+
+def _taken(folder: Path, seen: set[tuple[int, int]]) -> int:
+    total = 0
+    pending = [os.fspath(folder)]
+    while pending:
+        current = pending.pop()
+        try:
+            entries = list(os.scandir(current))
+        except FileNotFoundError:
+            continue  # an instance removed it meanwhile
+        for entry in entries:
+            try:
+                status = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            if status.st_nlink > 1 and not entry.is_dir(follow_symlinks=False):
+                if (status.st_dev, status.st_ino) in seen:
+                    continue
+                seen.add((status.st_dev, status.st_ino))
+            total += status.st_blocks * 512
+            if entry.is_dir(follow_symlinks=False):
+                pending.append(entry.path)
+    return total

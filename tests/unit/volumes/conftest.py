@@ -1,0 +1,1 @@
+from tests.unit.controlplane.conftest import world as world
