@@ -55,6 +55,7 @@ from controlplane.liveness.rounds import Rounds
 from controlplane.registry.external import ExternalRegistry
 from controlplane.registry.managed import ManagedRegistry
 from controlplane.rollout.loop import Rollout
+from controlplane.rotation.loop import Rotation
 from controlplane.router_members.loop import RouterMembers
 from controlplane.scheduler.loop import Scheduler
 from controlplane.sealing import Sealer
@@ -364,6 +365,7 @@ class ControlPlane:
         self._owner.spawn(dispatcher.run(), name="dispatcher")
         self._owner.spawn(scheduler.run(), name="scheduler")
         self._owner.spawn(RouterMembers(context, claims, making).run(), name="router members")
+        self._owner.spawn(Rotation(context).run(), name="rotation of secrets")
         leaving = Leaving(context, making)
         self._owner.spawn(leaving.run(), name="leaving")
         self._owner.spawn(leaving.keep_time(), name="time of those that leave")

@@ -1,7 +1,6 @@
 """Which versions the uses of an instance stand for, read from a view, and what its host is told of them. No bytes are read here."""
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -62,17 +61,6 @@ def later(view: View, instance: Instance) -> tuple[Pin, ...]:
             if version is not None and (version.value.is_text or not env_of(use)):
                 found[index] = Pin(pin.uid, record.latest_version)
     return tuple(found)
-
-
-def needs_restart(instance: Instance, pins: Sequence[Pin]) -> bool:
-    """Whether changing to these pins takes a start."""
-    changed = zip(uses_of(instance.spec), instance.pins, pins, strict=True)
-    return any(old != new and use.on_rotate is OnRotate.RESTART for use, old, new in changed)
-
-
-def digest_of(pins: Sequence[Pin]) -> str:
-    """Tells sets of versions apart: for those who compare what members were made with."""
-    return hashlib.sha256(repr([(pin.uid, pin.version) for pin in pins]).encode()).hexdigest()[:16] if pins else ""
 
 
 def _find(view: View, project_id: str, use: Use, field: str) -> Secret:

@@ -8,18 +8,19 @@ import secrets
 import stat
 import string
 import zlib
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from cli.dev.fleet import Fleet
 from cli.dev.host import Host
+from cli.dev.programs import CONTROLPLANE
 from moorage.client import paginate
-from moorage.v1 import events_pb2, secret_uses_pb2, secrets_pb2, templates_pb2, watch_pb2
+from moorage.v1 import configs_pb2, events_pb2, secret_uses_pb2, secrets_pb2, templates_pb2, watch_pb2
 from moorage.v1 import instances_pb2 as pb
 from tests.support import onhost
-from tests.support.plane import Plane
+from tests.support.plane import STAY, Plane, until
 
 FILES, VARIABLES, EACH = 40, 10, 20  # secrets as files and as variables, and the canaries in each
 _ALPHABET = string.ascii_letters + string.digits
@@ -154,3 +155,90 @@ async def test_a_thousand_canaries(plane: Plane, fleet: Fleet, hosts: list[Host]
         assert canaries.files_with(run / "moorage/secrets"), "the search finds what is there"
         assert canaries.files_with(run, apart_from=run / "moorage/secrets") == []
     assert canaries.files_with(fleet.config.directory) == []
+
+
+async def add(plane: Plane, secret_id: str, payload: bytes) -> None:
+    name = plane.name("secrets", secret_id)
+    await plane.client.secrets.AddSecretVersion(secrets_pb2.AddSecretVersionRequest(parent=name, payload=payload))
+
+
+async def test_a_later_version_restarts_or_signals(plane: Plane) -> None:
+    await make(plane, "db", b"first")
+    await plane.client.configs.CreateConfig(
+        configs_pb2.CreateConfigRequest(
+            parent=plane.project, config_id="conf", payload=b"1", config=configs_pb2.Config()
+        )
+    )
+    both = [
+        secret_uses_pb2.SecretUse(secret="db", on_rotate=secret_uses_pb2.ON_ROTATE_RESTART),
+        secret_uses_pb2.SecretUse(secret="db", env="PASSWORD", on_rotate=secret_uses_pb2.ON_ROTATE_RESTART),
+    ]
+    told = [
+        secret_uses_pb2.SecretUse(secret="db", on_rotate=secret_uses_pb2.ON_ROTATE_SIGNAL),
+        secret_uses_pb2.SecretUse(secret="db", env="PASSWORD"),
+    ]
+    conf = secret_uses_pb2.ConfigUse(config="conf", on_rotate=secret_uses_pb2.ON_ROTATE_SIGNAL, signal="SIGUSR1")
+    reads = "cat /run/secrets/db >>/seen; " + STAY.replace(
+        "trap", "trap 'cat /run/secrets/db >>/seen' HUP; trap 'cat /run/configs/conf >>/seen' USR1; trap", 1
+    )
+    await plane.run({"anew": plane.spec(reads, secrets=both), "told": plane.spec(reads, secrets=told, configs=[conf])})
+
+    async def seen(name: str) -> str:
+        return (await plane.exec(name, ["cat", "/seen"]))[1]
+
+    await add(plane, "db", b"second")
+    await plane.reach(["anew"], pb.INSTANCE_STATE_RUNNING, after_runs={"anew": 1})
+    await until(lambda: is_equal(seen, "anew", "firstsecond"), what="the second version after a restart")
+    assert "PASSWORD=second" in await inside(plane, "anew", "cat", "/proc/1/environ")
+    await until(lambda: is_equal(seen, "told", "firstsecond"), what="the second version after a signal")
+    await plane.client.configs.AddConfigVersion(
+        configs_pb2.AddConfigVersionRequest(parent=plane.name("configs", "conf"), payload=b"2")
+    )
+    await until(lambda: is_equal(seen, "told", "firstsecond2"), what="the config after its signal")
+    environment = await inside(plane, "told", "cat", "/proc/1/environ")
+    assert "PASSWORD=first" in environment, "it keeps what it was started with"
+    assert (await plane.get("told")).status.run == 1
+
+
+async def is_equal(ask: Callable[[str], Awaitable[str]], name: str, wanted: str) -> bool:
+    return await ask(name) == wanted
+
+
+async def test_without_the_control_plane(plane: Plane, fleet: Fleet, hosts: list[Host]) -> None:
+    """A process that ends is started again from what is in memory; after a reboot of the host it waits for what is not."""
+    await make(plane, "db", b"hush")
+    use = secret_uses_pb2.SecretUse(secret="db", env="PASSWORD")
+    made = (await plane.run({"web": plane.spec(secrets=[use, secret_uses_pb2.SecretUse(secret="db")], host=1)}))["web"]
+
+    async def container() -> onhost.Container | None:
+        return next(
+            (c for c in await onhost.containers(fleet.hosts()[0]) if c.instance == made.uid and c.is_running), None
+        )
+
+    before = await container()
+    assert before is not None
+    await fleet.kill(CONTROLPLANE)
+    try:
+        await hosts[0].docker("kill", before.id)
+
+        async def again() -> bool:
+            now = await container()
+            return now is not None and now.pid != before.pid
+
+        await until(again, what="another run")
+        await fleet.power_off("h1")
+        log = fleet.config.directory / "logs/h1-agent.log"
+        told = log.read_text().count("SECRETS_UNREACHABLE")
+        await fleet.start("h1")
+
+        async def waits() -> bool:
+            return log.read_text().count("SECRETS_UNREACHABLE") > told
+
+        await until(waits, what="the agent says what it waits for", within_seconds=60)
+        assert await container() is None
+    finally:
+        await fleet.start("h1")
+        await fleet.start(CONTROLPLANE)
+        await fleet.up()
+    await until(container, what="it runs again", within_seconds=60)
+    assert "PASSWORD=hush" in await inside(plane, "web", "cat", "/proc/1/environ")

@@ -1,0 +1,1 @@
+"""What becomes of instances when a secret or config that they use has a later version."""
