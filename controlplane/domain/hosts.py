@@ -1,7 +1,7 @@
 """Hosts, zones and what enrolls them: mirrors protos/moorage/v1/hosts.proto and zones.proto."""
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -156,3 +156,14 @@ def capacity_of(host: Host) -> tuple[int, int]:
     cpu = max(0, host.facts.cpu_millis - settings.reserved_cpu_millis)
     memory = max(0, host.facts.memory_bytes - settings.reserved_memory_bytes)
     return int(cpu * (settings.cpu_overcommit or 1.0)), int(memory * (settings.memory_overcommit or 1.0))
+
+
+def tolerates(tolerations: Collection[str], taint: str) -> bool:
+    """Whether a taint, KEY=VALUE, does not keep away an instance that tolerates these: KEY=VALUE, or KEY for every value of it."""
+    return taint in tolerations or taint.partition("=")[0] in tolerations
+
+
+def lets_in(settings: HostSettings, project: str, tolerations: Collection[str]) -> bool:
+    """Whether a host is for instances of the project (last part of its name) that tolerate these taints."""
+    is_for_it = not settings.dedicated_to or f"projects/{project}" in settings.dedicated_to
+    return is_for_it and all(tolerates(tolerations, taint) for taint in settings.taints)

@@ -305,4 +305,4 @@ def _seats_changed(before: Host | None, after: Host | None) -> bool:
 
 
 def _seat_words(host: Host) -> tuple[object, ...]:
-    return (host.labels, host.zone, host.admin_state, host.link_state)
+    return (host.labels, host.zone, host.settings, host.admin_state, host.link_state)

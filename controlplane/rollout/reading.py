@@ -6,7 +6,7 @@ from datetime import datetime
 from controlplane.domain.claims import blocks_successor
 from controlplane.domain.failing import failed_starts, failing, has_ended
 from controlplane.domain.groups import Group, GroupMode
-from controlplane.domain.hosts import Host, HostAdminState, HostLinkState
+from controlplane.domain.hosts import Host, HostAdminState, HostLinkState, lets_in
 from controlplane.domain.instances import DesiredState, Instance, InstanceSpec
 from controlplane.domain.kinds import GROUP_REVISION, GROUP_SLOT, HOST, INSTANCE
 from controlplane.domain.readiness import is_ready, is_started
@@ -94,7 +94,7 @@ def _seats(view: View, group: Group) -> tuple[Seat, ...]:
     revision = view.get(GROUP_REVISION, f"{group.uid}/{group.target_revision:012d}")
     spec = revision.value.instance if revision is not None else group.spec.instance
     hosts = (found.value for found in view.all(HOST))
-    return tuple(Seat(host.id, _takes_new(host)) for host in hosts if _fits(host, spec))
+    return tuple(Seat(host.id, _takes_new(host, group.project, spec)) for host in hosts if _fits(host, spec))
 
 
 def _fits(host: Host, spec: InstanceSpec) -> bool:
@@ -104,8 +104,9 @@ def _fits(host: Host, spec: InstanceSpec) -> bool:
     return is_meant and is_near and all(host.labels.get(key) == value for key, value in placement.host_labels.items())
 
 
-def _takes_new(host: Host) -> bool:
-    return host.admin_state is HostAdminState.ENABLED and host.link_state is HostLinkState.UP
+def _takes_new(host: Host, project: str, spec: InstanceSpec) -> bool:
+    is_open = host.admin_state is HostAdminState.ENABLED and host.link_state is HostLinkState.UP
+    return is_open and lets_in(host.settings, project, spec.placement.tolerations)
 
 
 def spec_of_member(group: Group, spec: InstanceSpec, slot: int, host: str) -> InstanceSpec:

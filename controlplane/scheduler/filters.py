@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from controlplane.domain.hosts import tolerates
 from controlplane.scheduler import volumes
 from controlplane.scheduler.devices import count_of
 from controlplane.scheduler.fleet import BoolColumn, Fleet, bare_platform
@@ -73,17 +74,12 @@ def _dedicated(request: PlacementRequest, fleet: Fleet) -> BoolColumn:
     return owners.is_any_of(code for text, code in owners.values.items() if not text or project in text.split("\n"))
 
 
-def tolerates(request: PlacementRequest, taint: str) -> bool:
-    """Whether a taint, KEY=VALUE, does not keep the instance away."""
-    return taint in request.tolerations or taint.partition("=")[0] in request.tolerations
-
-
 def _taint(request: PlacementRequest, fleet: Fleet) -> BoolColumn:
     taints = fleet.taints()
     return taints.is_any_of(
         code
         for text, code in taints.values.items()
-        if not text or all(tolerates(request, taint) for taint in text.split("\n"))
+        if not text or all(tolerates(request.tolerations, taint) for taint in text.split("\n"))
     )
 
 
