@@ -54,6 +54,7 @@ from controlplane.liveness.loop import Liveness
 from controlplane.liveness.rounds import Rounds
 from controlplane.registry.external import ExternalRegistry
 from controlplane.registry.managed import ManagedRegistry
+from controlplane.rollout.looking import Looking
 from controlplane.rollout.loop import Rollout
 from controlplane.rotation.loop import Rotation
 from controlplane.router_members.loop import RouterMembers
@@ -66,6 +67,7 @@ from controlplane.services.context import Context
 from controlplane.services.cron_jobs import CronJobService
 from controlplane.services.dns import DnsService
 from controlplane.services.enrollment import EnrollmentService
+from controlplane.services.group_changes import GroupChanges
 from controlplane.services.groups import GroupService
 from controlplane.services.host_losses import HostLosses
 from controlplane.services.hosts import HostService, ZoneService
@@ -262,6 +264,7 @@ class ControlPlane:
         groups = GroupService(context, claims)
         cron_jobs = CronJobService(context, claims)
         volumes = VolumeService(context)
+        looking = Looking(context)
         hosts = HostService(context)
         losses = HostLosses(context, making)
         rounds = Rounds(dispatcher, clock)
@@ -304,7 +307,10 @@ class ControlPlane:
                 security_groups_pb2_grpc.add_SecurityGroupServiceServicer_to_server,
                 SecurityGroupServicer(security_groups),
             ),
-            (groups_pb2_grpc.add_GroupServiceServicer_to_server, GroupServicer(groups)),
+            (
+                groups_pb2_grpc.add_GroupServiceServicer_to_server,
+                GroupServicer(groups, GroupChanges(context, claims), looking),
+            ),
             (jobs_pb2_grpc.add_JobServiceServicer_to_server, JobServicer(JobService(context, claims))),
             (jobs_pb2_grpc.add_CronJobServiceServicer_to_server, CronJobServicer(cron_jobs)),
             (
@@ -337,7 +343,7 @@ class ControlPlane:
                     balancers,
                     public_addresses,
                     security_groups,
-                    groups,
+                    looking,
                     cron_jobs,
                     volumes,
                 ),

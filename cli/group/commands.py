@@ -6,6 +6,7 @@ import click
 
 from cli.completion import complete_names
 from cli.group.change import create, update, wait_option, waited
+from cli.group.plan import plan
 from cli.group.show import COLUMNS, REVISION_COLUMNS
 from cli.instance.lifecycle import no_wait_option, timeout_option
 from cli.names import short
@@ -30,6 +31,7 @@ def group() -> None:
 
 group.add_command(create)
 group.add_command(update)
+group.add_command(plan)
 
 
 @group.command("ls")

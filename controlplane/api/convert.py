@@ -23,6 +23,7 @@ from controlplane.domain.security_groups import SecurityGroup
 from controlplane.domain.templates import Template
 from controlplane.domain.volumes import Volume, state_of
 from controlplane.networks import attachments
+from controlplane.rollout.waves import Wave
 from controlplane.routers.balancer_status import BalancerStatus
 from controlplane.routers.status import RouterStatus, RuleStatus
 from controlplane.services.lookup import etag_of
@@ -183,6 +184,16 @@ def volume(record: Volume, instances: tuple[str, ...]) -> volumes_pb2.Volume:
     status.used_bytes = record.used_bytes
     if record.usage_time is not None:
         status.usage_time.FromDatetime(record.usage_time)
+    return message
+
+
+def plan_wave(wave: Wave) -> groups_pb2.PlanWave:
+    """What would be done to a group at the same time."""
+    message = groups_pb2.PlanWave()
+    for step in wave.steps:
+        action = groups_pb2.PlanAction.Value(f"PLAN_ACTION_{step.action}")
+        made = message.steps.add(action=action, slot=step.slot, instance=step.instance)
+        made.revision, made.host, made.why = step.revision, step.host, step.why
     return message
 
 

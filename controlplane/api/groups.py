@@ -6,10 +6,12 @@ import grpc
 
 from controlplane.api import convert, masks, requests
 from controlplane.api.caller import current_user
-from controlplane.api.group_status import status_of
 from controlplane.domain.groups import Group, GroupSpec
 from controlplane.domain.names import parse_child
-from controlplane.services.groups import GroupChange, GroupService
+from controlplane.rollout.looking import Looking
+from controlplane.services.group_changes import GroupChange, GroupChanges
+from controlplane.services.groups import GroupService
+from moorage import protoconv
 from moorage.v1 import groups_pb2, groups_pb2_grpc, instances_pb2
 
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -46,11 +48,13 @@ def _change(group: groups_pb2.Group, mask: Any) -> GroupChange:
 class GroupServicer(groups_pb2_grpc.GroupServiceServicer):
     """Groups of instances."""
 
-    def __init__(self, groups: GroupService) -> None:
+    def __init__(self, groups: GroupService, changes: GroupChanges, looking: Looking) -> None:
         self._groups = groups
+        self._changes = changes
+        self._looking = looking
 
     def _message(self, record: Group) -> groups_pb2.Group:
-        return convert.group(record, status_of(record, self._groups.members(record)))
+        return convert.group(record, self._looking.status(record))
 
     async def CreateGroup(self, request: groups_pb2.CreateGroupRequest, context: _Context) -> groups_pb2.Group:
         record = await self._groups.create(
@@ -76,7 +80,7 @@ class GroupServicer(groups_pb2_grpc.GroupServiceServicer):
         )
 
     async def UpdateGroup(self, request: groups_pb2.UpdateGroupRequest, context: _Context) -> groups_pb2.Group:
-        record = await self._groups.update(
+        record = await self._changes.update(
             *parse_child(request.group.name, "groups", "group.name"),
             _change(request.group, request.update_mask),
             author=current_user().user,
@@ -92,7 +96,7 @@ class GroupServicer(groups_pb2_grpc.GroupServiceServicer):
         return groups_pb2.DeleteGroupResponse()
 
     async def ScaleGroup(self, request: groups_pb2.ScaleGroupRequest, context: _Context) -> groups_pb2.Group:
-        record = await self._groups.scale(
+        record = await self._changes.scale(
             *parse_child(request.name, "groups"),
             request.replicas,
             etag=request.etag,
@@ -100,17 +104,29 @@ class GroupServicer(groups_pb2_grpc.GroupServiceServicer):
         )
         return self._message(record)
 
+    async def PlanGroup(self, request: groups_pb2.PlanGroupRequest, context: _Context) -> groups_pb2.PlanGroupResponse:
+        change = _change(request.group, request.update_mask) if request.HasField("group") else None
+        revision = request.revision if request.HasField("revision") else None
+        record, ahead = await self._changes.preview(
+            *parse_child(request.name, "groups"), self._looking.ahead, change=change, revision=revision
+        )
+        response = groups_pb2.PlanGroupResponse(ends_because=ahead.ends_because)
+        protoconv.fill(record.spec, response.spec)
+        response.target_revision = record.target_revision
+        response.waves.extend(convert.plan_wave(wave) for wave in ahead.waves)
+        return response
+
     async def PauseGroup(self, request: groups_pb2.PauseGroupRequest, context: _Context) -> groups_pb2.Group:
-        return self._message(await self._groups.pause(*parse_child(request.name, "groups"), etag=request.etag))
+        return self._message(await self._changes.pause(*parse_child(request.name, "groups"), etag=request.etag))
 
     async def ResumeGroup(self, request: groups_pb2.ResumeGroupRequest, context: _Context) -> groups_pb2.Group:
-        return self._message(await self._groups.resume(*parse_child(request.name, "groups"), etag=request.etag))
+        return self._message(await self._changes.resume(*parse_child(request.name, "groups"), etag=request.etag))
 
     async def PromoteGroup(self, request: groups_pb2.PromoteGroupRequest, context: _Context) -> groups_pb2.Group:
-        return self._message(await self._groups.promote(*parse_child(request.name, "groups"), etag=request.etag))
+        return self._message(await self._changes.promote(*parse_child(request.name, "groups"), etag=request.etag))
 
     async def RollbackGroup(self, request: groups_pb2.RollbackGroupRequest, context: _Context) -> groups_pb2.Group:
-        record = await self._groups.rollback(
+        record = await self._changes.rollback(
             *parse_child(request.name, "groups"),
             request.revision,
             etag=request.etag,

@@ -9,7 +9,6 @@ import grpc
 from controlplane.access.rules import require_fleet_admin
 from controlplane.api import convert, job_messages
 from controlplane.api.caller import current_user
-from controlplane.api.group_status import status_of
 from controlplane.domain.kinds import (
     API_KEY,
     BALANCER,
@@ -34,9 +33,9 @@ from controlplane.domain.kinds import (
 )
 from controlplane.domain.names import parse_parent
 from controlplane.jobs.cron import next_time
+from controlplane.rollout.looking import Looking
 from controlplane.services.balancers import BalancerService
 from controlplane.services.cron_jobs import CronJobService
-from controlplane.services.groups import GroupService
 from controlplane.services.networks import NetworkService
 from controlplane.services.public_addresses import PublicAddressService
 from controlplane.services.router_rules import RouterRuleService
@@ -88,7 +87,7 @@ class WatchServicer(watch_pb2_grpc.WatchServiceServicer):
         balancers: BalancerService,
         public_addresses: PublicAddressService,
         security_groups: SecurityGroupService,
-        groups: GroupService,
+        groups: Looking,
         cron_jobs: CronJobService,
         volumes: VolumeService,
     ) -> None:
@@ -195,7 +194,7 @@ class WatchServicer(watch_pb2_grpc.WatchServiceServicer):
             case "security_group":
                 message = convert.security_group(record, self._security_groups.members(record))
             case "group":
-                message = convert.group(record, status_of(record, self._groups.members(record)))
+                message = convert.group(record, self._groups.status(record))
             case "job":
                 message = job_messages.job(record)
             case "cron_job":

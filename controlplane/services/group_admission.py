@@ -18,6 +18,11 @@ def members_of(view: View, group: Group) -> list[Instance]:
     return sorted((found.value for found in view.find(INSTANCE, "owner", group.name)), key=lambda i: i.id)
 
 
+def normal(spec: GroupSpec) -> GroupSpec:
+    """Nothing left open that cannot be changed later."""
+    return replace(spec, mode=GroupMode.REPLICATED) if spec.mode is GroupMode.UNSPECIFIED else spec
+
+
 def admit(
     tx: Transaction, claims: InstanceClaims, project: Project, spec: GroupSpec, field: str, members: Iterable[Instance]
 ) -> GroupSpec:

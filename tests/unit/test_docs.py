@@ -47,7 +47,7 @@ EVENTS_OF_STATES = {"UP", "DISCONNECTED", "DOWN", "CORDONED", "ENABLED", "RUNNIN
 #: Modules in which every upper-case constant is a reason.
 ONLY_REASONS = ("hostagent/worker/status.py", "hostagent/worker/loop.py")
 #: Where the reason stands among the arguments of a call.
-POSITION = {"FieldViolation": 2, "of": 2, "_refused": 2, "record_event": 3, "_change": 3}
+POSITION = {"FieldViolation": 2, "_tell": 2, "of": 2, "_refused": 2, "record_event": 3, "_change": 3}
 
 
 def _words(node: ast.AST) -> Iterator[str]:

@@ -6,6 +6,7 @@ import grpc
 import pytest
 from google.protobuf import field_mask_pb2
 
+from controlplane.domain.kinds import INSTANCE
 from moorage.v1 import groups_pb2, groups_pb2_grpc, watch_pb2
 from tests.support.controlplane import Plane, bearer, reason_of, refusal
 from tests.unit.api.test_watch import Watching
@@ -112,3 +113,17 @@ async def test_verbs_and_watch(plane: Plane) -> None:
             continue
     finally:
         watching.end()
+
+
+async def test_plans(plane: Plane) -> None:
+    await make(plane)
+    metadata = bearer(plane.admin_key)
+    await plane.eventually(lambda: sum(i.value.owner == WEB for i in plane.store.view().all(INSTANCE)) == 2)
+    change = groups_pb2.Group()
+    change.spec.replicas = 3
+    answer = await stub(plane).PlanGroup(groups_pb2.PlanGroupRequest(name=WEB, group=change), metadata=metadata)
+    (first, *_) = answer.waves
+    assert [(step.action, step.slot) for step in first.steps] == [(groups_pb2.PLAN_ACTION_MAKE, 2)]
+    assert (answer.spec.replicas, answer.target_revision) == (3, 1)
+    found = await stub(plane).GetGroup(groups_pb2.GetGroupRequest(name=WEB), metadata=metadata)
+    assert found.spec.replicas == 2

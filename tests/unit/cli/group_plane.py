@@ -57,6 +57,15 @@ class Groups(groups_pb2_grpc.GroupServiceServicer):
     def RollbackGroup(self, request: Any, context: Any) -> Any:
         return self._put(self.plane.get(request.name), target=request.revision)
 
+    def PlanGroup(self, request: Any, context: Any) -> Any:
+        answer = groups_pb2.PlanGroupResponse(ends_because="the canaries wait for PromoteGroup")
+        make = answer.waves.add().steps.add(
+            action=groups_pb2.PLAN_ACTION_MAKE, slot=0, revision=2, why="it is of revision 1"
+        )
+        make.host = "hosts/h1"
+        answer.waves.add().steps.add(action=groups_pb2.PLAN_ACTION_SETTLE, slot=-1, revision=2, why="all are there")
+        return answer if request.HasField("group") else groups_pb2.PlanGroupResponse()
+
     def ListGroupRevisions(self, request: Any, context: Any) -> Any:
         group = self.plane.get(request.parent)
         made = [

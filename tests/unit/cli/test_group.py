@@ -135,6 +135,21 @@ def test_verbs(moor: Moor, plane: Plane) -> None:
     moor("group", "get", "web", code=3)
 
 
+def test_plans(moor: Moor, plane: Plane) -> None:
+    moor("group", "create", "web", "nginx", "-e", "A=1")
+    assert moor("group", "plan", "web").stdout == "Nothing would be done.\n"
+    told = moor("group", "plan", "web", "-e", "A=2").stdout
+    assert "make     0      2          on h1      it is of revision 1" in told
+    assert "There it would stand: the canaries wait for PromoteGroup." in told
+    request = plane.requests("PlanGroup")[1]
+    assert (list(request.update_mask.paths), dict(request.group.spec.instance.env)) == (["spec.instance"], {"A": "2"})
+    assert not plane.requests("UpdateGroup")
+    moor("group", "plan", "web", "--to", "0")
+    assert plane.requests("PlanGroup")[2].HasField("revision")
+    assert "no other option" in moor("group", "plan", "web", "--to", "1", "-e", "A=1", code=2).stderr
+    assert '"ends_because"' in moor("group", "plan", "web", "-r", "3", "-o", "json").stdout
+
+
 def status(**fields: object) -> groups_pb2.Group:
     group = groups_pb2.Group(name=WEB)
     group.spec.replicas = 3

@@ -19,10 +19,11 @@ from controlplane.domain.groups import (
 )
 from controlplane.domain.instances import DesiredState, Instance, InstanceSpec, InstanceState, Nic, Placement
 from controlplane.domain.kinds import EVENT, GROUP, GROUP_REVISION, NETWORK
-from controlplane.services.groups import GroupChange
+from controlplane.services.group_changes import GroupChange
 from controlplane.services.instance_making import Membership, NewInstance
 from controlplane.services.paging import PageRequest
 from moorage.errors import AlreadyExists, InvalidSpec, NotFound, NotReady, QuotaExceeded, VersionConflict
+from moorage.store.base import View
 from tests.unit.controlplane.world import P, World, problems
 
 START_FIRST = RolloutPolicy(RolloutOrder.START_FIRST)
@@ -32,7 +33,7 @@ PORT = PublishedPort(8080, 80)
 async def update(world: World, **fields: Any) -> Group:
     """`instance__command=...` is a field of the instance."""
     change = GroupChange(fields={name.replace("__", "."): value for name, value in fields.items()})
-    return await world.groups.update(P, "web", change, author="somebody")
+    return await world.group_changes.update(P, "web", change, author="somebody")
 
 
 def revisions(world: World) -> list[int]:
@@ -68,7 +69,6 @@ async def test_a_group_is_kept_with_full_names_and_a_revision(world: World) -> N
     (revision,) = [item.value for item in world.groups.revisions(P, "web", PageRequest()).items]
     assert (revision.number, revision.instance, revision.author) == (1, made.spec.instance, "somebody")
     assert world.groups.get(P, "web") == made
-    assert world.groups.members(made) == []
     assert world.reasons() == ["CREATED"]
     world.audit()
 
@@ -196,31 +196,31 @@ async def test_quota_is_asked_for_all_members_and_charged_for_none(world: World)
     await world.group("web", 4, instance=spec)
     assert world.projects.get(P).usage.cpu_millis == 0
     with pytest.raises(QuotaExceeded):
-        await world.groups.scale(P, "web", 5)
+        await world.group_changes.scale(P, "web", 5)
     with pytest.raises(QuotaExceeded):
         await update(world, instance__resources=Resources(cpu_millis=500))
     await world.projects.update(P, quota=Quota(cpu_millis=100))
-    await world.groups.scale(P, "web", 2)
+    await world.group_changes.scale(P, "web", 2)
     world.audit()
 
 
 async def test_scaling_makes_no_revision(world: World) -> None:
     made = await world.group("web")
-    scaled = await world.groups.scale(P, "web", 5, etag=f"{made.uid}-1")
+    scaled = await world.group_changes.scale(P, "web", 5, etag=f"{made.uid}-1")
     assert (scaled.spec.replicas, scaled.generation, scaled.target_revision) == (5, 2, 1)
-    assert await world.groups.scale(P, "web", 5) == scaled, "nothing to do"
+    assert await world.group_changes.scale(P, "web", 5) == scaled, "nothing to do"
     with pytest.raises(VersionConflict):
-        await world.groups.scale(P, "web", 1, etag=f"{made.uid}-1")
+        await world.group_changes.scale(P, "web", 1, etag=f"{made.uid}-1")
     with pytest.raises(InvalidSpec) as refused:
-        await world.groups.scale(P, "web", -1)
+        await world.group_changes.scale(P, "web", -1)
     assert problems(refused.value) == [("replicas", "OUT_OF_RANGE")]
-    assert (await world.groups.scale(P, "web", 0, validate_only=True)).spec.replicas == 0
+    assert (await world.group_changes.scale(P, "web", 0, validate_only=True)).spec.replicas == 0
     assert world.groups.get(P, "web") == scaled
     assert revisions(world) == [1]
     assert world.reasons() == ["CREATED", "SCALE"]
     await world.group("each", 0, mode=GroupMode.PER_HOST)
     with pytest.raises(InvalidSpec) as refused:
-        await world.groups.scale(P, "each", 1)
+        await world.group_changes.scale(P, "each", 1)
     assert problems(refused.value) == [("replicas", "NOT_ALLOWED")]
 
 
@@ -263,7 +263,7 @@ async def test_what_failed_is_tried_again_only_when_somebody_asks_anew(world: Wo
     assert (again.target_revision, revisions(world)) == (2, [1, 2])
     assert not world.groups.revisions(P, "web", PageRequest()).items[1].value.failure
     await fail(world, 2, back_to=1)
-    asked = await world.groups.rollback(P, "web", 2)
+    asked = await world.group_changes.rollback(P, "web", 2)
     assert asked.target_revision == 2
     assert not world.groups.revisions(P, "web", PageRequest()).items[1].value.failure
 
@@ -271,18 +271,18 @@ async def test_what_failed_is_tried_again_only_when_somebody_asks_anew(world: Wo
 async def test_rollback(world: World) -> None:
     made = await world.group("web")
     with pytest.raises(NotReady) as refused:
-        await world.groups.rollback(P, "web")
+        await world.group_changes.rollback(P, "web")
     assert refused.value.reason == "NO_STABLE_REVISION"
     await settle(world, 1)
     await update(world, instance__command=("a",))
-    back = await world.groups.rollback(P, "web")
+    back = await world.group_changes.rollback(P, "web")
     assert (back.target_revision, back.spec.instance, back.is_promoted) == (1, made.spec.instance, True)
     await update(world, instance__command=("a",))
     await settle(world, 2)
-    assert (await world.groups.rollback(P, "web", validate_only=True)).target_revision == 1
-    assert (await world.groups.rollback(P, "web")).target_revision == 1, "the one before the stable one"
+    assert (await world.group_changes.rollback(P, "web", validate_only=True)).target_revision == 1
+    assert (await world.group_changes.rollback(P, "web")).target_revision == 1, "the one before the stable one"
     with pytest.raises(NotReady) as refused:
-        await world.groups.rollback(P, "web", 7)
+        await world.group_changes.rollback(P, "web", 7)
     assert refused.value.reason == "REVISION_UNKNOWN"
     assert "1, 2" in refused.value.message
     assert world.reasons().count("ROLLBACK") == 2
@@ -302,21 +302,21 @@ async def test_pause_resume_promote(world: World) -> None:
     await world.group("web", rollout=RolloutPolicy(canaries=1))
     await settle(world, 1)
     with pytest.raises(NotReady) as refused:
-        await world.groups.promote(P, "web")
+        await world.group_changes.promote(P, "web")
     assert refused.value.reason == "NO_CANARY"
     await update(world, instance__command=("a",))
-    promoted = await world.groups.promote(P, "web")
+    promoted = await world.group_changes.promote(P, "web")
     assert promoted.is_promoted
-    assert await world.groups.promote(P, "web") == promoted
-    paused = await world.groups.pause(P, "web")
+    assert await world.group_changes.promote(P, "web") == promoted
+    paused = await world.group_changes.pause(P, "web")
     assert paused.is_paused
-    assert await world.groups.pause(P, "web") == paused
+    assert await world.group_changes.pause(P, "web") == paused
     assert (await update(world, instance__command=("b",))).state is GroupState.PAUSED
-    resumed = await world.groups.resume(P, "web")
+    resumed = await world.group_changes.resume(P, "web")
     assert (resumed.is_paused, resumed.state, resumed.target_revision) == (False, GroupState.ROLLING, 3)
-    assert await world.groups.resume(P, "web") == resumed
+    assert await world.group_changes.resume(P, "web") == resumed
     await fail(world, 3, back_to=3)
-    again = await world.groups.resume(P, "web")
+    again = await world.group_changes.resume(P, "web")
     assert again.state is GroupState.ROLLING
     assert not world.groups.revisions(P, "web", PageRequest()).items[2].value.failure
 
@@ -337,7 +337,12 @@ async def test_deleting(world: World) -> None:
     await world.groups.delete(P, "web")
     gone = world.groups.get(P, "web")
     assert (gone.is_deleting, gone.state) == (True, GroupState.DELETING)
-    for call in (world.groups.pause, world.groups.resume, world.groups.promote, world.groups.rollback):
+    for call in (
+        world.group_changes.pause,
+        world.group_changes.resume,
+        world.group_changes.promote,
+        world.group_changes.rollback,
+    ):
         with pytest.raises(NotReady) as refused:
             await call(P, "web")
         assert refused.value.reason == "GROUP_DELETING"
@@ -415,4 +420,27 @@ async def test_what_a_group_needs_cannot_be_deleted(world: World) -> None:
     await world.networks.delete(P, "back")
     await world.security_groups.delete(P, "some")
     with pytest.raises(NotFound):
-        await world.groups.rollback(P, "web", 1)
+        await world.group_changes.rollback(P, "web", 1)
+
+
+async def test_a_preview_keeps_nothing(world: World) -> None:
+    made = await world.group("web")
+    await settle(world, 1)
+    before = world.groups.get(P, "web")
+
+    def look(view: View, group: Group) -> list[int]:
+        assert group.name == made.name
+        return [found.value.number for found in view.find(GROUP_REVISION, "group", group.uid)]
+
+    change = GroupChange(fields={"instance.command": ("a",)})
+    ahead, numbers = await world.group_changes.preview(P, "web", look, change=change)
+    assert (ahead.target_revision, numbers) == (2, [1, 2])
+    same, numbers = await world.group_changes.preview(P, "web", look)
+    assert (same, numbers) == (before, [1])
+    await update(world, instance__command=("a",))
+    await settle(world, 2)
+    back, _ = await world.group_changes.preview(P, "web", look, revision=0)
+    assert back.target_revision == 1
+    with pytest.raises(InvalidSpec):
+        await world.group_changes.preview(P, "web", look, change=change, revision=1)
+    assert world.groups.get(P, "web").target_revision == 2

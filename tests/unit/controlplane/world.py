@@ -30,6 +30,7 @@ from controlplane.services.balancers import BalancerService
 from controlplane.services.context import Context
 from controlplane.services.cron_jobs import CronJobService
 from controlplane.services.dns import DnsService
+from controlplane.services.group_changes import GroupChanges
 from controlplane.services.groups import GroupService
 from controlplane.services.hosts import HostService, ZoneService
 from controlplane.services.instance_changes import InstanceChanges
@@ -86,6 +87,7 @@ class World:
         self.jobs = JobService(self.context, claims)
         self.cron_jobs = CronJobService(self.context, claims)
         self.volumes = VolumeService(self.context)
+        self.group_changes = GroupChanges(self.context, claims)
         self.zones = ZoneService(self.context)
 
     async def begin(self) -> "World":
