@@ -35,7 +35,7 @@ def order_of(spec: GroupSpec) -> RolloutOrder:
         return RolloutOrder.STOP_FIRST
     if spec.rollout.order is not RolloutOrder.UNSPECIFIED:
         return spec.rollout.order
-    if spec.instance.published_ports or spec.mode is GroupMode.PER_HOST:
+    if spec.instance.published_ports or spec.instance.volumes or spec.mode is GroupMode.PER_HOST:
         return RolloutOrder.STOP_FIRST
     return RolloutOrder.START_FIRST
 

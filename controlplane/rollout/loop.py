@@ -44,6 +44,8 @@ log = logging.getLogger(__name__)
 _KINDS = (GROUP, GROUP_REVISION, GROUP_SLOT, INSTANCE, HOST)
 _SHORTEST_WAIT_SECONDS = 0.05
 _LONGEST_WAIT_SECONDS = 0.5
+_LONG_LOOK_SECONDS = 0.01
+_REST = 4.0  # times as long as the look took
 _REFUSED_SECONDS = (1.0, 2.0, 5.0, 15.0, 30.0)
 _LETTERS = 6
 #: States that somebody should look at.
@@ -67,6 +69,7 @@ class Rollout:
         self._log_tail = log_tail
         self._looks: dict[str, datetime] = {}  # uid of a group -> when to look again
         self._refusals: dict[str, tuple[Refusal, int]] = {}  # uid of a group -> the last one, and how many in a row
+        self._rests: dict[str, datetime] = {}  # uid of a group -> when changes count again
         self._is_timed = asyncio.Event()  # something is in _looks
 
     async def run(self) -> None:
@@ -77,7 +80,7 @@ class Rollout:
                 await self.reconcile([found.value.uid for found in view.all(GROUP)])
                 try:
                     async for batch in watch:
-                        await self.reconcile(self._concerned(batch.changes))
+                        await self.reconcile(self._rested(self._concerned(batch.changes)))
                 except HistoryCompacted:
                     log.info("fell behind the store's history; looking at every group")
 
@@ -100,16 +103,34 @@ class Rollout:
         await self.reconcile([found.value.uid for found in self._context.store.view().all(GROUP)])
 
     async def reconcile(self, uids: Iterable[str]) -> None:
-        """One look at each of these groups."""
-        view = self._context.store.view()
-        plans = {uid: self._plan(view, uid) for uid in sorted(set(uids))}
-        for uid, found in plans.items():
-            self._look_again(uid, found)
+        """One look at each of these groups. What is to be done for them is done side by side: their commits become durable together."""
+        view, clock = self._context.store.view(), self._context.clock
+        plans: dict[str, Plan] = {}
+        for uid in sorted(set(uids)):
+            began = clock.monotonic()
+            plans[uid] = self._plan(view, uid)
+            self._look_again(uid, plans[uid])
+            took = clock.monotonic() - began
+            self._rests.pop(uid, None)
+            if took > _LONG_LOOK_SECONDS:
+                self._rests[uid] = clock.now() + timedelta(seconds=took * _REST)
         failing = [fail.instance_uid for found in plans.values() for fail in found.actions if isinstance(fail, Fail)]
         tails = dict(zip(failing, await asyncio.gather(*(self._tail(view, uid) for uid in failing)), strict=True))
-        for uid, found in plans.items():
-            if found.actions:
-                await self._settle(uid, tails)
+        await asyncio.gather(*(self._settle(uid, tails) for uid, found in plans.items() if found.actions))
+
+    def _rested(self, uids: Iterable[str]) -> list[str]:
+        """Those of them that may be looked at now. Looks at a group of thousands take long: it gets a rest after each, and a time for the
+        next one.
+        """
+        now, found = self._context.clock.now(), []
+        for uid in uids:
+            rest = self._rests.get(uid)
+            if rest is None or rest <= now:
+                found.append(uid)
+            else:
+                self._looks[uid] = min(rest, self._looks.get(uid, rest))
+                self._is_timed.set()
+        return found
 
     def _concerned(self, changes: Iterable[Change]) -> list[str]:
         """Uids of the groups that changes can mean something to."""
