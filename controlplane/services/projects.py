@@ -6,9 +6,11 @@ from typing import Any
 from controlplane.access.policy import ProjectPolicy
 from controlplane.access.quota import Quota
 from controlplane.access.roles import Role
+from controlplane.domain.hosts import Host
 from controlplane.domain.kinds import (
     EVENT,
     GROUP,
+    HOST,
     INSTANCE,
     MEMBER,
     NETWORK,
@@ -28,6 +30,7 @@ from moorage.errors import AlreadyExists, InvalidSpec, NotReady, VersionConflict
 from moorage.store.base import Kind, Transaction
 
 DEFAULT_PROJECT = "default"
+_EXAMPLES = 5  # hosts that a refusal names
 
 
 class ProjectService:
@@ -141,6 +144,8 @@ class ProjectService:
             running = (o.value for o in tx.find(OPERATION, "state", OperationState.RUNNING.name))
             if any(o.project == project_id for o in running):
                 left.append("running operations")
+            # Nor must its parts of hosts: they would be kept for nobody, or go to everybody.
+            left += [f"parts of {host.name}" for host in _hosts_kept_for(tx, project.name)[:_EXAMPLES]]
             if left:
                 raise NotReady(
                     f"{project.name} still has {', '.join(left)}; delete them first", reason="PROJECT_IN_USE"
@@ -188,3 +193,12 @@ class ProjectService:
         return list_page(
             self._context.store.view(), MEMBER, request, scope=f"members of {project_id}", prefix=f"{project_id}/"
         )
+
+
+def _hosts_kept_for(tx: Transaction, name: str) -> list[Host]:
+    hosts = (found.value for found in tx.all(HOST))
+    return [
+        host
+        for host in hosts
+        if name in host.settings.dedicated_to or any(part.project == name for part in host.settings.reservations)
+    ]

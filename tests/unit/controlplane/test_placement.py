@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from controlplane.access.policy import ProjectPolicy
+from controlplane.access.quota import Quota
 from controlplane.domain.containers import DeviceRequest, Resources
 from controlplane.domain.hosts import Host, HostDevice, HostReservation, HostSettings
 from controlplane.domain.instances import Distinct, Instance, Placement, Spread, SpreadTarget
@@ -170,3 +171,18 @@ async def test_an_instance_keeps_its_devices(world: World) -> None:
     await world.store.update(lambda tx: tx.put(HOST, gone))
     await world.changes.update(P, "j", labels={"x": "z"})
     await refused(world.changes.replace(P, "j"), NotReady)
+
+
+async def test_a_project_that_hosts_are_kept_for_stays(world: World) -> None:
+    await world.host("a")
+    await world.projects.create("other", "", Quota(), ProjectPolicy())
+    for settings in (
+        HostSettings(dedicated_to=("projects/other",)),
+        HostSettings(reservations=(HostReservation("projects/other", 1),)),
+    ):
+        await world.hosts.update("a", settings=settings)
+        error = await refused(world.projects.delete("other"), NotReady)
+        assert error.reason == "PROJECT_IN_USE"
+        assert "parts of hosts/a" in error.message
+    await world.hosts.update("a", settings=HostSettings())
+    await world.projects.delete("other")

@@ -1,6 +1,8 @@
 """Each filter by itself: whom it lets stay, and what it says of the others."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -163,3 +165,14 @@ def test_what_stays_where_it_is_need_not_like_the_hosts_state() -> None:
     assert "cpu took 1" in fit_on(ill, others, before, instance("i", cpu=501, on="a"), view)[0]
     too_small = replace(ill, facts=replace(ill.facts, cpu_millis=600))
     assert fit_on(too_small, others, before, before, view)[0] == "", "what it has, it keeps"
+
+
+def test_the_page_about_scheduling_has_every_filter() -> None:
+    page = (Path(__file__).parents[3] / "docs/scheduling.md").read_text()
+    table = page.partition("## Filters")[2].partition("## Scores")[0]
+    listed = [
+        name
+        for line in table.splitlines()
+        for name in re.findall(r"`([a-z-]+)`", line.split("|")[1] if "|" in line else "")
+    ]
+    assert listed == [f.name for f in FILTERS]
