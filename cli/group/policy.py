@@ -9,8 +9,9 @@ import click
 import yaml
 from google.protobuf import json_format
 
-from cli.run_options import Decorator, flag, one
+from cli.run_options import Decorator, flag, many, one
 from cli.spec import duration, key_values
+from cli.volume.words import slot_volume
 from moorage.errors import InvalidSpec
 from moorage.v1 import groups_pb2
 
@@ -41,6 +42,12 @@ FOR_GOOD: tuple[Decorator, ...] = (
     flag("--per-host", text="One member on each host that fits, instead of a number."),
     flag("--sticky-name", text="Members are called NAME-0, NAME-1 and so on, for good."),
     flag("--sticky-address", text="Members keep their addresses when they are replaced."),
+    many(
+        "--slot-volume",
+        "slot_volumes",
+        metavar="NAME:/PATH[,K=V...]",
+        text="A volume for each slot: owner=UID:GID, mode=BITS, on-host-loss=P, removal=P, sharing=S, ro.",
+    ),
 )
 NAMES = frozenset(
     {
@@ -54,7 +61,16 @@ NAMES = frozenset(
             "rollback",
             "canaries",
         ),
-        *("failure_limit", "kept_revisions", "group_label", "file", "per_host", "sticky_name", "sticky_address"),
+        *(
+            "failure_limit",
+            "kept_revisions",
+            "group_label",
+            "file",
+            "per_host",
+            "sticky_name",
+            "sticky_address",
+            "slot_volumes",
+        ),
     }
 )
 
@@ -88,6 +104,9 @@ def apply_policy(group: groups_pb2.Group, options: Mapping[str, Any]) -> None:
         spec.slots.sticky_name = True
     if options.get("sticky_address"):
         spec.slots.sticky_address = True
+    if options.get("slot_volumes"):
+        del spec.slots.volumes[:]
+        spec.slots.volumes.extend(slot_volume(word) for word in options["slot_volumes"])
 
 
 def read_file(path: Path) -> groups_pb2.Group:

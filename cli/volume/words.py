@@ -4,7 +4,7 @@ from typing import Any
 
 from cli.names import in_project
 from moorage.errors import InvalidSpec
-from moorage.v1 import volumes_pb2
+from moorage.v1 import groups_pb2, volumes_pb2
 
 SHARING = {
     "exclusive": volumes_pb2.VOLUME_SHARING_EXCLUSIVE,
@@ -64,6 +64,37 @@ def long_mount(project: str, word: str) -> volumes_pb2.VolumeMount:
         elif part != "type=volume":
             example = "write type=volume,source=NAME,target=/PATH,subpath=FOLDER,readonly"
             raise InvalidSpec.of("mount", f"{word!r}: {part!r} is not known; {example}")
+    return made
+
+
+def slot_volume(word: str) -> groups_pb2.SlotVolume:
+    """`NAME:/PATH[,ro][,owner=UID:GID][,mode=BITS][,on-host-loss=P][,removal=P][,sharing=S]`.
+
+    Raises:
+        InvalidSpec: not of this form.
+    """
+    first, *rest = word.split(",")
+    name, colon, target = first.partition(":")
+    if not name or not colon or not target.startswith("/"):
+        raise InvalidSpec.of("slot-volume", f"{word!r}: write NAME:/PATH, such as data:/var/lib/data,owner=999")
+    made = groups_pb2.SlotVolume(name=name, target=target)
+    for part in rest:
+        key, _, value = part.partition("=")
+        match key:
+            case "ro":
+                made.read_only = True
+            case "owner":
+                made.spec.owner_uid, made.spec.owner_gid = owner(value)
+            case "mode":
+                made.spec.mode = mode(value)
+            case "on-host-loss" if value in ON_HOST_LOSS:
+                made.spec.on_host_loss = ON_HOST_LOSS[value]
+            case "removal" if value in REMOVAL:
+                made.spec.removal = REMOVAL[value]
+            case "sharing" if value in SHARING:
+                made.spec.sharing = SHARING[value]
+            case _:
+                raise InvalidSpec.of("slot-volume", f"{word!r}: {part!r} is not known; see `moor group create --help`")
     return made
 
 

@@ -20,6 +20,8 @@ def why_stop_first(spec: GroupSpec) -> str:
         return "members keep their names"
     if spec.slots.sticky_address:
         return "members keep their addresses"
+    if spec.slots.volumes:
+        return "members keep their volumes"
     if any(nic.addresses or nic.mac for nic in spec.instance.nics):
         return "members have fixed addresses"
     if spec.instance.published_ports and spec.mode is GroupMode.PER_HOST:

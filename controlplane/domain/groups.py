@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from controlplane.domain.instances import Instance, InstanceNic, InstanceSpec
+from controlplane.domain.volumes import VolumeSpec
 
 
 class GroupMode(enum.Enum):
@@ -48,11 +49,24 @@ class GroupState(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class SlotVolume:
+    """A volume that each slot has of its own: {group}-{slot}-{name}."""
+
+    name: str = ""
+    spec: VolumeSpec = VolumeSpec()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    target: str = ""
+    read_only: bool = False
+    sub_path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class SlotPolicy:
     """What stays with a slot when its member is replaced."""
 
     sticky_name: bool = False
     sticky_address: bool = False
+    volumes: tuple[SlotVolume, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from controlplane.domain.budget import order_of, why_stop_first
 from controlplane.domain.groups import GroupMode, GroupSpec, RolloutOrder
 from controlplane.domain.names import check_id, check_labels
-from controlplane.services import instance_rules
+from controlplane.domain.volumes import VolumeMount
+from controlplane.services import instance_rules, volume_rules
 from moorage.errors import FieldViolation
 
 LARGEST_GROUP = 10_000
@@ -16,6 +17,9 @@ LONGEST_ID = 50
 LARGEST_AMOUNT = 10_000
 _AMOUNT = re.compile(r"^(0|[1-9][0-9]{0,4})(%?)$")
 _NONE = frozenset({"0", "0%"})
+_MOST_SLOT_VOLUMES = 8
+#: A group's id, a slot's number and this make a volume's name.
+_LONGEST_VOLUME_NAME = 7
 _LONGEST_SECONDS = 86_400.0
 _LARGEST_LIMIT = 1000
 
@@ -106,4 +110,27 @@ def _is_amount(text: str) -> bool:
     return found is not None and int(found[1]) <= (100 if found[2] else LARGEST_AMOUNT)
 
 
-_CHECKS: tuple[_Check, ...] = (_size, _members, _rollout, _rest)
+def _slots(spec: GroupSpec, field: str) -> Iterator[FieldViolation]:
+    where, volumes = f"{field}.slots.volumes", spec.slots.volumes
+    if len(volumes) > _MOST_SLOT_VOLUMES:
+        yield FieldViolation(where, f"at most {_MOST_SLOT_VOLUMES} volumes", "OUT_OF_RANGE")
+    names: set[str] = set()
+    for index, volume in enumerate(volumes):
+        own = f"{where}[{index}]"
+        if check_id(volume.name, "") or len(volume.name) > _LONGEST_VOLUME_NAME:
+            text = f"must be at most {_LONGEST_VOLUME_NAME} lower-case letters, digits and hyphens, and begin with a letter"
+            yield FieldViolation(f"{own}.name", text, "NAME_INVALID")
+        elif volume.name in names:
+            yield FieldViolation(f"{own}.name", f"{volume.name} is there twice", "INVALID")
+        names.add(volume.name)
+        if volume.spec.host:
+            text = "cannot be the same for several slots: each volume goes with its first member"
+            yield FieldViolation(f"{own}.spec.host", text, "NOT_ALLOWED")
+        yield from volume_rules.check_spec(volume.spec, f"{own}.spec")
+        yield from check_labels(dict(volume.labels), f"{own}.labels")
+    mounts = [VolumeMount(volume.name or "-", volume.target, volume.read_only, volume.sub_path) for volume in volumes]
+    taken = [*(mount.target for mount in spec.instance.mounts), *(mount.target for mount in spec.instance.volumes)]
+    yield from volume_rules.check_mounts(mounts, taken, where)
+
+
+_CHECKS: tuple[_Check, ...] = (_size, _members, _slots, _rollout, _rest)

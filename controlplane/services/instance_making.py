@@ -20,6 +20,7 @@ from controlplane.services.instance_admission import check_policy, check_publish
 from controlplane.services.instance_claims import InstanceClaims, charge_project, release, usage_of
 from controlplane.services.instance_rules import check_spec
 from controlplane.services.secret_uses import resolve
+from controlplane.services.slot_volumes import with_slot_volumes
 from moorage.errors import AlreadyExists, FieldViolation, InvalidSpec
 from moorage.store.base import Transaction
 
@@ -100,6 +101,9 @@ class InstanceMaking:
         check_publishable(tx, spec, (network.uid for network in networks.values()), f"{item.field}.spec")
         keep = take_addresses(tx, membership.owner, membership.slot) if membership.slots.sticky_address else ()
         leased = self._claims.lease(tx, uid, nics, networks, f"{item.field}.spec.nics", keep=keep)
+        if membership.slots.volumes:
+            of_slot = membership.slots.volumes
+            spec = with_slot_volumes(self._context, tx, spec, membership.owner, membership.slot, of_slot)
         volumes = volume_use.take(tx, project.id, spec.volumes, f"{item.field}.spec.volumes")
         spec = replace(spec, volumes=volumes.mounts)
         effective = effective_spec(replace(spec, nics=nics), template.defaults, instance_id)

@@ -7,9 +7,12 @@ from dataclasses import replace
 from controlplane.access.quota import RESOURCES, Quota, charge
 from controlplane.domain.instances import InstanceSpec
 from controlplane.domain.projects import Project
+from controlplane.domain.volumes import VolumeMount
 from controlplane.services.effective import effective_spec
 from controlplane.services.instance_admission import check_policy, check_publishable, ready_template
 from controlplane.services.instance_claims import InstanceClaims
+from controlplane.services.volume_use import find_volume
+from moorage.errors import InvalidSpec
 from moorage.store.base import Transaction
 
 _NOTHING = Quota()
@@ -31,12 +34,14 @@ def admit_members(
         count: instances that there will be at a time. They are charged when they are made: this only asks whether that could ever go well.
         own: what the asker's instances use already.
     Raises:
-        InvalidSpec (POLICY_*, PORT_NOT_PUBLISHABLE, OTHER_PROJECT), NotFound (template, network, security group), QuotaExceeded,
+        InvalidSpec (POLICY_*, PORT_NOT_PUBLISHABLE, OTHER_PROJECT, VOLUME_NOT_SHARED), NotFound (template, network, security group,
+        volume), QuotaExceeded,
         NotReady (TEMPLATE_NOT_READY).
     """
     template = ready_template(tx, project.id, spec.template, f"{where}.template")
     asked = replace(spec, template=template.name)
     networks, nics = claims.networks(tx, project, asked, where)
+    asked = replace(asked, volumes=_volumes(tx, project, spec, f"{where}.volumes", count))
     check_policy(asked, project, networks, where)
     check_publishable(tx, asked, (network.uid for network in networks.values()), where)
     if asked.nics:
@@ -52,3 +57,15 @@ def admit_members(
     more = Quota(**{name: max(0, getattr(wished, name) - getattr(own, name)) for name in RESOURCES})
     charge(project.quota, project.usage, more)
     return asked
+
+
+def _volumes(tx: Transaction, project: Project, spec: InstanceSpec, where: str, count: int) -> tuple[VolumeMount, ...]:
+    """The volumes that all have together, with full names. Whether somebody else has one now is asked when an instance is made."""
+    found = []
+    for index, mount in enumerate(spec.volumes):
+        volume = find_volume(tx, project.id, mount.volume, f"{where}[{index}].volume")
+        if volume.is_exclusive and count > 1:
+            text = f"{volume.name} is for one instance at a time, and there are {count}; make it shared, or one for each slot"
+            raise InvalidSpec.of(f"{where}[{index}].volume", text, "VOLUME_NOT_SHARED")
+        found.append(replace(mount, volume=volume.name))
+    return tuple(found)
