@@ -43,11 +43,12 @@ def with_ready_time(before: Instance, after: Instance, now: datetime) -> Instanc
 
 
 def refuses_traffic(instance: Instance) -> bool:
-    """Whether it must not be given new clients: it is on its way out, or runs and its own checks fail. One that stands still refuses
-    nothing: whoever asks it sees that by itself.
+    """Whether it must not be given new clients: it is on its way out, is being ended, or runs and its own checks fail. One that stands
+    still refuses nothing: whoever asks it sees that by itself. One that is being ended may hang, and yet take connections.
     """
     is_going = instance.leave_time is not None or instance.desired is DesiredState.DELETED
-    return is_going or (is_started(instance) and not is_ready(instance))
+    is_ending = instance.observed.state is InstanceState.STOPPING
+    return is_going or is_ending or (is_started(instance) and not is_ready(instance))
 
 
 def takes_traffic(instance: Instance) -> bool:

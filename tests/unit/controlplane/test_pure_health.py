@@ -9,7 +9,7 @@ from controlplane.domain.containers import RestartMode, RestartPolicy
 from controlplane.domain.failing import FAILED_STARTS, failing, has_ended
 from controlplane.domain.instances import DesiredState, Instance, InstanceSpec, InstanceState, Observed
 from controlplane.domain.probes import Probe, Probes, TcpCheck
-from controlplane.domain.readiness import is_ready
+from controlplane.domain.readiness import is_ready, refuses_traffic
 
 _NOW = datetime(2030, 1, 1, tzinfo=UTC)
 _PROBED = InstanceSpec(template="web", probes=Probes(readiness=Probe(tcp=TcpCheck(80))))
@@ -52,6 +52,20 @@ def test_a_probe_that_its_host_has_not_heard_of_takes_nothing_away() -> None:
 def test_what_stands_still_is_not_ready() -> None:
     stopped = replace(_running(True), state=InstanceState.STOPPED)
     assert not is_ready(_instance(_PROBED, stopped))
+
+
+@pytest.mark.parametrize(
+    ("state", "ready", "expected"),
+    [
+        (InstanceState.STARTING, None, False),
+        (InstanceState.RUNNING, True, False),
+        (InstanceState.RUNNING, False, True),
+        (InstanceState.STOPPING, None, True),  # it may hang, and its port still takes connections
+        (InstanceState.STOPPED, None, False),
+    ],
+)
+def test_who_refuses_new_clients(state: InstanceState, ready: bool | None, expected: bool) -> None:
+    assert refuses_traffic(_instance(_PROBED, replace(_running(ready), state=state))) is expected
 
 
 def _ended(state: InstanceState, reason: str, starts: int) -> Observed:
