@@ -13,7 +13,7 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 export BUF_CACHE_DIR := $(abspath build)/buf
 
 .PHONY: help setup python packages root check unit test test-benchmarks test-leaks demo demo-down protos protos-archive fmt lint types imports proto-lint \
-	router-image bench-deploy bench-store bench-schedule clean
+	router-image bench-deploy bench-healing bench-store bench-schedule clean
 
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | \
@@ -101,6 +101,9 @@ bench-deploy: root $(STUBS) ## Deployment against Docker Swarm and docker run (r
 
 bench-network: root $(STUBS) ## Networks against Docker's bridge and Swarm's overlay (root)
 	@$(BIN)/python -m benchmarks.network
+
+bench-healing: root $(STUBS) ## A lost host's instances elsewhere, against Docker Swarm (root)
+	@$(BIN)/python -m benchmarks.healing
 
 bench-store: $(STUBS) ## The store's commits and rows a second
 	@$(BIN)/python -m benchmarks.store

@@ -85,7 +85,7 @@ class MoorageSide:
 
         requests = [self._request(name.rpartition("/")[2], limits) for name in self._names]
         pinger.begin(interval_seconds=interval_seconds)
-        async with self._watching(on_change):
+        async with watching(self._client, on_change):
             started = time.perf_counter()
             if count == 1:
                 made = [await self._client.instances.CreateInstance(requests[0])]
@@ -115,7 +115,7 @@ class MoorageSide:
                 if gone == wanted:
                     all_gone.set()
 
-        async with self._watching(on_change):
+        async with watching(self._client, on_change):
             started = time.perf_counter()
             if len(wanted) == 1:
                 await self._client.instances.DeleteInstance(instances_pb2.DeleteInstanceRequest(name=self._names[0]))
@@ -195,23 +195,25 @@ class MoorageSide:
         listed = {lease.address for lease in (await self._client.networks.ListAddresses(request)).addresses}
         return not listed & self._addresses
 
-    @contextlib.asynccontextmanager
-    async def _watching(self, on_change: Callable[[watch_pb2.Change], None]) -> AsyncIterator[None]:
-        request = watch_pb2.WatchRequest(
-            kinds=["instances"], parent=_PROJECT, from_revision=await self._client.revision(_PROJECT)
-        )
 
-        async def follow() -> None:
-            async for response in self._client.watch.Watch(request):
-                if response.HasField("change"):
-                    on_change(response.change)
+@contextlib.asynccontextmanager
+async def watching(client: Client, on_change: Callable[[watch_pb2.Change], None]) -> AsyncIterator[None]:
+    """Follow what becomes of the project's instances inside the block."""
+    request = watch_pb2.WatchRequest(
+        kinds=["instances"], parent=_PROJECT, from_revision=await client.revision(_PROJECT)
+    )
 
-        async with asyncio.TaskGroup() as tasks:
-            following = tasks.create_task(follow())
-            try:
-                yield
-            finally:
-                following.cancel()
+    async def follow() -> None:
+        async for response in client.watch.Watch(request):
+            if response.HasField("change"):
+                on_change(response.change)
+
+    async with asyncio.TaskGroup() as tasks:
+        following = tasks.create_task(follow())
+        try:
+            yield
+        finally:
+            following.cancel()
 
 
 async def register_template(client: Client, image: Path) -> None:

@@ -191,7 +191,7 @@ def _matters(change: Change) -> bool:
 def _wish(kind: Kind[Any], record: Any) -> Any:
     """What of a record somebody asked for."""
     if kind is HOST:
-        return record.labels
+        return record.labels, record.admin_state, record.loss is None
     if kind is PROJECT:
         return record.quota
     if kind is INSTANCE:

@@ -14,6 +14,7 @@ from cli.dev.host import Host
 from moorage.errors import NotFound
 from moorage.v1 import groups_pb2, hosts_pb2
 from moorage.v1 import instances_pb2 as pb
+from tests.e2e.test_names import look_up
 from tests.support import onhost
 from tests.support.plane import RUNNING, Plane, until
 
@@ -61,6 +62,12 @@ async def _running(plane: Plane, *, not_on: str = "") -> list[pb.Instance]:
         if i.desired_state == pb.DESIRED_STATE_RUNNING and i.status.state == RUNNING and i.status.host != not_on
     ]
     return found if len(found) == COUNT else []
+
+
+async def _names(host: Host, members: Sequence[pb.Instance], host_name: str) -> list[str]:
+    """What the group's name means on a host, asked by a member there."""
+    asks = next(i for i in members if i.status.host == host_name)
+    return sorted(await look_up(host, asks, "six"))
 
 
 def _addresses(instances: Sequence[pb.Instance]) -> list[str]:
@@ -120,7 +127,7 @@ async def test_members_are_made_anew_elsewhere(plane: Plane, whole: Fleet, hosts
 
 async def test_a_host_that_was_cut_off_has_nothing_twice(plane: Plane, whole: Fleet, hosts: list[Host]) -> None:
     async with group_of_six(plane) as before:
-        alone = (await plane.run({"alone": plane.spec(host=2)}))["alone"]
+        alone = (await plane.run({"alone": plane.spec(host=2, networks=["lan"])}))["alone"]
         cut_at = time.monotonic()
         await whole.cut("h2")
         try:
@@ -134,11 +141,22 @@ async def test_a_host_that_was_cut_off_has_nothing_twice(plane: Plane, whole: Fl
             assert not set(_addresses(after)) & set(
                 _addresses([i for i in before.values() if i.status.host == "hosts/h2"])
             )
+
+            async def are_named() -> bool:
+                return await _names(hosts[0], after, "hosts/h1") == _addresses(after)
+
+            await until(are_named, what="their name on a host that stays")
             assert (await plane.get("alone")).desired_state == pb.DESIRED_STATE_RUNNING, "nobody would replace it"
             await asyncio.sleep(max(0.0, cut_at + CUT_SECONDS - time.monotonic()))
         finally:
             await whole.heal("h2")
         healed_at = time.monotonic()
+
+        async def is_named() -> bool:
+            return sorted(await look_up(hosts[1], alone, "six")) == _addresses(after)
+
+        await until(is_named, what="the name on the host that was cut off")
+        print(f"named {time.monotonic() - healed_at:.2f} s after it was healed")
         await until(lambda: _is_settled(plane, hosts, [*after, alone]), what="nothing twice")
         print(f"settled {time.monotonic() - healed_at:.2f} s after it was healed")
         again = {c.instance: c for c in await onhost.containers(hosts[1])}
