@@ -73,6 +73,8 @@ _PROCESS: tuple[Decorator, ...] = (
     many("--label", "-l", metavar="K=V", text="Label of the instance."),
     one("--user-data", metavar="TEXT | @FILE", text="What it reads at 169.254.169.254; at most 16 KiB."),
     flag("--init", text="A small init as process 1 that reaps zombies."),
+    flag("--exclusive", text="Never two of it: runs under a lease, and stops when cut off from the control plane."),
+    flag("--survives-isolation", text="Runs on when cut off, and is never replaced meanwhile."),
     one("--restart", metavar="POLICY", text="no, on-failure[:N] or always (the default)."),
     one("--stop-signal", metavar="SIGNAL", text="Signal that asks the process to end."),
     one("--stop-timeout", metavar="TIME", text="Time from that signal to SIGKILL."),

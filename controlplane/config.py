@@ -9,11 +9,16 @@ from typing import Any, Literal
 
 import yaml
 
+from controlplane.domain.claims import DEFAULT_TERMS as DEFAULT_LEASES
+from controlplane.domain.claims import LeaseTerms
 from controlplane.liveness.terms import DEFAULT_TERMS, ROUND_SECONDS, LivenessTerms
 from moorage.errors import FieldViolation, InvalidSpec
 from moorage.logs import LEVELS
 
-_SECONDS = ("heartbeat_seconds", "silent_after_seconds", "lost_after_seconds", "agent_restart_seconds")
+_SECONDS = (
+    *("heartbeat_seconds", "silent_after_seconds", "lost_after_seconds", "agent_restart_seconds"),
+    *("lease_seconds", "lease_renewal_seconds"),
+)
 _ORIGIN = re.compile(r"https://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?")
 
 
@@ -33,6 +38,8 @@ class Config:
         plain_http_registries: foreign registries that may be spoken to without TLS.
         outbound_denied: CIDRs that the control plane never connects to on a user's word.
         outbound_allowed: CIDRs that it may connect to although they are loopback or denied.
+        lease_seconds: length of the leases under which instances run that claim something, 5 to 600.
+        lease_renewal_seconds: how often agents ask for them anew, 0.2 to a fifth of that.
         log_format: "text" or "json".
         heartbeat_seconds: how often each agent is to be heard, 0.2 to 60.
         silent_after_seconds: a host that was not heard for so long is DISCONNECTED, and its neighbours are asked.
@@ -56,6 +63,8 @@ class Config:
     silent_after_seconds: float = DEFAULT_TERMS.silent_after_seconds
     lost_after_seconds: float = DEFAULT_TERMS.lost_after_seconds
     agent_restart_seconds: float = DEFAULT_TERMS.restart_seconds
+    lease_seconds: float = DEFAULT_LEASES.lease_seconds
+    lease_renewal_seconds: float = DEFAULT_LEASES.renewal_seconds
 
     @property
     def liveness(self) -> LivenessTerms:
@@ -63,6 +72,11 @@ class Config:
         return LivenessTerms(
             self.heartbeat_seconds, self.silent_after_seconds, self.lost_after_seconds, self.agent_restart_seconds
         )
+
+    @property
+    def lease_terms(self) -> LeaseTerms:
+        """How leases are given."""
+        return LeaseTerms(self.lease_seconds, self.lease_renewal_seconds)
 
 
 def load(path: Path) -> Config:
@@ -116,6 +130,12 @@ def parse(document: dict[str, Any]) -> Config:
     if "registry_listen" in values and not _is_address(values["registry_listen"]):
         found.append(_bad_address("registry_listen", values["registry_listen"]))
     found += _bad_registry(values.get("registry_url", ""), values.get("registry_ca_file", ""))
+    found += _bad_leases(
+        LeaseTerms(
+            values.get("lease_seconds", DEFAULT_LEASES.lease_seconds),
+            values.get("lease_renewal_seconds", DEFAULT_LEASES.renewal_seconds),
+        )
+    )
     if values.get("log_format", "text") not in ("text", "json"):
         found.append(FieldViolation("log_format", "must be text or json", "CONFIG_INVALID"))
     if values.get("log_level", "info") not in LEVELS:
@@ -158,6 +178,16 @@ def _bad_liveness(terms: LivenessTerms) -> list[FieldViolation]:
         ),
     )
     return [FieldViolation(name, problem, "CONFIG_INVALID") for name, holds, problem in rules if not holds]
+
+
+def _bad_leases(terms: LeaseTerms) -> list[FieldViolation]:
+    found = []
+    if not 5.0 <= terms.lease_seconds <= 600.0:
+        found.append(FieldViolation("lease_seconds", "must be between 5 and 600", "CONFIG_INVALID"))
+    if not 0.2 <= terms.renewal_seconds <= terms.lease_seconds / 5.0:
+        problem = "must be between 0.2 and a fifth of lease_seconds"
+        found.append(FieldViolation("lease_renewal_seconds", problem, "CONFIG_INVALID"))
+    return found
 
 
 def _is_address(text: str) -> bool:

@@ -40,6 +40,8 @@ from controlplane.api.server import Port, start
 from controlplane.api.templates import TemplateServicer
 from controlplane.api.volumes import VolumeServicer
 from controlplane.api.watch import WatchServicer
+from controlplane.claim_leases.ledger import LeaseLedger
+from controlplane.claim_leases.loop import ClaimLeases
 from controlplane.config import Config
 from controlplane.dispatch.dispatcher import Dispatcher
 from controlplane.dispatch.log_tail import LogTails
@@ -252,7 +254,8 @@ class ControlPlane:
         dispatcher = Dispatcher(store, clock)
         reports = ReportService(context)
         claims = InstanceClaims(context)
-        making = InstanceMaking(context, claims)
+        making = InstanceMaking(context, claims, config.lease_terms)
+        ledger = LeaseLedger(store, clock)
         instances = InstanceService(context, making)
         changes = InstanceChanges(context, claims)
         networks = NetworkService(context)
@@ -365,6 +368,8 @@ class ControlPlane:
                 self._registry_url(),
                 self._registry_ca_pem,
                 config.liveness.heartbeat_seconds,
+                config.lease_terms.renewal_seconds,
+                ledger,
             )
         )
         scheduler = Scheduler(store, clock, making.ask_leave)
@@ -384,6 +389,9 @@ class ControlPlane:
         volume_keeper = VolumeKeeper(context, HostVolumes(broker), self._owner)
         self._owner.spawn(volume_keeper.run(), name="volumes")
         self._owner.spawn(volume_keeper.keep_time(), name="time of volumes")
+        claim_leases = ClaimLeases(context, ledger)
+        self._owner.spawn(claim_leases.run(), name="claims of lost instances")
+        self._owner.spawn(claim_leases.keep_time(), name="ends of leases")
         self._owner.spawn(self._housekeeping(), name="housekeeping")
         self._servers = [
             await start(

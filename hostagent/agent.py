@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from hostagent.claims.book import ClaimBook
+from hostagent.claims.keeper import ClaimKeeper
 from hostagent.devices.handing import told
 from hostagent.devices.inventory import DeviceInventory
 from hostagent.dhcp_client.clients import DhcpClients
@@ -95,6 +97,7 @@ class World:
     secrets: SecretFiles
     clock: Clock
     data_dir: Path
+    run_dir: Path
     boot_id: str
     site: Site
 
@@ -139,6 +142,9 @@ class Agent:
         self.leases = DhcpClients(
             world.data_dir / "dhcp", tasks=self._steps, clock=world.clock, on_change=self._on_lease
         )
+        self.claims = ClaimBook(
+            journal=journal, state=self.state, clock=world.clock, run_dir=world.run_dir, boot_id=world.boot_id
+        )
         self.devices = DeviceInventory(world.site.devices, world.engine.info)
         self.volumes = InstanceVolumes(
             VolumeStore(world.data_dir / "volumes"), journal, self.state, lambda: self.volume_meter.wake()
@@ -151,6 +157,7 @@ class Agent:
             fabric=world.fabric,
             names=self.names,
             leases=self.leases,
+            claims=self.claims,
             keys=world.keys,
             files=self._files,
             secrets=world.secrets,
@@ -183,6 +190,7 @@ class Agent:
             watch=self.probes.follow,
             on_gone=self._on_gone,
             on_left=lambda network_ids: self.networks.mark(network_ids),
+            hold=self.claims.hold,
             boot_id=world.boot_id,
         )
         self.networks = NetworkKeeper(
@@ -254,6 +262,14 @@ class Agent:
             registry=f"127.0.0.1:{world.site.registry_proxy_port}",
         )
 
+        self.claim_keeper = ClaimKeeper(
+            book=self.claims,
+            clock=world.clock,
+            run_dir=world.run_dir,
+            send=self.session.ask_leases,
+            wake=self.reconciler.wake,
+        )
+
         self.streams = SideStreams(
             channel=lambda: self.session.channel,
             engine=world.engine,
@@ -276,6 +292,7 @@ class Agent:
 
     async def start(self) -> None:
         """Look at the host, then work; returns when the first look was taken and the session is being opened."""
+        self.claims.begin()
         self.leases.forget_others(self.journal.assignments.keys())
         await self.sweeper.begin()
         await self.journal.commit()
@@ -284,6 +301,7 @@ class Agent:
             self._tasks.supervise(self.responder.run, name="answers to neighbours")
         self._tasks.supervise(self._watcher.run, name="engine watcher", backoff=backoff)
         self._tasks.supervise(self._begin, name="begin")
+        self._tasks.supervise(self.claim_keeper.run, name="claim keeper")
         self._tasks.supervise(self.networks.run, name="network keeper")
         self._tasks.supervise(self.routers.run, name="router keeper")
         self._tasks.supervise(self.routers.sweep, name="router sweep")
@@ -307,8 +325,11 @@ class Agent:
 
     # What the session asks of us.
 
-    async def on_welcome(self, *, host_name: str, registry_url: str, registry_ca_pem: str) -> None:
+    async def on_welcome(
+        self, *, host_name: str, registry_url: str, registry_ca_pem: str, lease_renewal_seconds: float
+    ) -> None:
         """A session stands."""
+        self.claim_keeper.set_renewal(lease_renewal_seconds)
         self._door_problem = ""
         self.volume_meter.renew()
         try:
@@ -324,6 +345,7 @@ class Agent:
         await self._intake.apply(change)
         if change.is_complete:
             self._is_told.set()
+        self.claim_keeper.mark()
 
     def on_stream(self, request: agent_pb2.StreamRequest) -> None:
         """Somebody wants to look into an instance."""
@@ -357,6 +379,10 @@ class Agent:
         )
         self.outbox.notify(agent_pb2.SessionRequest(neighbour=answer))
 
+    def on_leases(self, number: int, given: list[InstanceId]) -> None:
+        """Leases were given."""
+        self.claim_keeper.take(number, given)
+
     async def facts(self) -> HostFacts:
         """What this machine is; of an engine that does not answer, what it was when it did."""
         await self._read_facts()
@@ -375,6 +401,8 @@ class Agent:
         folders = (*filter(None, [self._data_root]), str(self._world.data_dir))
         if pressure := disk_condition(*folders):
             conditions.append(pressure)
+        if unwatched := self.claim_keeper.condition():
+            conditions.append(unwatched)
         return AgentHeartbeat(tuple(conditions), self.sweeper.quarantined, self.sweeper.brake, facts)
 
     # What side streams and tasks ask of us.

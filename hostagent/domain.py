@@ -490,6 +490,7 @@ class InstanceAssignment:
     payloads: tuple[PayloadAssignment, ...] = ()
     probes: Probes = Probes()
     volumes: tuple[VolumeAssignment, ...] = ()
+    lease_seconds: float = 0.0  # it runs, and has a network, only under leases of this length; 0: it needs none
 
 
 class InstanceState(enum.IntEnum):

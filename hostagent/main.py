@@ -133,6 +133,7 @@ async def _begin(config: Config, stack: contextlib.AsyncExitStack, fail: OnFailu
         secrets=secrets,
         clock=clock,
         data_dir=config.data_dir,
+        run_dir=config.run_dir,
         boot_id=boot_id(),
         site=Site(
             config.underlay_address,

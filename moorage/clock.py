@@ -23,6 +23,10 @@ class Clock(Protocol):
         """Seconds since some fixed point; never goes back."""
         ...
 
+    def boottime(self) -> float:
+        """Seconds since this machine was started, the time in which it was suspended too; never goes back."""
+        ...
+
     async def sleep(self, seconds: float) -> None:
         """Return after `seconds` of monotonic time; zero or less only lets other tasks run."""
         ...
@@ -38,6 +42,10 @@ class SystemClock:
     def monotonic(self) -> float:
         """Seconds of CLOCK_MONOTONIC. It stands still while the machine is suspended."""
         return time.monotonic()
+
+    def boottime(self) -> float:
+        """Seconds of CLOCK_BOOTTIME, of which /proc/uptime tells hundredths."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
 
     async def sleep(self, seconds: float) -> None:
         """Sleep in the running event loop."""
@@ -64,6 +72,10 @@ class ManualClock:
 
     def monotonic(self) -> float:
         """Seconds since the clock was made."""
+        return self._elapsed
+
+    def boottime(self) -> float:
+        """As `monotonic`: this machine is never suspended."""
         return self._elapsed
 
     @property

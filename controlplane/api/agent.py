@@ -11,6 +11,7 @@ import grpc
 from google.protobuf.message import Message
 
 from controlplane.api.caller import current_host
+from controlplane.claim_leases.ledger import LeaseLedger
 from controlplane.dispatch.dispatcher import Dispatcher
 from controlplane.dispatch.sessions import AssignmentSet, HostSession
 from controlplane.dispatch.streams import SideStream, StreamBroker, StreamRequest
@@ -52,6 +53,14 @@ class ReleaseBrake:
     """A request of a session: let a sweep that was held back go on, once."""
 
 
+@dataclass(frozen=True, slots=True)
+class GivenLeases:
+    """A request of a session: the answer to a request for leases."""
+
+    number: int
+    instance_uids: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class AgentDeps:
     """What the servicer works with."""
@@ -70,6 +79,8 @@ class AgentDeps:
     registry_url: str
     registry_ca_pem: str
     heartbeat_period_seconds: float
+    lease_renewal_seconds: float
+    ledger: LeaseLedger
 
 
 class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
@@ -130,6 +141,7 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
             registry_ca_pem=deps.registry_ca_pem,
         )
         welcome.heartbeat_period.FromTimedelta(timedelta(seconds=deps.heartbeat_period_seconds))
+        welcome.lease_renewal_period.FromTimedelta(timedelta(seconds=deps.lease_renewal_seconds))
         return agent_pb2.SessionResponse(welcome=welcome)
 
     async def _send(
@@ -175,6 +187,10 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
                     deps.rounds.take(session.host_uid, answer.question_id, reach, answer.datagram)
                 case "farewell":
                     session.is_farewell = True
+                case "lease_request":
+                    asked = request.lease_request
+                    given = deps.ledger.give(session.host_uid, asked.instance_ids)
+                    session.request(GivenLeases(asked.number, tuple(given)))
                 case other:
                     raise InvalidSpec.of(str(other), "does not belong here", "STREAM_INVALID")
 
@@ -325,6 +341,9 @@ def _task_report(message: agent_pb2.TaskReport) -> TaskReport:
 
 def _request(item: object) -> agent_pb2.SessionResponse:
     match item:
+        case GivenLeases():
+            renewal = agent_pb2.LeaseRenewal(number=item.number, instance_ids=item.instance_uids)
+            return agent_pb2.SessionResponse(lease_renewal=renewal)
         case ReleaseBrake():
             return agent_pb2.SessionResponse(release_sweep_brake=True)
         case StreamRequest():

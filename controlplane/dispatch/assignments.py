@@ -125,6 +125,7 @@ class InstanceAssignment:
     shared_names: tuple[str, ...] = ()
     payloads: tuple[PayloadAssignment, ...] = ()
     volumes: tuple[VolumeAssignment, ...] = ()
+    lease_seconds: float = 0.0
 
 
 def instance_assignment(
@@ -175,6 +176,7 @@ def instance_assignment(
         host=instance.host,
         is_router=is_router(instance),
         shared_names=shared_names(instance),
+        lease_seconds=instance.lease_seconds,
         payloads=payloads(instance),
         volumes=volumes,
     )
@@ -334,5 +336,5 @@ def peers_by_mac(instance: Instance, network_uid: str, host: Host) -> dict[str, 
             shared_names(instance),
         )
         for nic in instance.nics
-        if nic.network_uid == network_uid
+        if nic.network_uid == network_uid and nic.mac  # else it was lost, and another has what it had
     }

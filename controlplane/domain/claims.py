@@ -70,6 +70,11 @@ def is_renewed(instance: Instance) -> bool:
     return is_leased(instance) and not instance.given_up and not instance.is_claim_free
 
 
+def is_kept(instance: Instance) -> bool:
+    """Whether it was given up, and what it claims is still kept from others."""
+    return bool(instance.given_up) and blocks_successor(instance)
+
+
 def may_be_given_up(instance: Instance) -> bool:
     """Whether it may count as lost because its host is: one that survives isolation is moved by nobody but an operator."""
     return not instance.effective.survives_isolation

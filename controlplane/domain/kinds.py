@@ -8,6 +8,7 @@ from typing import Any
 
 from controlplane.access.join_tokens import JoinToken
 from controlplane.access.keys import ApiKey
+from controlplane.domain.claims import is_kept
 from controlplane.domain.dns import DnsRecord
 from controlplane.domain.groups import Group, GroupRevision, GroupSlot
 from controlplane.domain.hosts import Host, Zone
@@ -74,6 +75,7 @@ INSTANCE = Kind(
         "volume": lambda i: tuple(dict.fromkeys(i.volume_uids)),
         "security_group": lambda i: tuple({uid for nic in i.nics for uid in nic.security_group_uids}),
         "payload": lambda i: tuple({pin.uid for pin in i.pins}),
+        "claim": lambda i: ("kept",) if is_kept(i) else (),
     },
 )
 # Owner and network find the leases of an instance and the members of a network; the key makes an address unique in its network.

@@ -89,9 +89,6 @@ def _process(spec: InstanceSpec, field: str) -> Iterator[FieldViolation]:
         yield FieldViolation(f"{field}.stop_signal", f"{spec.stop_signal!r} is no signal", "INVALID")
     if spec.stop_grace_seconds is not None and not 0 <= spec.stop_grace_seconds <= 86400:
         yield FieldViolation(f"{field}.stop_grace", "must be between 0 and one day", "OUT_OF_RANGE")
-    for name in ("exclusive", "survives_isolation"):
-        if getattr(spec, name):  # better refused than not kept
-            yield FieldViolation(f"{field}.{name}", "is a promise that no host can keep yet", "NOT_SUPPORTED")
     if spec.drain_seconds is not None and not 0 <= spec.drain_seconds <= 86400:
         yield FieldViolation(f"{field}.drain", "must be between 0 and one day", "OUT_OF_RANGE")
 

@@ -26,7 +26,7 @@ from hostagent.executor.filters import filters_of
 from hostagent.executor.host_state import GENERATION_LABEL, INSTANCE_LABEL, NONCE_LABEL, HostState, NamespaceState
 from hostagent.executor.last_lines import last_lines
 from hostagent.executor.leftovers import kill_leftovers
-from hostagent.executor.ports import Engine, Fabric, Leases, Names, RuntimeKeys
+from hostagent.executor.ports import Claims, Engine, Fabric, Leases, Names, RuntimeKeys
 from hostagent.executor.volumes import InstanceVolumes
 from hostagent.files import HostsLine, InstanceFiles, render
 from hostagent.journal.journal import Journal
@@ -66,6 +66,7 @@ class Executor:
         fabric: Fabric,
         names: Names,
         leases: Leases,
+        claims: Claims,
         keys: RuntimeKeys,
         files: InstanceFiles,
         secrets: SecretFiles,
@@ -84,6 +85,7 @@ class Executor:
         self._fabric = fabric
         self._names = names
         self._leases = leases
+        self._claims = claims
         self._keys = keys
         self._files = files
         self._secrets = secrets
@@ -164,7 +166,12 @@ class Executor:
         )
 
     async def record_exit(
-        self, assignment: InstanceAssignment, container_id: ContainerId | None, *, is_host_reboot: bool
+        self,
+        assignment: InstanceAssignment,
+        container_id: ContainerId | None,
+        *,
+        is_host_reboot: bool,
+        is_lease_lost: bool = False,
     ) -> None:
         """Record how the newest run ended, as the engine knows it."""
         instance_id = assignment.instance_id
@@ -177,22 +184,26 @@ class Executor:
         ran_seconds = finished_at - (local.started_at or finished_at)
         is_short = ran_seconds < assignment.restart.reset_after_seconds
         failures = local.failures_in_row
-        if not is_host_reboot and not local.was_asked_to_stop:  # else it was no fault of the process
+        was_us = local.was_asked_to_stop or is_lease_lost  # or the watchdog, in our place
+        if not is_host_reboot and not was_us:  # else it was no fault of the process
             failures = failures + 1 if is_short else 1
         reason, message = "", ""
         if is_host_reboot:
             reason, message = HOST_REBOOTED, "the host was started anew"
+        elif is_lease_lost:
+            reason, message = "LEASE_LOST", "its lease ended, and it was ended with it"
         elif seen is None:
             reason, message = "CONTAINER_GONE", "the container was removed by somebody else"
         elif local.verdict.failure and not local.was_asked_to_stop:
             reason, message = local.verdict.failure, f"a probe failed: {local.verdict.words}"
-        has_failed = not is_host_reboot and not local.was_asked_to_stop and (reason or seen is None or seen.exit_code)
+        has_failed = not is_host_reboot and not was_us and (reason or seen is None or seen.exit_code)
         lines: tuple[str, ...] = ()
         if seen is not None and has_failed:
             lines = await last_lines(self._engine, seen.container_id, local.begun_at)
         self._change(
             instance_id,
             stage=RunStage.ENDED,
+            was_asked_to_stop=was_us,
             exit_code=seen.exit_code if seen else None,
             oom_killed=seen.oom_killed if seen else False,
             finished_at=finished_at,
@@ -260,6 +271,7 @@ class Executor:
 
     async def prepare_namespace(self, assignment: InstanceAssignment) -> None:
         """Make or repair the namespace and all that is plugged into it."""
+        self._claims.require(assignment)
         instance_id = assignment.instance_id
         before = self._state.namespaces.get(instance_id)
         filters = self._filters(assignment)
@@ -290,6 +302,7 @@ class Executor:
             return  # what is about to be plugged takes it along
         if instance_id in self._leaving:
             return  # it would be made again behind its removal
+        self._claims.require(assignment)
         nics, filters = self._with_leases(assignment), self._filters(assignment)
         await self._fabric.ensure_instance(instance_id, nics, self._state.networks, filters)
 
@@ -401,6 +414,7 @@ class Executor:
         """Tell the runtime wrapper the namespace of a container, and where its variables are that the engine is not told."""
         path = self._state.namespaces[instance_id].path
         assert path is not None  # the plan plugs before it publishes
+        self._claims.write()  # the wrapper must know that the container runs under leases before it can be started
         has_variables = any(payload.env for payload in self._journal.assignments[instance_id].payloads)
         self._keys.publish(container_id, path, self._secrets.folder_of(instance_id) if has_variables else None)
         self._state.keys.add(container_id)
@@ -411,8 +425,10 @@ class Executor:
         await self._fabric.publish_ports(assignment.instance_id, ports, assignment.nics)
         self._state.ports[assignment.instance_id] = ports
 
-    async def start(self, instance_id: InstanceId, container_id: ContainerId) -> None:
+    async def start(self, assignment: InstanceAssignment, container_id: ContainerId) -> None:
         """Start the process. Its end may be seen before the answer to the start is."""
+        self._claims.require(assignment)
+        instance_id = assignment.instance_id
         deaths = self._state.deaths(container_id)
         try:
             await self._engine.start(container_id)

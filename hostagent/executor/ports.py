@@ -12,6 +12,7 @@ from hostagent.dhcp_client.lease import Lease
 from hostagent.domain import (
     ContainerObservation,
     ContainerSpec,
+    InstanceAssignment,
     NetworkAssignment,
     NicAssignment,
     NicFilter,
@@ -104,6 +105,13 @@ class Leases(Protocol):
     def wait_seconds(self, instance_id: InstanceId) -> float: ...
     def follow(self, instance_id: InstanceId, namespace: Path, wanted: Mapping[str, str]) -> None: ...
     async def release(self, instance_id: InstanceId, keep: Collection[str] = ()) -> None: ...
+
+
+class Claims(Protocol):
+    """Leases of instances that must not run twice."""
+
+    def require(self, assignment: InstanceAssignment) -> None: ...
+    def write(self) -> None: ...
 
 
 class RuntimeKeys(Protocol):

@@ -6,6 +6,9 @@ registered in Docker's `runtimes`, edits the bundle's config.json before runc's 
 `linux.namespaces` names the namespace that the agent published for this container id; every other verb goes straight
 to the real runtime.
 
+Instances that run under leases (hostagent/claims/) are refused, at `create` and at `start`, once the end has passed that the agent has
+written: a start may come late out of an engine or an agent that was stopped meanwhile.
+
 It fails closed: no namespace published, none visible, or the host's own, and nothing starts. What it says then goes as
 a JSON line to the file that `--log` names, because that is the only place from which Docker shows a runtime's words.
 
@@ -37,6 +40,7 @@ _SCRIPT = r"""#!/bin/sh
 real=@REAL@
 links=@RUN_DIR@/runtime
 spaces=@RUN_DIR@/netns
+leases=@RUN_DIR@/leases
 log= bundle=. verb= id= value=
 
 fail() {
@@ -70,7 +74,7 @@ for word do
         -*) ;;
         *)
             verb=$word
-            case $verb in create | run) ;; *) break ;; esac
+            case $verb in create | run | start) ;; *) break ;; esac
             ;;
         esac
     else
@@ -86,11 +90,26 @@ for word do
     fi
 done
 
-case $verb in create | run) ;; *) exec "$real" "$@" ;; esac
+case $verb in create | run | start) ;; *) exec "$real" "$@" ;; esac
 
 case $id in
 '' | *[!A-Za-z0-9_.-]* | .*) fail "the container id is missing or not one" ;;
 esac
+if [ -e "$leases" ]; then
+    read -r booted </proc/sys/kernel/random/boot_id
+    read -r now value </proc/uptime
+    now=${now%.*}${now#*.}
+    {
+        read -r value value boot value
+        while read -r end value value ids; do
+            case ,$ids, in *",$id,"*) ;; *) continue ;; esac
+            if [ "$boot" != "$booted" ] || [ "$end" -le "$now" ]; then
+                fail "container $id has no lease of the control plane now; it is not started"
+            fi
+        done
+    } <"$leases"
+fi
+[ "$verb" != start ] || exec "$real" "$@"
 link=$links/$id
 [ -L "$link" ] || fail "no network namespace is published for container $id; it is not started"
 [ -f "$link" ] || fail "the network namespace published for container $id does not exist; it is not started"

@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import logging
 import random as random_module
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -52,12 +52,15 @@ Call = Any  # grpc.aio.StreamStreamCall; its type parameters differ between stub
 class SessionPeer(Protocol):
     """What the rest of the agent does about messages of the session."""
 
-    async def on_welcome(self, *, host_name: str, registry_url: str, registry_ca_pem: str) -> None: ...
+    async def on_welcome(
+        self, *, host_name: str, registry_url: str, registry_ca_pem: str, lease_renewal_seconds: float
+    ) -> None: ...
     async def on_assignments(self, change: AssignmentChange) -> None: ...
     def on_stream(self, request: agent_pb2.StreamRequest) -> None: ...
     def on_task(self, task: agent_pb2.Task) -> None: ...
     def on_release_sweep_brake(self) -> None: ...
     def on_neighbour(self, question: agent_pb2.NeighbourQuestion) -> None: ...
+    def on_leases(self, number: int, given: list[InstanceId]) -> None: ...
     async def facts(self) -> HostFacts: ...
     def heartbeat(self) -> AgentHeartbeat: ...
 
@@ -117,6 +120,14 @@ class Session:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_FAREWELL_SECONDS):
                 await self._has_ended.wait()
+
+    def ask_leases(self, number: int, instance_ids: Collection[InstanceId]) -> bool:
+        """Ask for leases, soon; whether a session stands in which that can be done."""
+        if self._channel is None:
+            return False
+        request = agent_pb2.LeaseRequest(number=number, instance_ids=sorted(instance_ids))
+        self._outbox.notify(agent_pb2.SessionRequest(lease_request=request))
+        return True
 
     async def run(self) -> None:
         """Hold a session until cancelled."""
@@ -230,7 +241,10 @@ class Session:
         with contextlib.suppress(StoreUnavailable):
             await self._journal.commit()
         await self._peer.on_welcome(
-            host_name=welcome.host_name, registry_url=welcome.registry_url, registry_ca_pem=welcome.registry_ca_pem
+            host_name=welcome.host_name,
+            registry_url=welcome.registry_url,
+            registry_ca_pem=welcome.registry_ca_pem,
+            lease_renewal_seconds=welcome.lease_renewal_period.ToNanoseconds() / 1e9,
         )
         log.info("session stands", extra={"host": welcome.host_name, "term": welcome.term})
 
@@ -243,6 +257,9 @@ class Session:
                     self._peer.on_stream(message.stream)
                 case "task":
                     self._peer.on_task(message.task)
+                case "lease_renewal":
+                    renewal = message.lease_renewal
+                    self._peer.on_leases(renewal.number, [InstanceId(i) for i in renewal.instance_ids])
                 case "release_sweep_brake":
                     self._peer.on_release_sweep_brake()
                 case "neighbour":

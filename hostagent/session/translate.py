@@ -149,6 +149,7 @@ def instance_from_message(message: agent_pb2.InstanceAssignment, registry: str) 
         payloads=tuple(from_proto(PayloadAssignment, payload) for payload in message.payloads),
         probes=from_proto(Probes, spec.probes),
         volumes=tuple(from_proto(VolumeAssignment, item) for item in message.volumes),
+        lease_seconds=message.lease.ToNanoseconds() / 1e9,
     )
 
 

@@ -18,11 +18,12 @@ from hostagent.config import Config
 from hostagent.engine.docker_engine import DockerEngine
 from hostagent.runtime import wrapper
 from hostagent.setup import daemon_json
-from hostagent.setup.plan import UNIT, MachineFacts, Wanted
+from hostagent.setup.plan import UNIT, WATCHDOG_UNIT, MachineFacts, Wanted
 from moorage.errors import MoorageError, NotReady
 from moorage.tls import certificate_facts
 
 UNIT_PATH = Path("/etc/systemd/system/moorage-hostagent.service")
+WATCHDOG_UNIT_PATH = Path("/etc/systemd/system/moorage-watchdog.service")
 _RELOAD_LOOKS, _RELOAD_LOOK_SECONDS = 100, 0.1
 _KERNEL_SECONDS = 30.0
 
@@ -30,12 +31,15 @@ _KERNEL_SECONDS = 30.0
 def wanted_of(config: Config, config_path: Path) -> Wanted:
     """What a configuration asks of the machine."""
     program = shutil.which("moorage-hostagent") or f"{sys.executable} -m hostagent.main"
+    watchdog = shutil.which("moorage-watchdog") or f"{sys.executable} -m hostagent.watchdog"
     return Wanted(
         runtime_path=str(config.runtime_path),
         runtime=wrapper.render(config.run_dir),
         daemon_json_path=str(config.daemon_json),
         unit_path=str(UNIT_PATH),
         unit=UNIT.format(program=program, config=config_path.resolve()),
+        watchdog_path=str(WATCHDOG_UNIT_PATH),
+        watchdog=WATCHDOG_UNIT.format(program=watchdog, run_dir=config.run_dir),
     )
 
 
@@ -69,6 +73,7 @@ class RealMachine:
             runtime=_read(config.runtime_path),
             has_systemd=_has_systemd(),
             unit=_read(UNIT_PATH),
+            watchdog=_read(WATCHDOG_UNIT_PATH),
             has_instances=has_instances,
         )
 

@@ -27,6 +27,20 @@ OOMScoreAdjust=-500
 WantedBy=multi-user.target
 """
 
+#: A second watchdog, which takes over when the one that the agent has started is killed.
+WATCHDOG_UNIT = """[Unit]
+Description=Moorage watchdog: ends instances whose leases have ended
+
+[Service]
+ExecStart={program} --run-dir {run_dir}
+Restart=always
+RestartSec=0.2
+OOMScoreAdjust=-1000
+
+[Install]
+WantedBy=multi-user.target
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class MachineFacts:
@@ -42,6 +56,7 @@ class MachineFacts:
     runtime: str | None = None  # text of the wrapper as it is; None: there is none
     has_systemd: bool = False
     unit: str | None = None  # text of the systemd unit; None: there is none
+    watchdog: str | None = None  # text of the watchdog's unit; likewise
     has_instances: bool = False  # containers of ours
 
 
@@ -54,6 +69,8 @@ class Wanted:
     daemon_json_path: str
     unit_path: str
     unit: str
+    watchdog_path: str
+    watchdog: str  # text of its unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +189,11 @@ def plan_setup(facts: MachineFacts, wanted: Wanted, known: Record | None) -> Set
             record = Record(merged.live_restore_before, merged.runtime_before)
     if facts.has_systemd and facts.unit != wanted.unit:
         changes.append(WriteFile(f"write {wanted.unit_path}", wanted.unit_path, wanted.unit, facts.unit))
-        changes.append(EnableUnit("start the agent at boot", _unit_name(wanted), is_enabled=True))
+        changes.append(EnableUnit("start the agent at boot", _name(wanted.unit_path), is_enabled=True))
+    if facts.has_systemd and facts.watchdog != wanted.watchdog:
+        path = wanted.watchdog_path
+        changes.append(WriteFile(f"write {path}", path, wanted.watchdog, facts.watchdog))
+        changes.append(EnableUnit("start the watchdog at boot", _name(path), is_enabled=True))
     return SetupPlan(findings, tuple(changes), record)
 
 
@@ -189,8 +210,12 @@ def plan_removal(facts: MachineFacts, wanted: Wanted, known: Record | None) -> S
         return plan
     changes: list[Change] = []
     if facts.unit is not None:
-        changes.append(EnableUnit("do not start the agent at boot", _unit_name(wanted), is_enabled=False))
+        changes.append(EnableUnit("do not start the agent at boot", _name(wanted.unit_path), is_enabled=False))
         changes.append(WriteFile(f"remove {wanted.unit_path}", wanted.unit_path, None, facts.unit))
+    if facts.watchdog is not None:
+        path = wanted.watchdog_path
+        changes.append(EnableUnit("do not start the watchdog at boot", _name(path), is_enabled=False))
+        changes.append(WriteFile(f"remove {path}", path, None, facts.watchdog))
     content = daemon_json.parse(facts.daemon_json)
     if daemon_json.RUNTIME in content.get("runtimes", {}):
         text = daemon_json.take_back(
@@ -232,5 +257,5 @@ def _is_ok(problem: str | None) -> bool | None:
     return None if problem is None else not problem
 
 
-def _unit_name(wanted: Wanted) -> str:
-    return wanted.unit_path.rpartition("/")[2]
+def _name(unit_path: str) -> str:
+    return unit_path.rpartition("/")[2]

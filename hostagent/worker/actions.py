@@ -38,6 +38,7 @@ class RecordExit(Action):
 
     container_id: ContainerId | None
     is_host_reboot: bool
+    is_lease_lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)

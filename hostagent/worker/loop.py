@@ -12,6 +12,7 @@ import random as random_module
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
+from hostagent.claims.deadlines import Hold
 from hostagent.domain import DesiredState, InstanceAssignment, InstanceReport, NicAssignment
 from hostagent.executor.executor import HOST_REBOOTED, Executor
 from hostagent.executor.filters import filters_of
@@ -70,6 +71,7 @@ class Reconciler:
         watch: told at each turn which process of an instance is to be probed; None: none.
         on_gone: called when nothing of an instance is left, with its assignment.
         on_left: called when a running instance has left networks.
+        hold: how an instance stands with its lease.
         boot_id: of this machine.
     """
 
@@ -85,6 +87,7 @@ class Reconciler:
         watch: Callable[[InstanceId, Watched | None], None],
         on_gone: Callable[[InstanceAssignment], None],
         on_left: Callable[[Collection[NetworkId]], None],
+        hold: Callable[[InstanceAssignment], Hold],
         boot_id: str,
         random: RandomFraction = random_module.random,
     ) -> None:
@@ -97,6 +100,7 @@ class Reconciler:
         self._watch = watch
         self._on_gone = on_gone
         self._on_left = on_left
+        self._hold = hold
         self._boot_id = boot_id
         self._random = random
         self._workers: dict[InstanceId, _Worker] = {}
@@ -185,6 +189,7 @@ class Reconciler:
             retry_at=self._retry_at.get(instance_id),
             lease_wait_seconds=self._executor.lease_wait_seconds(instance_id),
             leased=self._executor.leased(instance_id),
+            hold=self._hold(assignment),
         )
 
     async def reconcile_once(self, instance_id: InstanceId) -> bool:
@@ -311,7 +316,12 @@ class Reconciler:
                 assert view.container is not None
                 executor.record_start(instance_id, view.container)
             case do.RecordExit():
-                await executor.record_exit(assignment, step.container_id, is_host_reboot=step.is_host_reboot)
+                await executor.record_exit(
+                    assignment,
+                    step.container_id,
+                    is_host_reboot=step.is_host_reboot,
+                    is_lease_lost=step.is_lease_lost,
+                )
                 self._set_retry(instance_id, is_host_reboot=step.is_host_reboot)
             case do.Pull():
                 await executor.pull(step.image, lambda percent: self._on_percent(worker, percent))
@@ -334,7 +344,7 @@ class Reconciler:
             case do.PublishPorts():
                 await executor.publish_ports(assignment)
             case do.Start():
-                await executor.start(instance_id, step.container_id)
+                await executor.start(assignment, step.container_id)
             case do.Stop():
                 await executor.stop(
                     instance_id,

@@ -11,11 +11,13 @@ Order rules that safety hangs on:
 - a container of an older generation is gone before its successor is created;
 - deletion removes the container first and its namespace, ports and files after it: an address is free only when
   nothing uses it;
-- the end of a run is recorded before the next one begins.
+- the end of a run is recorded before the next one begins;
+- without a lease, where it needs one, an instance has neither process nor network; its container and files stay.
 """
 
 from dataclasses import dataclass, replace
 
+from hostagent.claims.deadlines import Hold, grace_seconds
 from hostagent.domain import (
     ContainerObservation,
     ContainerPhase,
@@ -85,6 +87,7 @@ class InstanceView:
     retry_at: float | None = None  # monotonic seconds; no new run before
     lease_wait_seconds: float = 0.0  # for a DHCP server outside to give a first address
     leased: tuple[LeasedNic, ...] = ()  # what such servers have given
+    hold: Hold = Hold.FREE  # whether it may run, and be reached
 
 
 def is_alive(container: ContainerObservation | None) -> bool:
@@ -114,10 +117,14 @@ def plan(view: InstanceView, now: float) -> list[Action]:
     """
     if view.assignment.desired is DesiredState.DELETED:
         return _delete(view)
+    if view.hold is Hold.LACKING:
+        return _let_go(view)
     if view.old_containers:
         return _remove_old(view)
     if records := _records(view):
         return records
+    if view.hold is Hold.ENDING:
+        return _wind_down(view)
     if view.assignment.desired is DesiredState.STOPPED:
         return _stand_still(view)
     if is_alive(view.container):
@@ -133,7 +140,8 @@ def _delete(view: InstanceView) -> list[Action]:
     why = "the instance is deleted"
     containers = [c for c in (view.container, *view.old_containers) if c is not None]
     if containers:
-        return [_end_container(c, view.assignment, why, is_forced=view.assignment.force) for c in containers]
+        is_forced = view.assignment.force or view.hold is Hold.LACKING
+        return [_end_container(c, view, why, is_forced=is_forced) for c in containers]
     steps: list[Action] = []
     if view.has_namespace or view.ports:
         steps.append(RemoveNamespace(why))
@@ -144,23 +152,48 @@ def _delete(view: InstanceView) -> list[Action]:
 
 def _remove_old(view: InstanceView) -> list[Action]:
     why = "a replacement was asked for"
-    return [_end_container(c, view.assignment, why, is_forced=False) for c in view.old_containers]
+    return [_end_container(c, view, why, is_forced=False) for c in view.old_containers]
 
 
-def _end_container(
-    container: ContainerObservation, assignment: InstanceAssignment, why: str, *, is_forced: bool
-) -> Action:
+def _end_container(container: ContainerObservation, view: InstanceView, why: str, *, is_forced: bool) -> Action:
     if is_forced or container.phase not in _ALIVE:
         return RemoveContainer(why, container.container_id)
     if container.phase is ContainerPhase.PAUSED:
         return Unpause("a frozen process cannot end in order", container.container_id)
-    return _stop(container, assignment, why)
+    return _stop(container, view, why)
 
 
-def _stop(container: ContainerObservation, assignment: InstanceAssignment, why: str) -> Stop:
-    spec = assignment.container
-    grace = 0.0 if assignment.force else spec.stop_grace_seconds
+def _stop(container: ContainerObservation, view: InstanceView, why: str) -> Stop:
+    spec = view.assignment.container
+    grace = 0.0 if view.assignment.force else spec.stop_grace_seconds
+    if view.hold is Hold.ENDING:
+        grace = grace_seconds(grace, view.assignment.lease_seconds)
     return Stop(why, container.container_id, grace, spec.stop_signal)
+
+
+def _wind_down(view: InstanceView) -> list[Action]:
+    """The lease ends soon: the process ends in order, and none is begun. It goes on when the lease is renewed after all."""
+    why = "its lease ends, and could not be renewed"
+    if view.container is not None and view.container.phase in _ALIVE:
+        return [_end_container(view.container, view, why, is_forced=False)]
+    if view.local.stage is RunStage.BEGUN:
+        return [AbandonRun(why)]
+    return []
+
+
+def _let_go(view: InstanceView) -> list[Action]:
+    """Nothing of it may run or be reached: a namespace answers for its addresses without any process."""
+    why = "it has no lease"
+    containers = (view.container, *view.old_containers)
+    if alive := [container for container in containers if container is not None and is_alive(container)]:
+        return [Stop(why, container.container_id, 0.0, "SIGKILL") for container in alive]
+    local, found = view.local, view.container.container_id if view.container else None
+    if local.stage is RunStage.STARTED:
+        is_reboot = local.boot_id != view.boot_id
+        return [RecordExit("its process was ended with its lease", found, is_reboot, is_lease_lost=not is_reboot)]
+    if local.stage is RunStage.BEGUN:
+        return [AbandonRun(why)]
+    return [RemoveNamespace(why)] if view.has_namespace or view.ports else []
 
 
 def _records(view: InstanceView) -> list[Action]:
@@ -198,7 +231,7 @@ def _stand_still(view: InstanceView) -> list[Action]:
     if container is not None and container.phase is ContainerPhase.PAUSED:
         return [Unpause("a frozen process cannot end in order", container.container_id)]
     if container is not None and container.phase is ContainerPhase.RUNNING:
-        return [_stop(container, view.assignment, "the instance shall stand still")]
+        return [_stop(container, view, "the instance shall stand still")]
     if view.local.stage is RunStage.BEGUN:
         return [AbandonRun("the instance shall stand still")]
     return _replug(view)
@@ -222,9 +255,9 @@ def _keep_running(view: InstanceView) -> list[Action]:
     if reason:
         if container.phase is ContainerPhase.PAUSED:
             return [Unpause(reason, container.container_id)]
-        return [_stop(container, assignment, reason)]
+        return [_stop(container, view, reason)]
     if view.local.verdict.failure and container.phase is ContainerPhase.RUNNING:
-        return [replace(_stop(container, assignment, f"a probe failed: {view.local.verdict.words}"), is_failure=True)]
+        return [replace(_stop(container, view, f"a probe failed: {view.local.verdict.words}"), is_failure=True)]
     steps = _network_steps(view) or _ports_steps(view)
     if view.payloads != assignment.payloads:
         steps.append(PlacePayloads("another version of a secret or config is assigned"))

@@ -7,11 +7,14 @@ a new run first. The one exception is a process that is thawed: PAUSED back to R
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hostagent.claims.deadlines import Hold
 from hostagent.domain import ContainerPhase, DesiredState, InstanceReport, InstanceState
 from hostagent.journal.state import LocalState, RunStage
 from hostagent.probes.plan import told_ready
 from hostagent.worker.actions import Action, Pull, Start, Stop, WaitBackoff
 from hostagent.worker.plan import InstanceView, is_alive, is_crash_loop, is_gone, is_plugged
+
+LEASE_LOST = "LEASE_LOST"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +68,22 @@ def _state(view: InstanceView, steps: Sequence[Action]) -> tuple[InstanceState, 
     if is_alive(container) and local.stage is RunStage.STARTED:
         assert container is not None
         if any(isinstance(step, Stop) for step in steps):
+            if view.hold in (Hold.ENDING, Hold.LACKING):
+                return (
+                    InstanceState.STOPPING,
+                    LEASE_LOST,
+                    "its lease could not be renewed, so it is stopped before it ends",
+                )
             return InstanceState.STOPPING, local.verdict.failure, local.verdict.words if local.verdict.failure else ""
         if container.phase is ContainerPhase.PAUSED:
             return InstanceState.PAUSED, "", ""
         return InstanceState.RUNNING, "", ""
     if local.stage is RunStage.BEGUN:
         return _coming_up(view, steps)
+    if view.hold in (Hold.ENDING, Hold.LACKING) and view.assignment.desired is not DesiredState.STOPPED:
+        if local.stage is RunStage.IDLE:
+            return InstanceState.ASSIGNED, "LEASE_AWAITED", "waits for a lease of the control plane"
+        return InstanceState.STOPPED, LEASE_LOST, "its lease could not be renewed; it goes on once it is given another"
     if local.stage is RunStage.ENDED:
         return _ended(view, steps)
     if view.assignment.desired is DesiredState.STOPPED:

@@ -64,6 +64,7 @@ class Machine:
             secrets=SecretFiles(folder / "run" / "secrets"),
             clock=SystemClock(),
             data_dir=folder / "data",
+            run_dir=folder / "run",
             boot_id=boot_id(),
             site=Site("127.0.0.1", 4789, self.settings.registry_port),
         )

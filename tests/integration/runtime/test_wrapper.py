@@ -13,6 +13,8 @@ import pytest
 
 from hostagent.netlink import namespaces
 from hostagent.runtime.wrapper import RuntimeKeys, install, render
+from hostagent.watchdog import lease_file
+from hostagent.watchdog.lease_file import Entry, Leases
 from moorage.errors import InvalidSpec, NotFound
 from moorage.ids import ContainerId
 from tests.integration.netlink.bed import require_namespaces
@@ -163,6 +165,31 @@ def test_create_in_every_spelling(rig: Rig, arguments: tuple[str, ...]) -> None:
     assert rig.run(*words) == 0
     assert rig.called() == words
     assert [entry.get("path") for entry in rig.network_entries()] == [f"{rig.folder}/run/runtime/{CONTAINER}"]
+
+
+@pytest.mark.parametrize("verb", ["create", "start"])
+@pytest.mark.parametrize(
+    ("seconds", "boot", "container", "is_started"),
+    [
+        (60, "", CONTAINER, True),
+        (-1, "", CONTAINER, False),
+        (60, "another", CONTAINER, False),
+        (-1, "", "f" * 64, True),  # another's lease
+    ],
+)
+def test_what_has_no_lease_is_not_started(
+    rig: Rig, verb: str, seconds: int, boot: str, container: str, is_started: bool
+) -> None:
+    boot = boot or Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    end = int((time.clock_gettime(time.CLOCK_BOOTTIME) + seconds) * 100)
+    entries = (Entry("i2", end - 9999, "", ("e" * 64,)), Entry("i1", end, str(rig.space), ("d" * 64, container)))
+    lease_file.write(rig.folder / "run", Leases(boot, 1, 1, 1, entries))
+    rig.keys.publish(CONTAINER, rig.space)
+    done = rig.create() if verb == "create" else rig.run("--log", f"{rig.folder}/log.json", "start", CONTAINER)
+    assert (done == 0) is is_started
+    assert (rig.called() is not None) is is_started
+    if not is_started:
+        assert "no lease" in rig.said()[0]["msg"]
 
 
 @pytest.mark.parametrize(

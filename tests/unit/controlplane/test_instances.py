@@ -461,10 +461,3 @@ async def test_names_end_where_they_end(world: World) -> None:
         world.instances.create(P, [NewInstance("i", {"app\n": "x"}, _OK)]), InvalidSpec, "LABEL_INVALID"
     )
     assert problems(error)[0][0] == "instance.labels[app\n]"
-
-
-@pytest.mark.parametrize("promise", ["exclusive", "survives_isolation"])
-async def test_a_promise_that_cannot_be_kept_is_refused(world: World, promise: str) -> None:
-    with pytest.raises(InvalidSpec) as caught:
-        await world.create("i", **{promise: True})
-    assert problems(caught.value) == [(f"instance.spec.{promise}", "NOT_SUPPORTED")]

@@ -181,7 +181,7 @@ class World:
         assert {(a.network_uid, a.address): (a.owner_uid, a.interface, a.mac) for a in leases} == wanted
         count = sum(len(nic.addresses) for owner in (*instances, *slots) for nic in owner.nics) + len(publics)
         assert len(leases) == count, "no address is given twice"
-        macs = [(nic.network_uid, nic.mac) for instance in instances for nic in instance.nics]
+        macs = [(nic.network_uid, nic.mac) for instance in instances for nic in instance.nics if nic.mac]
         assert len(set(macs)) == len(macs)
         for found in view.all(PROJECT):
             project = found.value

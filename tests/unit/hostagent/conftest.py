@@ -42,6 +42,7 @@ class Host:
             secrets=SecretFiles(self.data_dir / "secrets"),
             clock=SystemClock(),
             data_dir=self.data_dir,
+            run_dir=self.data_dir / "run",
             boot_id=self.boot_id,
             site=Site("192.0.2.1", 4789, 5577),
         )

@@ -196,6 +196,7 @@ class FakeControlPlane(agent_pb2_grpc.AgentServiceServicer):
         self.contexts: dict[str, bytes] = {}
         self.term, self.store_id, self.revision, self.sequence = 1, "store-1", 1, 0
         self.history_lost = False
+        self.gives_leases = True
         self.complete: agent_pb2.Assignments | None = None
         self._queue: asyncio.Queue[agent_pb2.SessionResponse | None] = asyncio.Queue()
         self._server: grpc.aio.Server | None = None
@@ -230,6 +231,7 @@ class FakeControlPlane(agent_pb2_grpc.AgentServiceServicer):
             history_lost=self.history_lost,
         )
         welcome.heartbeat_period.FromMilliseconds(200)
+        welcome.lease_renewal_period.FromMilliseconds(200)
         yield agent_pb2.SessionResponse(welcome=welcome)
         if self.complete is not None:
             yield agent_pb2.SessionResponse(assignments=self._numbered(self.complete))
@@ -354,6 +356,10 @@ class FakeControlPlane(agent_pb2_grpc.AgentServiceServicer):
                 self.neighbours.append(message.neighbour)
             elif part == "farewell":
                 self.farewells += 1
+            elif part == "lease_request" and self.gives_leases:
+                asked = message.lease_request
+                renewal = agent_pb2.LeaseRenewal(number=asked.number, instance_ids=asked.instance_ids)
+                self.send(agent_pb2.SessionResponse(lease_renewal=renewal))
             async with self._changed:
                 self._changed.notify_all()
         self.end_session()

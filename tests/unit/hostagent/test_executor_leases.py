@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from hostagent.domain import InstanceAssignment
 from hostagent.executor.executor import Executor
 from hostagent.executor.host_state import HostState, NamespaceState
 from hostagent.journal.journal import AssignmentChange, Journal
@@ -32,7 +33,7 @@ class Fabric:
 
 
 class Quiet:
-    """Neither names nor leases."""
+    """Neither names nor leases, of addresses or of claims."""
 
     async def release(self, _instance_id: InstanceId) -> None:
         return
@@ -43,6 +44,9 @@ class Quiet:
     def close(self, _instance_id: InstanceId) -> None:
         return
 
+    def require(self, _assignment: InstanceAssignment) -> None:
+        return
+
 
 async def test_it_does_not_make_the_namespace_again(tmp_path: Path) -> None:
     journal, fabric, quiet = Journal.open(tmp_path, now=time.time()), Fabric(), Quiet()
@@ -51,7 +55,15 @@ async def test_it_does_not_make_the_namespace_again(tmp_path: Path) -> None:
     )
     others |= {"runtime": "", "boot_id": "", "clock": ManualClock()}
     state = HostState(nonce="n")
-    parts: Any = {"fabric": fabric, "names": quiet, "leases": quiet, "journal": journal, "state": state, **others}
+    parts: Any = {
+        "fabric": fabric,
+        "names": quiet,
+        "leases": quiet,
+        "claims": quiet,
+        "journal": journal,
+        "state": state,
+        **others,
+    }
     executor = Executor(**parts)
     wanted = assignment()
     journal.apply(AssignmentChange(False, 1, 1, (wanted,)), now=0)

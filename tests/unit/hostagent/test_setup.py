@@ -15,7 +15,11 @@ from moorage.errors import InvalidSpec, NotReady
 from tests.fakes.engine import DEFAULT_INFO
 
 PATH = "/usr/libexec/moorage/runtime"
-WANTED = Wanted(PATH, "#!/bin/sh\n", "/etc/docker/daemon.json", "/etc/systemd/system/moorage-hostagent.service", "unit")
+_UNITS = "/etc/systemd/system"
+WANTED = Wanted(
+    *(PATH, "#!/bin/sh\n", "/etc/docker/daemon.json"),
+    *(f"{_UNITS}/moorage-hostagent.service", "unit", f"{_UNITS}/moorage-watchdog.service", "watchdog"),
+)
 FRESH = replace(DEFAULT_INFO, runtimes={"runc": "runc"}, live_restore=False)
 MACHINE = MachineFacts(is_root=True, info=FRESH, clock_problem="")
 
@@ -57,6 +61,7 @@ class FakeMachine:
             daemon_json=self.files.get(WANTED.daemon_json_path),
             runtime=self.files.get(PATH),
             unit=self.files.get(WANTED.unit_path),
+            watchdog=self.files.get(WANTED.watchdog_path),
         )
 
 
@@ -86,7 +91,9 @@ async def test_setup_run_twice_changes_once_and_removal_takes_everything_back(fa
     assert machine.units == set()
 
 
-@pytest.mark.parametrize("broken", ["engine", WANTED.unit_path, "systemd", WANTED.daemon_json_path, PATH])
+@pytest.mark.parametrize(
+    "broken", ["engine", WANTED.unit_path, WANTED.watchdog_path, "systemd", WANTED.daemon_json_path, PATH]
+)
 async def test_whatever_fails_everything_before_it_is_taken_back(broken: str) -> None:
     machine = FakeMachine(WITH_USERS)
     machine.broken.add(broken)
