@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Protocol
 
+from controlplane.domain.claims import blocks_successor
 from controlplane.domain.groups import Group, GroupMode, GroupState
 from controlplane.domain.hosts import Host
 from controlplane.domain.instances import Instance
@@ -36,6 +37,7 @@ from controlplane.rollout.world import Refusal
 from controlplane.services import group_slots, lookup
 from controlplane.services.context import Context
 from controlplane.services.instance_making import InstanceMaking, Membership, NewInstance
+from controlplane.services.taking_over import hand_over
 from moorage.errors import HistoryCompacted, MoorageError
 from moorage.store.base import Change, Transaction, View
 
@@ -248,6 +250,10 @@ class Rollout:
         name = f"{group.id}-{action.slot}"
         if not policy.sticky_name:
             name += f"-{self._context.new_id()[:_LETTERS]}"
+        for found in tx.find(INSTANCE, "owner", group.name):
+            lost = found.value
+            if lost.slot == action.slot and lost.given_up and lost.claims and not blocks_successor(lost):
+                hand_over(tx, lost)
         spec = spec_of_member(group, revision.instance, action.slot, action.host)
         membership = Membership(group.name, action.slot, action.revision, policy, action.avoid_hosts)
         wanted = NewInstance(name, revision.instance_labels, spec, "group.spec.instance")

@@ -5,6 +5,7 @@ from dataclasses import replace
 from controlplane.domain.claims import blocks_successor
 from controlplane.domain.instances import Instance
 from controlplane.domain.kinds import ADDRESS, INSTANCE
+from controlplane.services import group_slots
 from controlplane.services.instance_claims import recharge_project
 from moorage.errors import NotReady
 from moorage.store.base import Transaction
@@ -30,6 +31,9 @@ def hand_over(tx: Transaction, lost: Instance) -> Instance:
         nics=tuple(replace(nic, mac="", addresses=(), lent_addresses=()) for nic in lost.nics),
         generation=lost.generation + 1,
     )
+    if replace(after, generation=lost.generation) == lost:
+        return lost
+    group_slots.keep_addresses(tx, lost)  # where they stay with its slot, the next member takes them from there
     for found in tx.find(ADDRESS, "owner", lost.uid):
         tx.delete(ADDRESS, ADDRESS.key(found.value))
     recharge_project(tx, lost, after)
