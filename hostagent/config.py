@@ -10,12 +10,11 @@ from typing import Any
 import yaml
 
 from hostagent.domain import DeviceWay, FoundDevice
+from moorage import devices
 from moorage.errors import FieldViolation, InvalidSpec
 from moorage.logs import LEVELS
 
 _NAME = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")  # as the control plane has it
-_DEVICE_KIND = re.compile(r"[a-z0-9.-]+/[A-Za-z0-9_-]+")
-_DEVICE_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.:-]{0,126}[A-Za-z0-9])?")
 _ENDPOINT = re.compile(r"(\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 
 
@@ -144,9 +143,9 @@ def _devices(value: object) -> tuple[FoundDevice, ...]:
         if not isinstance(item, dict) or set(item) != {"kind", "name", "paths"}:
             raise ValueError(form)
         kind, name, paths = item["kind"], item["name"], item["paths"]
-        if not isinstance(kind, str) or not _DEVICE_KIND.fullmatch(kind):
+        if not isinstance(kind, str) or not devices.KIND.fullmatch(kind):
             raise ValueError(f"{kind!r} is not VENDOR/CLASS, such as example.com/serial")
-        if not isinstance(name, str) or not _DEVICE_NAME.fullmatch(name):
+        if not isinstance(name, str) or not devices.NAME.fullmatch(name):
             raise ValueError(f"{name!r} is no name of a device: letters, digits and _.:-")
         if (
             not isinstance(paths, list)

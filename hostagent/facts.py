@@ -12,9 +12,9 @@ from pathlib import Path
 from hostagent.domain import FoundDevice, HostCondition, HostDevice, HostFacts
 from hostagent.engine.values import EngineInfo
 from hostagent.journal.state import PulledImage
+from moorage.devices import MOST_IMAGES
 
 DISK_PRESSURE_PERCENT = 95
-MOST_IMAGES = 64
 _OUR_BRIDGES = ("mb", "ms")  # as hostagent/netlink/names.py has it
 
 

@@ -3,9 +3,10 @@
 import re
 from collections.abc import Iterable, Iterator
 
-from controlplane.domain.hosts import HostSettings
+from controlplane.domain.hosts import HostFacts, HostSettings
 from controlplane.domain.instances import Affinity, Distinct, InstanceSpec, Spread
 from controlplane.domain.names import check_labels
+from moorage import devices
 from moorage.errors import FieldViolation
 
 MOST_PRIORITY = 1_000_000
@@ -13,7 +14,6 @@ _MOST_TERMS = 4
 _MOST_DEVICE_REQUESTS = 16
 _DRIVERS = ("", "nvidia", "cdi", "path")
 _KIND = re.compile(r"([a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
-_DEVICE_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.:-]{0,126}[A-Za-z0-9])?")
 _CAPABILITY = re.compile(r"[a-z0-9_-]{1,32}")
 _TAINT = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_./-]{0,61}[A-Za-z0-9])?(=[A-Za-z0-9]?([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?")
 _LEAST_RATIO, _MOST_RATIO = 0.1, 100.0
@@ -85,7 +85,7 @@ def check_device_requests(spec: InstanceSpec, field: str) -> Iterator[FieldViola
             yield FieldViolation(f"{where}[{index}].count", "is more than the ids", "OUT_OF_RANGE")
         yield from _repeated(request.ids, f"{where}[{index}].ids", "device")
         for number, name in enumerate(request.ids):
-            if not _DEVICE_NAME.fullmatch(name):
+            if not devices.NAME.fullmatch(name):
                 yield FieldViolation(f"{where}[{index}].ids[{number}]", f"{name!r} is no name of a device", "INVALID")
         if request.driver not in _DRIVERS:
             problem = f"{request.driver!r} is not known; nvidia, cdi and path are"
@@ -96,6 +96,34 @@ def check_device_requests(spec: InstanceSpec, field: str) -> Iterator[FieldViola
             if not _CAPABILITY.fullmatch(capability):
                 problem = f"{capability!r} is no capability of a driver"
                 yield FieldViolation(f"{where}[{index}].capabilities[{number}]", problem, "INVALID")
+
+
+def check_facts(facts: HostFacts, field: str) -> list[FieldViolation]:
+    """What an agent says of its host's devices and images: every device has a name, and none is known twice."""
+    found: list[FieldViolation] = []
+    for name, most in (("devices", devices.MOST_DEVICES), ("images", devices.MOST_IMAGES)):
+        if len(getattr(facts, name)) > most:
+            found.append(FieldViolation(f"{field}.{name}", f"at most {most}", "OUT_OF_RANGE"))
+    known: set[tuple[str, str]] = set()
+    for index, device in enumerate(facts.devices):
+        where = f"{field}.devices[{index}]"
+        if not devices.KIND.fullmatch(device.kind):
+            found.append(FieldViolation(f"{where}.kind", f"{device.kind!r} is not VENDOR/CLASS", "INVALID"))
+        names = {(device.kind, name) for name in device.names}
+        if (
+            not device.names
+            or len(device.names) > devices.MOST_NAMES
+            or not all(map(devices.NAME.fullmatch, device.names))
+        ):
+            found.append(
+                FieldViolation(f"{where}.names", f"must be 1 to {devices.MOST_NAMES} names of a device", "INVALID")
+            )
+        elif names & known:
+            found.append(FieldViolation(f"{where}.names", "are another device's too", "INVALID"))
+        if not device.drivers or not set(device.drivers) <= set(_DRIVERS[1:]):
+            found.append(FieldViolation(f"{where}.drivers", "must be of nvidia, cdi and path", "INVALID"))
+        known |= names
+    return found
 
 
 def check_settings(settings: HostSettings, field: str) -> list[FieldViolation]:

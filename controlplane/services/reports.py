@@ -18,6 +18,7 @@ from controlplane.networks.subnets import parse_address
 from controlplane.services import lookup
 from controlplane.services.context import Context
 from controlplane.services.instance_claims import give_back, release
+from controlplane.services.placement_rules import check_facts
 from moorage.errors import InvalidSpec, Unauthenticated, VersionConflict
 from moorage.store.base import Transaction
 
@@ -256,12 +257,15 @@ class ReportService:
 
 
 def _check_facts(facts: HostFacts) -> None:
-    """Other hosts are told of these: a bad one must not keep their networks from working."""
+    """Other hosts and the scheduler build on these: a bad one must not keep them from working."""
     if facts.underlay_address and parse_address(facts.underlay_address) is None:
         raise InvalidSpec.of("facts.underlay_address", f"{facts.underlay_address!r} is no address", "ADDRESS_INVALID")
     for name, port in (("vxlan_port", facts.vxlan_port), ("neighbour_port", facts.neighbour_port)):
         if not 0 <= port <= 65535:
             raise InvalidSpec.of(f"facts.{name}", "must be between 1 and 65535", "OUT_OF_RANGE")
+    violations = check_facts(facts, "facts")
+    if violations:
+        raise InvalidSpec(violations)
 
 
 def _time(seconds: float | None) -> datetime | None:

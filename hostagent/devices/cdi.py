@@ -4,15 +4,13 @@ A specification may name one device several times (by number and by serial) and 
 nodes are one device; one whose nodes take in all of another's is a group, and no device that could be given beside them.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from hostagent.domain import DeviceWay, FoundDevice
+from moorage.devices import KIND, NAME
 
-_KIND = re.compile(r"[a-z0-9.-]+/[A-Za-z0-9_-]+")
-_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.:-]{0,126}[A-Za-z0-9])?")
 _GROUP = "all"
 
 
@@ -45,12 +43,12 @@ def _named(document: Any) -> list[_Named]:
     if not isinstance(document, Mapping) or not isinstance(document.get("devices", []), list):
         raise ValueError("it is no CDI specification")
     kind = document.get("kind")
-    if not isinstance(kind, str) or not _KIND.fullmatch(kind):
+    if not isinstance(kind, str) or not KIND.fullmatch(kind):
         raise ValueError(f"its kind {kind!r} is not VENDOR/CLASS")
     devices = document.get("devices") or []
     if not all(isinstance(device, Mapping) and isinstance(device.get("name"), str) for device in devices):
         raise ValueError("a device has no name")
-    return [_Named(kind, d["name"], _nodes(d)) for d in devices if _NAME.fullmatch(d["name"])]
+    return [_Named(kind, d["name"], _nodes(d)) for d in devices if NAME.fullmatch(d["name"])]
 
 
 def _nodes(device: Mapping[str, Any]) -> frozenset[str]:

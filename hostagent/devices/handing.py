@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from hostagent.domain import ContainerSpec, Device, DeviceRequest, FoundDevice, HostDevice
+from moorage.devices import MOST_DEVICES, MOST_NAMES
 from moorage.errors import NotReady
 
-MOST_DEVICES = 256
 _DRIVERS = ("nvidia", "cdi", "path")  # the first that a device has is preferred
 
 
@@ -41,7 +41,7 @@ def _is_same(one: FoundDevice, other: FoundDevice) -> bool:
 
 def told(found: Sequence[FoundDevice]) -> tuple[HostDevice, ...]:
     """What the control plane is told of them."""
-    return tuple(HostDevice(d.kind, d.names, tuple(way.driver for way in d.ways)) for d in found)
+    return tuple(HostDevice(d.kind, d.names[:MOST_NAMES], tuple(way.driver for way in d.ways)) for d in found)
 
 
 def handed(spec: ContainerSpec, found: Sequence[FoundDevice]) -> ContainerSpec:

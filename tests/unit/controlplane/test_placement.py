@@ -186,3 +186,31 @@ async def test_a_project_that_hosts_are_kept_for_stays(world: World) -> None:
         assert "parts of hosts/a" in error.message
     await world.hosts.update("a", settings=HostSettings())
     await world.projects.delete("other")
+
+
+@pytest.mark.parametrize(
+    ("facts", "fields"),
+    [
+        ({"devices": (HostDevice("gpu", ("a",), ("cdi",)),)}, ["devices[0].kind"]),
+        ({"devices": (HostDevice("x/gpu", (), ("cdi",)),)}, ["devices[0].names"]),
+        ({"devices": (HostDevice("x/gpu", ("a b",), ("cdi",)),)}, ["devices[0].names"]),
+        ({"devices": (HostDevice("x/gpu", ("a",), ()), HostDevice("x/gpu", ("a",), ("magic",)))}, None),
+        ({"devices": tuple(HostDevice("x/gpu", (f"a{n}",), ("cdi",)) for n in range(257))}, ["devices"]),
+        ({"images": ("d",) * 65}, ["images"]),
+    ],
+)
+async def test_what_hosts_say_of_devices_is_checked(
+    world: World, facts: dict[str, Any], fields: list[str] | None
+) -> None:
+    """The scheduler builds on it for every host."""
+    host = await world.host("a")
+    error = await refused(world.reports.connect(host.uid, replace(host.facts, **facts), "n", 1), InvalidSpec)
+    expected = fields or ["devices[0].drivers", "devices[1].names", "devices[1].drivers"]
+    assert [field.removeprefix("facts.") for field, _ in problems(error)] == expected
+    assert world.hosts.get("a") == host
+
+
+async def test_what_hosts_may_say(world: World) -> None:
+    host = await world.host("a")
+    facts = replace(host.facts, devices=GPUS, images=("sha256:0",))
+    assert (await world.reports.connect(host.uid, facts, "n", 1)).facts == facts

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from hostagent.facts import MOST_IMAGES, disk_condition, held_digests, machine_mark
+from hostagent.facts import disk_condition, held_digests, machine_mark
 from hostagent.journal.state import PulledImage
+from moorage.devices import MOST_IMAGES
 
 
 def test_a_mark_is_of_the_folder_and_the_machine() -> None:
