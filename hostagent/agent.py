@@ -320,6 +320,7 @@ class Agent:
         await self._task_runner.close()
         await self._tasks.close()
         await self._steps.close()
+        self.claims.end()
         self.names.shutdown()
         self.journal.close()
 

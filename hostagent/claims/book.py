@@ -68,6 +68,12 @@ class ClaimBook:
                 self._strangers[instance_id] = entry
         self.write()
 
+    def end(self) -> None:
+        """The agent has ended in order, and begun nothing that it could finish late: its silence says nothing from now on."""
+        self._pid = self._start = 0
+        if self.is_used:
+            self.write()
+
     @property
     def leased(self) -> list[InstanceAssignment]:
         """Instances that run under leases."""

@@ -8,6 +8,8 @@ SETTINGS is JSON (see `Settings`); the last line of output is JSON with what was
 import asyncio
 import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -17,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from google.protobuf.duration_pb2 import Duration
+
 from hostagent.agent import Agent, World
 from hostagent.engine.docker_engine import DockerEngine
 from hostagent.facts import Site, boot_id
@@ -24,6 +28,7 @@ from hostagent.journal.journal import Journal
 from hostagent.netlink.fabric import LinuxFabric
 from hostagent.runtime import wrapper
 from hostagent.secret_files import SecretFiles
+from hostagent.watchdog import lease_file
 from moorage.clock import SystemClock
 from moorage.v1 import agent_pb2
 from moorage.v1 import instances_pb2 as pb
@@ -247,6 +252,49 @@ async def full(m: Machine) -> dict[str, Any]:
     return seen
 
 
+async def leased(m: Machine) -> dict[str, Any]:
+    """An instance under leases of 4 s: they are not renewed, then they are; then its agent ends, and a new one comes."""
+    plane, run_dir = m.control_plane, Path(m.settings.folder) / "run"
+    space = run_dir / "netns/i-f10"
+    plane.set_complete([m.instance("f10", 10, lease=Duration(seconds=4))], [network()])
+    agent = await m.agent()
+    await plane.until_state("f10", pb.INSTANCE_STATE_RUNNING)
+    container_id = plane.reports["f10"].container_id
+    seen: dict[str, Any] = {"runs": [plane.reports["f10"].run]}
+    try:
+        plane.gives_leases = False
+        await plane.until_state("f10", pb.INSTANCE_STATE_STOPPED)
+        seen["reason"] = plane.reports["f10"].reason
+        await plane.until(lambda: not space.exists())
+        plane.gives_leases = True
+        await plane.until_state("f10", pb.INSTANCE_STATE_RUNNING, run=2)
+        seen["runs"].append(plane.reports["f10"].run)
+        await agent.close()
+        began = time.monotonic()
+        await plane.until(lambda: not _processes_in(space), 10)
+        seen["ended_seconds"] = round(time.monotonic() - began, 1)
+        await plane.until(lambda: "eth0" not in _links_up(space))
+        agent = await m.agent()
+        await plane.until_state("f10", pb.INSTANCE_STATE_RUNNING, run=3, seconds=20)
+        seen["runs"].append(plane.reports["f10"].run)
+        seen["same_container"] = plane.reports["f10"].container_id == container_id
+        seen["links"] = _links_up(space)
+        plane.change(m.instance("f10", 10, generation=2, desired=pb.DESIRED_STATE_DELETED, lease=Duration(seconds=4)))
+        await plane.until_state("f10", pb.INSTANCE_STATE_DELETED)
+        seen["left"] = await left(m)
+    finally:
+        await agent.close()
+        if (answer := lease_file.read_answer(run_dir)) is not None:
+            os.kill(answer.pid, signal.SIGKILL)
+    return seen
+
+
+def _links_up(space: Path) -> list[str]:
+    argv = ["nsenter", f"--net={space}", "ip", "-j", "link", "show", "up"]
+    listed = json.loads(subprocess.run(argv, check=True, capture_output=True, text=True).stdout or "[]")
+    return sorted(link["ifname"] for link in listed if link)  # none: an empty one
+
+
 def _processes_in(namespace: Path) -> list[str]:
     wanted = namespace.stat().st_ino
     found = []
@@ -285,6 +333,7 @@ SCENARIOS: dict[str, Callable[[Machine], Awaitable[dict[str, Any]]]] = {
     "adopt": adopt,
     "crash": crash,
     "full": full,
+    "leased": leased,
 }
 
 
