@@ -11,6 +11,7 @@ from controlplane.domain.volumes import VolumeMount
 from controlplane.services.effective import effective_spec
 from controlplane.services.instance_admission import check_policy, check_publishable, ready_template
 from controlplane.services.instance_claims import InstanceClaims
+from controlplane.services.secret_uses import resolve
 from controlplane.services.volume_use import find_volume
 from moorage.errors import InvalidSpec
 from moorage.store.base import Transaction
@@ -34,14 +35,14 @@ def admit_members(
         count: instances that there will be at a time. They are charged when they are made: this only asks whether that could ever go well.
         own: what the asker's instances use already.
     Raises:
-        InvalidSpec (POLICY_*, PORT_NOT_PUBLISHABLE, OTHER_PROJECT, VOLUME_NOT_SHARED), NotFound (template, network, security group,
-        volume), QuotaExceeded,
-        NotReady (TEMPLATE_NOT_READY).
+        InvalidSpec (POLICY_*, PORT_NOT_PUBLISHABLE, OTHER_PROJECT, VOLUME_NOT_SHARED, VERSION_*), NotFound (template, network, security
+        group, volume, secret, config), QuotaExceeded, NotReady (TEMPLATE_NOT_READY).
     """
     template = ready_template(tx, project.id, spec.template, f"{where}.template")
     asked = replace(spec, template=template.name)
+    asked, _ = resolve(tx, project.id, asked, where)  # versions are pinned when an instance is made
     networks, nics = claims.networks(tx, project, asked, where)
-    asked = replace(asked, volumes=_volumes(tx, project, spec, f"{where}.volumes", count))
+    asked = replace(asked, volumes=_volumes(tx, project, asked, f"{where}.volumes", count))
     check_policy(asked, project, networks, where)
     check_publishable(tx, asked, (network.uid for network in networks.values()), where)
     if asked.nics:

@@ -11,12 +11,13 @@ from typing import Generic, TypeVar
 from controlplane.domain.instances import Instance, uses_of
 from controlplane.domain.kinds import INSTANCE, SEALED_PAYLOAD, SECRET_VERSION, version_key
 from controlplane.domain.names import check_id, check_labels
-from controlplane.domain.secrets import Secret, SecretVersion, SecretVersionState, collection_of, env_of
+from controlplane.domain.secrets import Secret, SecretVersion, SecretVersionState, collection_of, env_of, id_of
 from controlplane.history import record_event
 from controlplane.sealing import Sealer
 from controlplane.services import lookup
 from controlplane.services.context import Context
 from controlplane.services.dry_run import commit
+from controlplane.services.group_uses import groups_needing
 from controlplane.services.paging import Page, PageRequest, label_field, list_page
 from moorage.errors import AlreadyExists, Exhausted, FieldViolation, InvalidSpec, NotFound, NotReady
 from moorage.store.base import Kind, Transaction, View
@@ -140,6 +141,7 @@ class SecretService(Generic[S]):
             found = self._get(tx, project_id, secret_id)
             lookup.check_etag(found, etag, found.name)
             self._refuse_used(found.name, _users(tx, found.uid))
+            self._refuse_needed(tx, found)
             for version in self._versions(tx, found):
                 tx.delete(SECRET_VERSION, version_key(found.uid, version.number))
                 if version.state is not SecretVersionState.DESTROYED:
@@ -292,6 +294,18 @@ class SecretService(Generic[S]):
         with_bytes = sum(v.state is not SecretVersionState.DESTROYED for v in versions)
         latest = max(enabled, default=0)
         return replace(record, latest_version=latest, versions=with_bytes, generation=record.generation + 1)
+
+    def _refuse_needed(self, view: View, record: Secret) -> None:
+        """Let one pass that no group needs for members to come. Raises NotReady (SECRET_IN_USE, CONFIG_IN_USE)."""
+        groups = groups_needing(
+            view, record.project, lambda spec: any(id_of(use) == record.name for use in uses_of(spec))
+        )
+        if groups:
+            raise NotReady(
+                f"{record.name} is in use: members of {groups[0]} have it; change or delete the group first",
+                reason=_IN_USE[self._type.noun],
+                metadata={"groups": str(len(groups))},
+            )
 
     def _refuse_used(self, name: str, users: Sequence[Instance]) -> None:
         if users:

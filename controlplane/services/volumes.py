@@ -11,6 +11,7 @@ from controlplane.history import record_event
 from controlplane.services import lookup
 from controlplane.services.context import Context
 from controlplane.services.dry_run import commit
+from controlplane.services.group_uses import groups_needing
 from controlplane.services.instance_claims import charge_project
 from controlplane.services.paging import Page, PageRequest, label_field, list_page
 from controlplane.services.volume_rules import check_spec
@@ -113,6 +114,13 @@ class VolumeService:
         def remove(tx: Transaction) -> None:
             volume = lookup.volume(tx, project_id, volume_id)
             lookup.check_etag(volume, etag, volume.name)
+            groups = groups_needing(tx, project_id, lambda spec: any(m.volume == volume.name for m in spec.volumes))
+            if groups:
+                raise NotReady(
+                    f"{volume.name} is in use: members of {groups[0]} have it; change or delete the group first",
+                    reason="VOLUME_IN_USE",
+                    metadata={"name": volume.name, "groups": str(len(groups))},
+                )
             ask_removal(self._context, tx, volume, "asked for")
 
         await self._context.store.update(remove)

@@ -6,7 +6,7 @@ import grpc
 import pytest
 from google.protobuf import field_mask_pb2
 
-from controlplane.domain.kinds import INSTANCE
+from controlplane.domain.kinds import AUDIT_EVENT, INSTANCE
 from moorage.v1 import groups_pb2, groups_pb2_grpc, watch_pb2
 from tests.support.controlplane import Plane, bearer, reason_of, refusal
 from tests.unit.api.test_watch import Watching
@@ -127,3 +127,4 @@ async def test_plans(plane: Plane) -> None:
     assert (answer.spec.replicas, answer.target_revision) == (3, 1)
     found = await stub(plane).GetGroup(groups_pb2.GetGroupRequest(name=WEB), metadata=metadata)
     assert found.spec.replicas == 2
+    assert not [e.value for e in plane.store.view().all(AUDIT_EVENT) if e.value.method.endswith("PlanGroup")]

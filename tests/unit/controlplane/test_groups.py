@@ -19,6 +19,7 @@ from controlplane.domain.groups import (
 )
 from controlplane.domain.instances import DesiredState, Instance, InstanceSpec, InstanceState, Nic, Placement
 from controlplane.domain.kinds import EVENT, GROUP, GROUP_REVISION, NETWORK
+from controlplane.domain.volumes import VolumeMount, VolumeSharing, VolumeSpec
 from controlplane.services.group_changes import GroupChange
 from controlplane.services.instance_making import Membership, NewInstance
 from controlplane.services.paging import PageRequest
@@ -401,12 +402,15 @@ async def test_what_users_may_do_with_a_member(world: World) -> None:
 async def test_what_a_group_needs_cannot_be_deleted(world: World) -> None:
     await world.network("back", "10.9.0.0/24")
     await world.security_group("some")
+    await world.volumes.create(P, "files", {}, VolumeSpec(sharing=VolumeSharing.SHARED))
     nic = Nic("back", security_groups=("some",))
-    await world.group("web", 0, instance=InstanceSpec("web", nics=(nic,)))
+    spec = InstanceSpec("web", nics=(nic,), volumes=(VolumeMount("files", "/files"),))
+    await world.group("web", 0, instance=spec)
     for call, reason in (
         (world.templates.delete(P, "web"), "TEMPLATE_IN_USE"),
         (world.networks.delete(P, "back"), "NETWORK_IN_USE"),
         (world.security_groups.delete(P, "some"), "SECURITY_GROUP_IN_USE"),
+        (world.volumes.delete(P, "files"), "VOLUME_IN_USE"),
         (world.projects.delete(P), "PROJECT_IN_USE"),
     ):
         with pytest.raises(NotReady, match="group") as refused:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from controlplane.domain.instances import InstanceSpec
 from controlplane.domain.kinds import ALL_KINDS, SEALED_PAYLOAD, SECRET_VERSION
 from controlplane.domain.secrets import Config, ConfigUse, Pin, Secret, SecretFile, SecretUse, SecretVersionState
 from controlplane.sealing import Sealer
@@ -163,3 +164,12 @@ async def test_rekeying(world: World, secrets: Secrets, sealer: Sealer) -> None:
     assert count == 70
     assert {found.value.key_id for found in world.store.view().all(SEALED_PAYLOAD)} == {key_id}
     assert all(secrets.access(P, f"s{n}", "latest")[1] == str(n).encode() for n in range(70))
+
+
+async def test_a_group_keeps_what_its_members_need(world: World, secrets: Secrets) -> None:
+    with pytest.raises(NotFound):
+        await world.group("web", 0, instance=InstanceSpec("web", secrets=(SecretUse("db", env="DB"),)))
+    await secrets.create(P, "db", {}, "", b"words")
+    made = await world.group("web", 0, instance=InstanceSpec("web", secrets=(SecretUse("db", env="DB"),)))
+    assert made.spec.instance.secrets == (SecretUse(f"projects/{P}/secrets/db", env="DB"),)
+    assert await reason(secrets.delete(P, "db")) == "SECRET_IN_USE"
