@@ -174,7 +174,10 @@ class Rollout:
         instance = lookup.by_uid(view, INSTANCE, instance_uid) if instance_uid else None
         if instance is None:
             return ""
-        return "\n".join(await self._log_tail(instance))
+        lines = await self._log_tail(instance)
+        # Its host may have told the same already, with the reason.
+        is_told = all(line in instance.observed.message for line in lines)
+        return "" if is_told else "\n".join(lines)
 
     async def _settle(self, group_uid: str, tails: Mapping[str, str]) -> None:
         """Decide again on the newest state, and carry it out in one transaction."""
@@ -210,6 +213,8 @@ class Rollout:
             if isinstance(action, Make):
                 if made == most:
                     break
+                if not made:
+                    self._take_from_lost(tx, group)
                 self._make(tx, group, action)
                 made += 1
             else:
@@ -242,6 +247,13 @@ class Rollout:
             case ForgetGroup(why):
                 self._forget_group(tx, group, why)
 
+    def _take_from_lost(self, tx: Transaction, group: Group) -> None:
+        """Free the names and addresses of lost members that have no claim to them any more, for those that are made now."""
+        for found in tx.find(INSTANCE, "owner", group.name):
+            lost = found.value
+            if lost.given_up and lost.claims and not blocks_successor(lost):
+                hand_over(tx, lost)
+
     def _make(self, tx: Transaction, group: Group, action: Make) -> None:
         revision = lookup.require(
             tx, GROUP_REVISION, f"{group.uid}/{action.revision:012d}", f"revision {action.revision} of {group.name}"
@@ -250,10 +262,6 @@ class Rollout:
         name = f"{group.id}-{action.slot}"
         if not policy.sticky_name:
             name += f"-{self._context.new_id()[:_LETTERS]}"
-        for found in tx.find(INSTANCE, "owner", group.name):
-            lost = found.value
-            if lost.slot == action.slot and lost.given_up and lost.claims and not blocks_successor(lost):
-                hand_over(tx, lost)
         spec = spec_of_member(group, revision.instance, action.slot, action.host)
         membership = Membership(group.name, action.slot, action.revision, policy, action.avoid_hosts)
         wanted = NewInstance(name, revision.instance_labels, spec, "group.spec.instance")

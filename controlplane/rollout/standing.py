@@ -36,7 +36,7 @@ def _standing(world: World) -> tuple[GroupState, str, str]:
         return GroupState.CANARY, "", ""
     if world.target != world.stable:
         return GroupState.ROLLING, *back
-    has_others = any(member.counts and member.revision != world.target for member in world.members)
+    has_others = any(member.counts and world.is_outdated(member) for member in world.members)
     is_rolling_back = world.group.state is GroupState.ROLLING_BACK and not world.is_done
     if world.rolled_back and (has_others or is_rolling_back):
         return GroupState.ROLLING_BACK, *back

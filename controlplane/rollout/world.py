@@ -181,9 +181,17 @@ class World:
         is_held = stands or (self.is_canary and slot not in self.canary_slots)
         return self.stable if is_held and self.stable else self.target
 
+    @cached_property
+    def closed_slots(self) -> frozenset[int]:
+        """Slots of hosts that keep what they have and take no more just now: who is there stays, of whatever revision."""
+        closed = {seat.host for seat in self.seats if not seat.takes_new}
+        return frozenset(slot for slot, host in self.wanted.items() if host in closed)
+
     def is_outdated(self, member: Member) -> bool:
         """Whether a member of another revision shall take its place now."""
         if self.group.is_paused or self.has_failed or (self.is_canary and member.slot not in self.canary_slots):
+            return False
+        if member.slot in self.closed_slots:
             return False
         return member.revision != self.target
 
@@ -210,5 +218,5 @@ class World:
 
     @cached_property
     def is_done(self) -> bool:
-        """Whether all wanted slots have the target, and there is nobody beside them."""
-        return not self.surplus and all(self.has_target(slot) for slot in self.wanted)
+        """Whether all wanted slots have the target, or cannot get it just now, and there is nobody beside them."""
+        return not self.surplus and all(self.has_target(slot) or slot in self.closed_slots for slot in self.wanted)

@@ -249,3 +249,18 @@ def test_failures_are_of_a_revision_and_a_well_member_of_another_forgives_none()
     assert (make.revision, make.avoid_hosts) == (3, ())
     sim.converge()
     assert not sim.slots
+
+
+def test_one_on_a_host_that_takes_no_more_stays_as_it_is_until_the_host_does() -> None:
+    sim = Simulation(group(0, mode=GroupMode.PER_HOST), seats=(Seat("a", True), Seat("b", True)))
+    sim.converge()
+    sim.seats = (Seat("a", True), Seat("b", False))
+    sim.update()
+    sim.converge()
+    assert {m.pinned_host: m.revision for m in sim.counting()} == {"a": 2, "b": 1}
+    assert (sim.group.state, sim.group.stable_revision) == (GroupState.STABLE, 2)
+    sim.seats = (Seat("a", True), Seat("b", True))
+    sim.step()
+    assert sim.group.state is GroupState.ROLLING
+    sim.converge()
+    assert {m.pinned_host: m.revision for m in sim.counting()} == {"a": 2, "b": 2}
