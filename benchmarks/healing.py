@@ -20,10 +20,10 @@ from benchmarks.deploy_summary import Spread, paired_ratio
 from benchmarks.healing_loss import Loss
 from benchmarks.healing_moorage import MoorageHealing
 from benchmarks.healing_swarm import SwarmHealing
-from benchmarks.workload import Limits, limits_for
+from benchmarks.workload import limits_for
 from cli.dev.rootfs import demo_rootfs
 from controlplane.liveness.terms import DEFAULT_TERMS
-from moorage.errors import InvalidSpec, MoorageError
+from moorage.errors import MoorageError
 
 TARGETS: Mapping[str, float] = {"kill_s": 5, "kill_vs_swarm": 0.35, "cut_s": 5}
 Say = Callable[[str], None]
@@ -44,36 +44,25 @@ async def measure(
         for case in ("kill", "cut"):
             for side in (moorage, swarm) if kept.round % 2 else (swarm, moorage):
                 await one(case, side)
-        try:
-            await kept.take("claim/moorage", _claimed(moorage, count, limits))
-        except InvalidSpec as error:
-            if error.reason != "NOT_SUPPORTED":  # agents that keep no leases: `claim_s` stays null
-                raise
-            say(f"round {kept.round}: no claims: {error.message}")
+        claimed = moorage.heal(Loss(moorage.fleet, is_cut=False), count, limits, is_exclusive=True)
+        await kept.take("claim/moorage", claimed)
     return dict(sorted(kept.samples.items()))
 
 
-async def _claimed(moorage: MoorageHealing, count: int, limits: Limits) -> float:
-    return await moorage.heal(Loss(moorage.fleet, is_cut=False), count, limits, is_exclusive=True)
-
-
 def result(samples: Mapping[str, Sequence[float]], parameters: Mapping[str, object]) -> dict[str, object]:
-    """The JSON object of the last line. `claim_s` is null where instances cannot claim anything."""
+    """The JSON object of the last line."""
     spreads = {name: Spread.of(values) for name, values in samples.items()}
-    values: dict[str, float | None] = {
+    values: dict[str, float] = {
         "kill_s": spreads["kill/moorage"].median,
         "kill_vs_swarm": paired_ratio(samples, "kill", "moorage", "kill", "swarm").median,
         "cut_s": spreads["cut/moorage"].median,
         "cut_vs_swarm": paired_ratio(samples, "cut", "moorage", "cut", "swarm").median,
-        "claim_s": spreads["claim/moorage"].median if "claim/moorage" in spreads else None,
+        "claim_s": spreads["claim/moorage"].median,
         "heartbeat_s": DEFAULT_TERMS.heartbeat_seconds,
     }
     return {
-        **{name: value if value is None else round(value, 3) for name, value in values.items()},
-        "targets": {
-            name: {"at_most": most, "is_met": (value := values[name]) is not None and value <= most}
-            for name, most in TARGETS.items()
-        },
+        **{name: round(value, 3) for name, value in values.items()},
+        "targets": {name: {"at_most": most, "is_met": values[name] <= most} for name, most in TARGETS.items()},
         "seconds": {name: spread.as_json() for name, spread in spreads.items()},
         "parameters": dict(parameters),
     }

@@ -64,7 +64,6 @@ class MoorageHealing:
         group of its own for each measurement: it is spread anew. The host is back in the end, with nothing on it twice.
 
         Raises:
-            InvalidSpec: NOT_SUPPORTED, of an exclusive instance while agents keep no leases.
             DeadlineExceeded: it does not heal.
         """
         await self._create(count, limits, is_exclusive=is_exclusive)

@@ -67,7 +67,7 @@ async def _running(plane: Plane, *, not_on: str = "") -> list[pb.Instance]:
 async def _names(host: Host, members: Sequence[pb.Instance], host_name: str) -> list[str]:
     """What the group's name means on a host, asked by a member there."""
     asks = next(i for i in members if i.status.host == host_name)
-    return sorted(await look_up(host, asks, "six"))
+    return sorted(await look_up(host, asks, "six.lan.internal"))
 
 
 def _addresses(instances: Sequence[pb.Instance]) -> list[str]:
@@ -153,7 +153,7 @@ async def test_a_host_that_was_cut_off_has_nothing_twice(plane: Plane, whole: Fl
         healed_at = time.monotonic()
 
         async def is_named() -> bool:
-            return sorted(await look_up(hosts[1], alone, "six")) == _addresses(after)
+            return sorted(await look_up(hosts[1], alone, "six.lan.internal")) == _addresses(after)
 
         await until(is_named, what="the name on the host that was cut off")
         print(f"named {time.monotonic() - healed_at:.2f} s after it was healed")

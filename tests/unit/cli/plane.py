@@ -260,6 +260,14 @@ class Hosts(hosts_pb2_grpc.HostServiceServicer):
         self.plane.remove(request.name)
         return hosts_pb2.DeleteHostResponse()
 
+    def DeclareHostLost(self, request: Any, context: Any) -> Any:
+        host = self.plane.get(request.name)
+        if not request.validate_only:
+            host.status.link_state = hosts_pb2.HOST_LINK_STATE_DOWN
+            host.status.loss.message = "an operator said so"
+            self.plane.put(host)
+        return host
+
     def ReleaseSweepBrake(self, request: Any, context: Any) -> Any:
         return self.plane.get(request.name)
 

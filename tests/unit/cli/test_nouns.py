@@ -28,6 +28,12 @@ def test_host(moor: Moor, plane: Plane) -> None:
     assert moor("host", "cordon", "h1").output == "h1 takes no more instances.\n"
     assert moor("host", "uncordon", "hosts/h1").output == "h1 takes instances.\n"
     assert moor("host", "release-brake", "h1").output == "The sweep of h1 goes on.\n"
+    assert "some instances will run twice" in moor("host", "lost", "h1", input="n\n", code=1).output
+    assert plane.requests("DeclareHostLost") == []
+    moor("host", "lost", "h1", "--dry-run")
+    assert "LOST" not in moor("host", "ls").output
+    assert "LOST" in moor("host", "lost", "h1", "--yes").output
+    assert [asked.validate_only for asked in plane.requests("DeclareHostLost")] == [True, False]
     assert "Is h1 gone for good?" in moor("host", "rm", "--force", "h1", input="n\n", code=1).output
     assert plane.requests("DeleteHost") == []
     moor("host", "rm", "--force", "--yes", "h1")
