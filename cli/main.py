@@ -50,6 +50,7 @@ COMMANDS: dict[str, LazyCommand] = {
     "join-token": LazyCommand("cli.join_token:join_token", "Tokens with which machines become hosts.", _THINGS),
     "operation": LazyCommand("cli.operation:operation", "Long work and its progress.", _THINGS),
     "event": LazyCommand("cli.event:event", "What happened.", _THINGS),
+    "usage": LazyCommand("cli.usage:usage", "What instances and addresses have used.", _THINGS),
     "audit": LazyCommand("cli.audit:audit", "Who called what.", _THINGS),
     "router": LazyCommand("cli.router.commands:router", "Virtual routers: ways between networks, in and out.", _THINGS),
     "balancer": LazyCommand("cli.balancer.commands:balancer", "Balancers of routers and their back ends.", _THINGS),

@@ -38,6 +38,7 @@ from controlplane.api.secrets import ConfigServicer, SecretServicer
 from controlplane.api.security_groups import SecurityGroupServicer
 from controlplane.api.server import Port, start
 from controlplane.api.templates import TemplateServicer
+from controlplane.api.usage import UsageServicer
 from controlplane.api.volumes import VolumeServicer
 from controlplane.api.watch import WatchServicer
 from controlplane.claim_leases.ledger import LeaseLedger
@@ -89,11 +90,13 @@ from controlplane.services.routers import RouterService
 from controlplane.services.secrets import Rekeying, SecretService
 from controlplane.services.security_groups import SecurityGroupService
 from controlplane.services.templates import TemplateService
+from controlplane.services.usage import UsageService, forget_old_days
 from controlplane.services.volume_reports import VolumeReports
 from controlplane.services.volumes import VolumeService
 from controlplane.templates.builds import Builder
 from controlplane.templates.importer import Importer, OutboundRules, Registry
 from controlplane.templates.runner import TemplateRunner
+from controlplane.usage.loop import UsageMeters
 from controlplane.volumes.loop import VolumeKeeper
 from moorage import __version__, logs
 from moorage.clock import Clock, SystemClock
@@ -123,6 +126,7 @@ from moorage.v1 import (
     secrets_pb2_grpc,
     security_groups_pb2_grpc,
     templates_pb2_grpc,
+    usage_pb2_grpc,
     volumes_pb2_grpc,
     watch_pb2_grpc,
     zones_pb2_grpc,
@@ -335,6 +339,7 @@ class ControlPlane:
                 operations_pb2_grpc.add_OperationServiceServicer_to_server,
                 OperationServicer(operations, runner.cancel),
             ),
+            (usage_pb2_grpc.add_UsageServiceServicer_to_server, UsageServicer(UsageService(context))),
             (events_pb2_grpc.add_EventServiceServicer_to_server, EventServicer(EventService(context))),
             (
                 watch_pb2_grpc.add_WatchServiceServicer_to_server,
@@ -377,6 +382,9 @@ class ControlPlane:
         self._owner.spawn(scheduler.run(), name="scheduler")
         self._owner.spawn(RouterMembers(context, claims, making).run(), name="router members")
         self._owner.spawn(Rotation(context).run(), name="rotation of secrets")
+        meters = UsageMeters(context)
+        self._owner.spawn(meters.follow(), name="what is metered")
+        self._owner.spawn(meters.run(), name="usage meters")
         leaving = Leaving(context, making)
         self._owner.spawn(leaving.run(), name="leaving")
         self._owner.spawn(leaving.keep_time(), name="time of those that leave")
@@ -436,6 +444,7 @@ class ControlPlane:
             await self._clock.sleep(_HOUSEKEEPING_SECONDS)
             await self._store.update(history.trim)
             await self._store.update(history.trim_operations)
+            await self._store.update(lambda tx: forget_old_days(tx, self._clock.now()))
             await self._store.update(lambda tx: lookup.forget_old_requests(tx, self._clock.now()))
 
     def _agent_endpoints(self) -> tuple[str, ...]:
@@ -491,6 +500,7 @@ def _service_names() -> tuple[str, ...]:
         "SecurityGroupService",
         "TemplateService",
         "VolumeService",
+        "UsageService",
         "WatchService",
         "ZoneService",
     )

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from moorage.v1.secrets_pb2_grpc import SecretServiceAsyncStub
     from moorage.v1.security_groups_pb2_grpc import SecurityGroupServiceAsyncStub
     from moorage.v1.templates_pb2_grpc import TemplateServiceAsyncStub
+    from moorage.v1.usage_pb2_grpc import UsageServiceAsyncStub
     from moorage.v1.volumes_pb2_grpc import VolumeServiceAsyncStub
     from moorage.v1.watch_pb2_grpc import WatchServiceAsyncStub
     from moorage.v1.zones_pb2_grpc import ZoneServiceAsyncStub
@@ -234,6 +235,13 @@ class Client(GroupWaits, JobWaits):
         from moorage.v1.volumes_pb2_grpc import VolumeServiceStub
 
         return VolumeServiceStub(self._channel)
+
+    @cached_property
+    def usage(self) -> "UsageServiceAsyncStub":
+        """What was used."""
+        from moorage.v1.usage_pb2_grpc import UsageServiceStub
+
+        return UsageServiceStub(self._channel)
 
     @cached_property
     def operations(self) -> "OperationServiceAsyncStub":

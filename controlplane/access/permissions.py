@@ -315,6 +315,9 @@ _SERVICES: Final[Mapping[str, Mapping[str, Rule]]] = {
         "UpdateVolume": project_rule(_OPERATOR, "volume.name"),
         "DeleteVolume": project_rule(_OPERATOR, "name"),
     },
+    _MOORAGE + "UsageService": {
+        "QueryUsage": project_rule(_VIEWER, "parent", scope=ParentScope.EVERY),
+    },
     _MOORAGE + "WatchService": {
         "Watch": project_rule(_VIEWER, "parent", scope=ParentScope.EVERY_OR_EMPTY),
     },

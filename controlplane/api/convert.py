@@ -12,7 +12,7 @@ from controlplane.domain.dns import DnsRecord
 from controlplane.domain.groups import Group, GroupRevision, GroupStatus
 from controlplane.domain.hosts import Host, HostLinkState, Zone, capacity_of
 from controlplane.domain.instances import Instance
-from controlplane.domain.names import host_name, zone_name
+from controlplane.domain.names import host_name, project_name, zone_name
 from controlplane.domain.networks import AddressLease, Network
 from controlplane.domain.operations import AuditEvent, Event, Operation, failure_error
 from controlplane.domain.projects import Member, Project
@@ -21,6 +21,7 @@ from controlplane.domain.routers import Balancer, PublicAddress, Router, RouterR
 from controlplane.domain.secrets import Config, Secret, SecretVersion
 from controlplane.domain.security_groups import SecurityGroup
 from controlplane.domain.templates import Template
+from controlplane.domain.usage import UsageDay, beginning
 from controlplane.domain.volumes import Volume, state_of
 from controlplane.networks import attachments
 from controlplane.rollout.waves import Wave
@@ -47,6 +48,7 @@ from moorage.v1 import (
     secrets_pb2,
     security_groups_pb2,
     templates_pb2,
+    usage_pb2,
     volumes_pb2,
     zones_pb2,
 )
@@ -361,6 +363,21 @@ def operation(record: Operation) -> operations_pb2.Operation:
     protoconv.fill(record, message)
     if record.failure is not None:
         message.error.CopyFrom(status_of(failure_error(record.failure)))
+    return message
+
+
+def usage(record: UsageDay) -> usage_pb2.UsageRecord:
+    """What an object has used in a day."""
+    message = usage_pb2.UsageRecord(
+        name=record.name,
+        uid=record.uid,
+        project=project_name(record.project),
+        instance_seconds=record.instance_seconds,
+        cpu_milli_seconds=record.cpu_milli_seconds,
+        memory_byte_seconds=record.memory_byte_seconds,
+        address_seconds=record.address_seconds,
+    )
+    message.day.FromDatetime(beginning(record.day))
     return message
 
 

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 _Handler = Any  # grpc.RpcMethodHandler is generic only in its type stubs
 _Identify = Callable[["grpc.aio.ServicerContext[Any, Any]"], "Caller | AgentCaller | None"]
 _HEALTH_WATCH = "/grpc.health.v1.Health/Watch"
-_READING = ("Get", "List", "Plan", "Wait", "Watch", "Stream", "Check", "ServerReflection")
+_READING = ("Get", "List", "Plan", "Query", "Wait", "Watch", "Stream", "Check", "ServerReflection")
 
 
 def users(access: AccessService) -> _Identify:

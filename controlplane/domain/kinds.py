@@ -29,6 +29,7 @@ from controlplane.domain.routers import (
 from controlplane.domain.secrets import Config, SealedPayload, Secret, SecretVersion, SecretVersionState
 from controlplane.domain.security_groups import SecurityGroup
 from controlplane.domain.templates import Template
+from controlplane.domain.usage import UsageDay, UsageMeter
 from controlplane.domain.volumes import Volume
 from moorage.store.base import Kind
 
@@ -189,6 +190,8 @@ VOLUME = Kind(
     key=lambda v: f"{v.project}/{v.id}",
     indexes={"uid": lambda v: (v.uid,), "owner": lambda v: (v.owner,) if v.owner else ()},
 )
+USAGE_METER = Kind("usage_meter", UsageMeter, key=lambda m: m.uid)
+USAGE_DAY = Kind("usage_day", UsageDay, key=lambda d: f"{d.project}/{d.day}/{d.uid}")
 OPERATION = Kind(
     "operation",
     Operation,
@@ -228,6 +231,8 @@ ALL_KINDS: tuple[Kind[Any], ...] = (
     JOB,
     CRON_JOB,
     VOLUME,
+    USAGE_METER,
+    USAGE_DAY,
     OPERATION,
     EVENT,
     AUDIT_EVENT,

@@ -114,7 +114,7 @@ class HostService:
                     metadata={"instances": str(len(carried))},
                 )
             for instance in carried:
-                release(tx, instance)
+                release(tx, instance, self._context.clock.now())
                 record_event(
                     tx,
                     self._context.clock,

@@ -7,6 +7,7 @@ names it, and nobody else gets it, because the host may still use it.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 
 from controlplane.access.quota import Quota, charge
 from controlplane.domain.instances import Instance, InstanceNic, InstanceSpec, Nic
@@ -20,6 +21,7 @@ from controlplane.services import group_slots, lookup
 from controlplane.services.context import Context
 from controlplane.services.networks import cidrs_of_project, free_vni
 from controlplane.services.security_groups import grouped, with_full_names
+from controlplane.services.usage import settle
 from moorage.errors import InvalidSpec, NotFound
 from moorage.store.base import Transaction
 
@@ -150,7 +152,7 @@ def usage_of(instance: Instance) -> Quota:
     )
 
 
-def release(tx: Transaction, instance: Instance) -> None:
+def release(tx: Transaction, instance: Instance, now: datetime) -> None:
     """Forget an instance that has no container any more: its leases and its share of the quota go with it, but for addresses that stay
     with its slot.
     """
@@ -160,6 +162,7 @@ def release(tx: Transaction, instance: Instance) -> None:
     found = tx.get(PROJECT, instance.project)
     if found is not None:
         tx.put(PROJECT, replace(found.value, usage=found.value.usage - usage_of(instance)))
+    settle(tx, instance, now)
     tx.delete(INSTANCE, INSTANCE.key(instance))
 
 

@@ -154,7 +154,7 @@ class InstanceMaking:
         """Send an instance away: at once when it has no host; else its addresses are free once the host says that it is gone."""
         clock, project = self._context.clock, instance.project
         if not instance.host_uid:
-            release(tx, instance)
+            release(tx, instance, self._context.clock.now())
             record_event(tx, clock, instance, "DELETED", f"{why}, before it had a host", project=project)
         elif instance.desired is not DesiredState.DELETED or (force and not instance.force):
             changed = replace(instance, desired=DesiredState.DELETED, force=force, generation=instance.generation + 1)

@@ -84,6 +84,20 @@ def list_page(
             return Page(tuple(found), "", view.revision)
 
 
+def page_of(items: Mapping[str, T], request: PageRequest, scope: str) -> tuple[list[T], str]:
+    """One page of what was computed, in order of key, and the token of the next one.
+
+    Raises:
+        InvalidSpec: page_size or page_token.
+    """
+    size = _page_size(request.page_size)
+    query = hashlib.sha256(scope.encode()).hexdigest()[:16]
+    after = _token_key(request.page_token, query) if request.page_token else ""
+    keys = sorted(key for key in items if key > after)
+    token = _token(keys[size - 1], query) if len(keys) > size else ""
+    return [items[key] for key in keys[:size]], token
+
+
 def parse_filter(text: str, names: Iterable[str], *, has_labels: bool = True) -> list[tuple[str, str]]:
     """Terms `name=value` joined by spaces.
 

@@ -20,6 +20,7 @@ from controlplane.services.context import Context
 from controlplane.services.dry_run import commit
 from controlplane.services.paging import Page, PageRequest, label_field, list_page
 from controlplane.services.rule_targets import routers_using, users_of
+from controlplane.services.usage import settle
 from moorage.errors import AlreadyExists, FieldViolation, InvalidSpec, NotReady
 from moorage.store.base import Transaction, View
 
@@ -160,6 +161,7 @@ class PublicAddressService:
             project = lookup.project(tx, project_id)
             tx.put(PROJECT, replace(project, usage=project.usage - Quota(addresses=1)))
             tx.delete(ADDRESS, f"{public.network_uid}/{public.address}")
+            settle(tx, public, self._context.clock.now())
             tx.delete(PUBLIC_ADDRESS, PUBLIC_ADDRESS.key(public))
             record_event(tx, self._context.clock, public, "DELETED", "asked for", project=project_id)
 

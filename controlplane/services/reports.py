@@ -197,7 +197,7 @@ class ReportService:
             return
         if report.state is InstanceState.DELETED:
             if instance.desired is DesiredState.DELETED:
-                release(tx, instance)
+                release(tx, instance, self._context.clock.now())
                 record_event(
                     tx, self._context.clock, instance, "DELETED", "its host removed it", project=instance.project
                 )

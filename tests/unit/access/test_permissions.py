@@ -21,7 +21,7 @@ from moorage.errors import Forbidden, InvalidSpec
 
 PROTOS = Path(__file__).resolve().parents[3] / "protos"
 #: Mutating methods start with one of these; reading ones must not need more than a viewer.
-READS = ("Get", "List", "Plan", "Wait", "Watch", "StreamLogs", "StreamStats")
+READS = ("Get", "List", "Plan", "Query", "Wait", "Watch", "StreamLogs", "StreamStats")
 
 
 @pytest.fixture(scope="module")

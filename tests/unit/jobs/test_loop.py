@@ -49,7 +49,7 @@ async def forget(world: World, *instances: Instance) -> None:
 
     def write(tx: Transaction) -> None:
         for instance in instances:
-            release(tx, instance)
+            release(tx, instance, world.clock.now())
 
     await world.store.update(write)
 

@@ -77,7 +77,7 @@ class Groups:
         """What is new runs, what is to go is gone, and time passes."""
         for member in self.members():
             if member.desired is DesiredState.DELETED:
-                await self.world.store.update(lambda tx, m=member: release(tx, m))  # type: ignore[misc]
+                await self.world.store.update(lambda tx, m=member: release(tx, m, self.world.clock.now()))  # type: ignore[misc]
             elif member.observed.state is InstanceState.PENDING:
                 await self.observe(member, Observed(InstanceState.RUNNING, run=1, start_time=self.world.clock.now()))
         self.world.clock.advance(3.0)
@@ -250,7 +250,7 @@ async def test_sticky_slots_keep_name_and_addresses(groups: Groups) -> None:
     await groups.rollout.reconcile_once()
     await groups.rollout.reconcile_once()
     (going,) = [m for m in groups.members() if m.desired is DesiredState.DELETED]
-    await groups.world.store.update(lambda tx: release(tx, going))
+    await groups.world.store.update(lambda tx: release(tx, going, groups.world.clock.now()))
     world.audit()
     (slot,) = [found.value for found in world.store.view().all(GROUP_SLOT)]
     assert slot.nics[0].addresses == before[going.id][0]

@@ -1,0 +1,1 @@
+"""Keeps the meters of usage in step with what there is."""
