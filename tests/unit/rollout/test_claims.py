@@ -63,7 +63,7 @@ async def test_a_successor_waits_for_the_claim_and_gets_it(world: World, spec: I
         assert _addresses(new) == _addresses(lost)
     assert not set(_addresses(old)) & set(_addresses(new))
     world.audit()
-    await world.store.update(lambda tx: release(tx, old))  # its host is back, and has removed it
+    await world.store.update(lambda tx: release(tx, old, world.clock.now()))  # its host is back, and has removed it
     world.audit()
     await groups.converge()
     assert [member.uid for member in groups.members()] == [new.uid]
