@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hostagent.claims.deadlines import Hold
 from hostagent.domain import (
     ContainerPhase,
     DesiredState,
@@ -397,6 +398,45 @@ def do_plan(view: object) -> list[do.Action]:
     return plan(view, 0.0)  # type: ignore[arg-type]
 
 
+def test_without_a_lease_nothing_begins_and_nothing_of_a_run_is_left_but_its_container() -> None:
+    world = World(hold=Hold.LACKING)
+    assert world.plan() == []
+    assert report(world.view(), []).reason == "LEASE_AWAITED"
+    world.hold = Hold.HELD
+    settle(world)
+    world.hold = Hold.LACKING
+    assert [type(step) for step in world.plan()] == [do.Stop]
+    settle(world)
+    assert report(world.view(), []).reason == "LEASE_LOST"
+    assert (len(world.containers), world.namespace) == (1, False)
+    world.hold = Hold.HELD
+    settle(world)
+    assert (phase(world), world.starts, world.local.failures_in_row) == (ContainerPhase.RUNNING, 2, 0)
+
+
+def test_a_lease_that_ends_bounds_the_grace() -> None:
+    world = running(lease_seconds=9.0)
+    world.hold = Hold.ENDING
+    (stop,) = world.plan()
+    assert isinstance(stop, do.Stop)
+    assert stop.grace_seconds == 3.0
+    assert report(world.view(), [stop]).reason == "LEASE_LOST"
+    world.apply(stop)
+    settle(world)
+    assert world.starts == 1
+    world.hold = Hold.HELD  # renewed after all
+    settle(world)
+    assert world.starts == 2
+
+
+def test_one_that_the_watchdog_has_killed_is_no_crash() -> None:
+    world = running(lease_seconds=9.0)
+    world.hold = Hold.LACKING
+    world.exit(137)
+    settle(world)
+    assert (world.local.failures_in_row, world.local.was_asked_to_stop) == (0, True)
+
+
 CHANGES = st.sampled_from(
     [
         "stop",
@@ -414,6 +454,9 @@ CHANGES = st.sampled_from(
         "limits",
         "ports",
         "nics",
+        "held",
+        "ending",
+        "lacking",
     ]
 )
 
@@ -454,6 +497,8 @@ def change(world: World, what: str) -> None:
             world.wanted = replace(wanted, container=replace(wanted.container, resources=resources), **newer)
         case "ports":
             world.wanted = replace(wanted, published_ports=wanted.published_ports[1:], **newer)
+        case "held" | "ending" | "lacking":
+            world.hold = Hold(what)
         case "nics":
             address = f"10.1.0.{wanted.generation % 200 + 6}/24"
             world.wanted = replace(wanted, nics=(replace(wanted.nics[0], addresses=(address,)),), **newer)
@@ -475,6 +520,14 @@ def test_any_history_comes_to_rest_where_it_should(history: list[tuple[str, int]
             world.apply(steps[0])  # one of those that may be done side by side
             assert world.local.run >= last_run
             last_run = world.local.run
+    if world.hold is Hold.ENDING:
+        world.hold = Hold.HELD
+    if world.hold is Hold.LACKING and world.wanted.desired is not DesiredState.DELETED:
+        settle(world)
+        assert not any(c.phase in ALIVE for c in world.containers.values())
+        assert not world.namespace
+        assert not world.ports
+        world.hold = Hold.HELD
     settle(world)
     assert world.plan() == []
     said = report(world.view(), [])

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
+from hostagent.claims.deadlines import Hold
 from hostagent.domain import (
     ContainerObservation,
     ContainerPhase,
@@ -57,6 +58,7 @@ class World:
     payloads: tuple[PayloadAssignment, ...] = ()
     signals: int = 0
     retry_at: float | None = None
+    hold: Hold = Hold.FREE
     now: float = 1000.0
     starts: int = 0
     ids: int = 0
@@ -82,6 +84,7 @@ class World:
             has_files=self.files,
             payloads=self.payloads,
             retry_at=self.retry_at,
+            hold=self.hold,
         )
 
     def plan(self) -> list[do.Action]:
@@ -121,6 +124,7 @@ class World:
                 self.network = True
             case do.PrepareNamespace():
                 assert self.network
+                assert self.hold is not Hold.LACKING, "it must not be reached"
                 self.ports = (
                     self.ports if self.namespace and self.nics == self.wanted.nics else None if self.namespace else ()
                 )
@@ -165,7 +169,10 @@ class World:
                 self.containers = {g: c for g, c in self.containers.items() if c.container_id != step.container_id}
                 self.keys.discard(step.container_id)
             case do.RemoveNamespace():
-                assert not self.containers, "the address of a container that is still there would be free"
+                runs = any(c.phase in ALIVE for c in self.containers.values())
+                assert not runs, "it would run cut off"
+                is_kept = self.hold is Hold.LACKING
+                assert is_kept or not self.containers, "the address of a container that is still there would be free"
                 self.namespace, self.nics, self.ports, self.filters = False, None, None, None
             case do.RemoveFiles():
                 assert not self.containers
@@ -204,11 +211,13 @@ class World:
         found = next((c for c in self.containers.values() if c.container_id == step.container_id), None)
         assert found is None or found.phase not in ALIVE
         failures = self.local.failures_in_row
-        if not step.is_host_reboot and not self.local.was_asked_to_stop:
+        was_us = self.local.was_asked_to_stop or step.is_lease_lost
+        if not step.is_host_reboot and not was_us:
             failures += 1
         self.local = replace(
             self.local,
             stage=RunStage.ENDED,
+            was_asked_to_stop=was_us,
             exit_code=found.exit_code if found else None,
             failures_in_row=failures,
             reason=self.local.verdict.failure if found else "CONTAINER_GONE",
@@ -224,6 +233,7 @@ class World:
         assert step.container_id in self.keys
         assert (self.ports or ()) == self.wanted.published_ports
         assert len(self.containers) == 1
+        assert self.hold in (Hold.FREE, Hold.HELD), "it must not run"
         assert self.payloads == self.wanted.payloads
         self.starts += 1
         self._set(step.container_id, phase=ContainerPhase.RUNNING, started_at=self.now)
