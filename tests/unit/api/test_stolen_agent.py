@@ -134,6 +134,28 @@ async def test_its_own_host_is_heard(plane: Plane, dial: Dial, fleet: tuple[Agen
     assert plane.record("default", "web").observed.exit_code == 3
 
 
+async def test_leases_are_for_ones_own_instances_only(
+    plane: Plane, dial: Dial, fleet: tuple[Agent, Agent, Any]
+) -> None:
+    owner, thief, _ = fleet
+    api: Any = instances_pb2_grpc.InstanceServiceStub(plane.channel())
+    wanted = instance(exclusive=True)
+    wanted.spec.placement.host = "hosts/owner"
+    made = await api.CreateInstance(
+        instances_pb2.CreateInstanceRequest(parent="projects/default", instance_id="alone", instance=wanted),
+        metadata=bearer(plane.admin_key),
+    )
+    assert made.status.lease.seconds > 0
+    await plane.running(made.name)
+    for agent, given in ((thief, []), (owner, [made.uid])):
+        session = dial(agent)
+        await session.begin()
+        session.send(lease_request=agent_pb2.LeaseRequest(number=7, instance_ids=[made.uid, "nobody"]))
+        while (answer := await session.read()).WhichOneof("part") != "lease_renewal":
+            continue
+        assert answer.lease_renewal == agent_pb2.LeaseRenewal(number=7, instance_ids=given)
+
+
 async def test_registry_tokens_are_for_ones_own_images_only(plane: Plane, fleet: tuple[Agent, Agent, Any]) -> None:
     owner, thief, record = fleet
     repository = record.image.partition("@")[0]
