@@ -149,6 +149,7 @@ class Rollout:
                 found += _group_of_member(view, before, after)
             elif _seats_changed(before, after):
                 found += [g.value.uid for g in view.all(GROUP) if g.value.spec.mode is GroupMode.PER_HOST]
+                found += _groups_on(view, {record.uid for record in (before, after) if record is not None})
         return found
 
     def _plan(self, view: View, group_uid: str) -> Plan:
@@ -333,6 +334,13 @@ def _group_of_member(view: View, before: Instance | None, after: Instance | None
     if before is not None and after is not None and member_of(before, group) == member_of(after, group):
         return []
     return [group.uid]
+
+
+def _groups_on(view: View, host_uids: Iterable[str]) -> list[str]:
+    """The groups that have members on these hosts."""
+    owners = {found.value.owner for uid in host_uids for found in view.find(INSTANCE, "host", uid)}
+    groups = (group_slots.group_of(view, owner) for owner in sorted(owners))
+    return [group.uid for group in groups if group is not None]
 
 
 def _seats_changed(before: Host | None, after: Host | None) -> bool:

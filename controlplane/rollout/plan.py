@@ -181,7 +181,7 @@ class _Work:
     def __post_init__(self) -> None:
         world = self.world
         self.counted = sum(member.counts for member in world.members)
-        self.available = sum(any(map(world.is_available, world.counting(slot))) for slot in world.wanted)
+        self.available = sum(any(map(world.is_sure, world.counting(slot))) for slot in world.wanted)
 
     # --- sending away ---
 
@@ -198,7 +198,7 @@ class _Work:
             self.available -= 1
 
     def _is_served(self, slot: int) -> bool:
-        return any(self.world.is_available(member) for member in self._here(slot))
+        return any(self.world.is_sure(member) for member in self._here(slot))
 
     def _here(self, slot: int) -> list[Member]:
         return [member for member in self.world.counting(slot) if member.uid not in self.gone]
@@ -288,7 +288,7 @@ class _Work:
                 replaced.append(bad[0])
             for old in bad if good else ():
                 # One that does not run takes nothing with it.
-                if self.world.is_available(good[0]) or not old.is_started or old is not bad[0]:
+                if self.world.is_sure(good[0]) or not old.is_started or old is not bad[0]:
                     self._leave(old, f"{good[0].id} takes its place: {self._why_replaced(old)}")
         replaced.sort(key=lambda m: (self.world.is_available(m), m.is_started))
         for member in replaced:
@@ -308,7 +308,9 @@ class _Work:
             return  # nobody goes for whom nobody can come
         if self.world.budget.order is RolloutOrder.STOP_FIRST:
             least = len(self.world.wanted) - self.world.budget.unavailable
-            if not self.world.is_available(member) or self.available - 1 >= least:
+            # Whose host cannot be reached stays: it could not be gone before that host is back, or given up.
+            may_go = not self.world.is_available(member) or self.available - 1 >= least
+            if may_go and not member.is_away:
                 self._leave(member, why)
             return
         if not member.is_started:

@@ -25,7 +25,7 @@ def read(view: View, group: Group, now: datetime, refusal: Refusal | None = None
         group,
         now,
         {number: revision.failure for number, revision in revisions.items()},
-        tuple(member_of(found.value, group) for found in view.find(INSTANCE, "owner", group.name)),
+        _members(view, group),
         {found.value.slot: found.value for found in view.find(GROUP_SLOT, "group", group.uid)},
         _seats(view, group) if group.spec.mode is GroupMode.PER_HOST else (),
         refusal,
@@ -34,8 +34,15 @@ def read(view: View, group: Group, now: datetime, refusal: Refusal | None = None
     )
 
 
-def member_of(instance: Instance, group: Group) -> Member:
-    """An instance as a member."""
+def _members(view: View, group: Group) -> tuple[Member, ...]:
+    instances = [found.value for found in view.find(INSTANCE, "owner", group.name)]
+    hosts = {uid: view.find(HOST, "uid", uid) for uid in {instance.host_uid for instance in instances} if uid}
+    away = {uid for uid, found in hosts.items() if not found or found[0].value.link_state is not HostLinkState.UP}
+    return tuple(member_of(instance, group, is_away=instance.host_uid in away) for instance in instances)
+
+
+def member_of(instance: Instance, group: Group, *, is_away: bool = False) -> Member:
+    """An instance as a member. `is_away`: its host cannot be reached just now."""
     placement = instance.placement
     return Member(
         uid=instance.uid,
@@ -48,6 +55,7 @@ def member_of(instance: Instance, group: Group) -> Member:
         pinned_host=instance.spec.placement.host.removeprefix("hosts/")
         if group.spec.mode is GroupMode.PER_HOST
         else "",
+        is_away=is_away,
         is_started=is_started(instance),
         ready_time=instance.ready_time if is_ready(instance) else None,
         min_ready_seconds=group.spec.rollout.min_ready_seconds or _min_ready_seconds(instance),
@@ -58,7 +66,7 @@ def member_of(instance: Instance, group: Group) -> Member:
         failed=_why_failed(instance),
         evict=instance.evict,
         failed_starts=failed_starts(instance),
-        trouble=_trouble(instance),
+        trouble=f"hosts/{instance.host} is not connected" if is_away else _trouble(instance),
         refused_by=placement.filters if placement is not None and not instance.host_uid else (),
     )
 

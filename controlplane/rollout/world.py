@@ -1,6 +1,7 @@
 """All that is looked at when it is decided about one group, as values; and what follows from them alone. Pure.
 
-A member *counts* when it is neither on its way out nor lost. It is *available* when it counts and has been ready for long enough.
+A member *counts* when it is neither on its way out nor lost. It is *available* when it counts and has been ready for long enough. While
+its host cannot be reached it still is, but nobody else is sent away for it.
 """
 
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ class Member:
     host: str = ""  # last part of the name; empty: not placed yet
     host_uid: str = ""
     pinned_host: str = ""  # of a group with one member a host: whose it is
+    is_away: bool = False  # its host cannot be reached just now: what is known of it may be old
     is_started: bool = False
     ready_time: datetime | None = None  # since when it has been ready; None: it is not
     min_ready_seconds: float = 0.0
@@ -127,7 +129,13 @@ class World:
         return {slot: tuple(members) for slot, members in sorted(found.items())}
 
     def _rank(self, member: Member) -> tuple[object, ...]:
-        return (not self.is_available(member), not member.is_started, member.create_time, member.uid)
+        return (
+            not self.is_sure(member),
+            not self.is_available(member),
+            not member.is_started,
+            member.create_time,
+            member.uid,
+        )
 
     def counting(self, slot: int) -> list[Member]:
         """Those in a slot that count."""
@@ -137,6 +145,10 @@ class World:
         """Whether it counts, and has been ready for long enough."""
         time = member.available_time
         return time is not None and time <= self.now
+
+    def is_sure(self, member: Member) -> bool:
+        """Whether it is available, and its host can be asked: what others may be sent away for."""
+        return self.is_available(member) and not member.is_away
 
     @property
     def target(self) -> int:
@@ -209,7 +221,7 @@ class World:
     def has_target(self, slot: int) -> bool:
         """Whether the slot has an available member of the target, and nobody else that counts."""
         counting = self.counting(slot)
-        return len(counting) == 1 and counting[0].revision == self.target and self.is_available(counting[0])
+        return len(counting) == 1 and counting[0].revision == self.target and self.is_sure(counting[0])
 
     @cached_property
     def surplus(self) -> tuple[Member, ...]:

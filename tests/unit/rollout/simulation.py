@@ -168,9 +168,9 @@ class Simulation:
         return [member for member in self.members.values() if member.counts]
 
     def served(self) -> int:
-        """Wanted slots with an available member."""
+        """Wanted slots with a member that is available for certain."""
         world = self.world
-        return sum(any(map(world.is_available, world.counting(slot))) for slot in world.wanted)
+        return sum(any(map(world.is_sure, world.counting(slot))) for slot in world.wanted)
 
     def revisions(self) -> list[int]:
         """Of those that count, by slot."""

@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 
 from controlplane.access.quota import Quota
-from controlplane.domain.groups import Group, GroupRevision, GroupSpec, GroupState, RolloutPolicy, SlotPolicy
+from controlplane.domain.groups import (
+    Group,
+    GroupRevision,
+    GroupSpec,
+    GroupState,
+    RolloutOrder,
+    RolloutPolicy,
+    SlotPolicy,
+)
+from controlplane.domain.hosts import HostLinkState
 from controlplane.domain.instances import DesiredState, Instance, InstanceSpec, InstanceState, Nic, Observed
 from controlplane.domain.kinds import EVENT, GROUP, GROUP_REVISION, GROUP_SLOT, INSTANCE, PROJECT
 from controlplane.domain.readiness import with_ready_time
@@ -269,3 +278,22 @@ async def test_sticky_slots_keep_name_and_addresses(groups: Groups) -> None:
     await groups.change(is_deleting=True)
     await groups.converge()
     world.audit()
+
+
+async def test_a_host_that_cannot_be_reached_holds_an_update_back(groups: Groups) -> None:
+    world = groups.world
+    await groups.make(2, rollout=RolloutPolicy(RolloutOrder.STOP_FIRST))
+    await groups.converge()
+    task = asyncio.create_task(groups.rollout.run())
+    try:
+        await world.clock.settle()
+        await world.reports.set_link("uid-h1", HostLinkState.DISCONNECTED, "cut")
+        await groups.update(2, InstanceSpec(template="web", env={"V": "2"}))
+        await world.clock.settle(50)
+        assert all(m.desired is DesiredState.RUNNING for m in groups.members())
+        await world.reports.set_link("uid-h1", HostLinkState.UP, "healed")
+        await world.clock.settle(50)
+        assert [m.desired for m in groups.members()].count(DesiredState.DELETED) == 1
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

@@ -264,3 +264,17 @@ def test_one_on_a_host_that_takes_no_more_stays_as_it_is_until_the_host_does() -
     assert sim.group.state is GroupState.ROLLING
     sim.converge()
     assert {m.pinned_host: m.revision for m in sim.counting()} == {"a": 2, "b": 2}
+
+
+def test_nobody_goes_for_one_of_whom_nobody_knows() -> None:
+    sim = running(3, rollout=RolloutPolicy(RolloutOrder.STOP_FIRST))
+    away = min(sim.members)
+    sim.change(away, is_away=True)
+    sim.update()
+    sim.step()
+    assert not [a for a in sim.step() if isinstance(a, Leave)]
+    assert sim.group.state is GroupState.ROLLING
+    sim.change(away, is_away=False)
+    assert len([a for a in sim.step() if isinstance(a, Leave)]) == 1
+    sim.converge()
+    assert sim.revisions() == [2, 2, 2]

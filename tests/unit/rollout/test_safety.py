@@ -33,7 +33,7 @@ happenings = st.tuples(
         [
             *["serve"] * 6,
             *["start", "start", "vanish", "wait", "wait"],
-            *["fail", "fail", "unready", "lose", "evict", "delete", "stop"],
+            *["fail", "fail", "unready", "lose", "evict", "delete", "stop", "cut", "cut"],
             *["update", "scale", "pause", "promote", "seats", "refuse"],
         ]
     ),
@@ -84,6 +84,8 @@ def happen_to(sim: Simulation, what: str, uid: str) -> None:
             sim.change(uid, is_leaving=True, is_removed=True)
         case "evict":
             sim.change(uid, evict="its host is drained")
+        case "cut":
+            sim.change(uid, is_away=not member.is_away)
         case "lose":
             sim.change(uid, given_up="its host is lost", is_in_the_way=len(uid) % 2 == 0)
 
@@ -132,6 +134,7 @@ def test_numbers_hold_and_a_quiet_world_comes_to_rest(
     # From now on all goes well.
     sim.refusal = None
     for member in list(sim.members.values()):
+        sim.change(member.uid, is_away=False)
         if member.given_up:
             sim.vanish(member.uid)
         elif member.failed or not member.ready_time:
