@@ -189,7 +189,7 @@ ACTS = ("pass", "pass", "pass", "cut", "delay", "kill", "stop", "continue", "sta
 RATES = st.floats(1.0 - RATE, 1.0 + RATE)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     host_rate=RATES,
     control_rate=RATES,
