@@ -41,7 +41,7 @@ def end_processes(entries: Iterable[Entry]) -> int:
             found = list(_processes(ids, spaces))
             fresh = [(pid, groups) for pid, groups in found if pid not in killed]
             for pid, groups in fresh:
-                _stop_forks(groups, frozen)
+                _stop_forks(groups, ids, frozen)
                 with contextlib.suppress(OSError):
                     os.kill(pid, signal.SIGKILL)
                 killed.add(pid)
@@ -100,13 +100,15 @@ def _processes(ids: set[str], spaces: set[int]) -> Iterable[tuple[int, bytes]]:
                 yield int(name), groups
 
 
-def _stop_forks(groups: bytes, frozen: set[Path]) -> None:
+def _stop_forks(groups: bytes, ids: set[str], frozen: set[Path]) -> None:
     for line in groups.decode(errors="replace").splitlines():
         _, controllers, path = line.split(":", 2)
-        if not controllers and path != "/":
+        if not any(container_id in path for container_id in ids):
+            continue  # a group that is not the container's has others in it
+        if not controllers:
             for root in (_CGROUPS, _CGROUPS / "unified"):
                 _write(root / path.lstrip("/") / "cgroup.kill", "1")
-        elif "freezer" in controllers.split(",") and path != "/":
+        elif "freezer" in controllers.split(","):
             folder = _CGROUPS / "freezer" / path.lstrip("/")
             if folder not in frozen and _write(folder / "freezer.state", "FROZEN"):
                 frozen.add(folder)

@@ -136,6 +136,18 @@ def test_what_has_no_lease_any_more_is_killed_and_its_interfaces_are_down(rig: R
     assert is_alive(other), "another's"
 
 
+def test_who_has_only_entered_the_namespace_does_not_take_his_own_group_with_him(rig: Rig) -> None:
+    bystander = rig.contained(OTHER)
+    group = rig.groups[0]
+    guest = rig.spawn("sh", "-c", f"echo $$ >{group}/cgroup.procs; exec nsenter --net={rig.space} sleep 1000")
+    until(lambda: len((group / "cgroup.procs").read_text().split()) == 2, "both in one group")
+    rig.write(rig.entry(now() - 1))
+    rig.watch()
+    until(lambda: not is_alive(guest), "the end of the guest")
+    assert is_alive(bystander)
+    assert (group / "freezer.state").read_text().strip() == "THAWED"
+
+
 def test_who_forks_all_the_time_is_killed_too(rig: Rig) -> None:
     rig.contained(CONTAINER, "while :; do sleep 0.2 & sleep 0.01; done")
     group = rig.groups[0]
