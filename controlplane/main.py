@@ -92,6 +92,7 @@ from controlplane.services.security_groups import SecurityGroupService
 from controlplane.services.templates import TemplateService
 from controlplane.services.usage import UsageService, forget_old_days
 from controlplane.services.volume_reports import VolumeReports
+from controlplane.services.volume_snapshots import VolumeSnapshotService
 from controlplane.services.volumes import VolumeService
 from controlplane.templates.builds import Builder
 from controlplane.templates.importer import Importer, OutboundRules, Registry
@@ -279,6 +280,7 @@ class ControlPlane:
         operations = OperationService(context)
         enrollment = EnrollmentService(context, self._authority)
         broker = StreamBroker(dispatcher, new_id)
+        host_volumes = HostVolumes(broker)
         tasks = HostTasks(dispatcher, new_id)
         self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=self._registry_trust))
         rules = OutboundRules(config.outbound_denied, config.outbound_allowed, config.plain_http_registries)
@@ -328,7 +330,10 @@ class ControlPlane:
                 configs_pb2_grpc.add_ConfigServiceServicer_to_server,
                 ConfigServicer(SecretService(context, self._sealer, CONFIG)),
             ),
-            (volumes_pb2_grpc.add_VolumeServiceServicer_to_server, VolumeServicer(volumes)),
+            (
+                volumes_pb2_grpc.add_VolumeServiceServicer_to_server,
+                VolumeServicer(volumes, VolumeSnapshotService(context), host_volumes),
+            ),
             (templates_pb2_grpc.add_TemplateServiceServicer_to_server, TemplateServicer(templates, runner)),
             (instances_pb2_grpc.add_InstanceServiceServicer_to_server, InstanceServicer(instances, changes, store)),
             (
@@ -394,7 +399,7 @@ class ControlPlane:
         jobs = Jobs(context, making)
         self._owner.spawn(jobs.run(), name="jobs")
         self._owner.spawn(jobs.keep_time(), name="time of jobs")
-        volume_keeper = VolumeKeeper(context, HostVolumes(broker), self._owner)
+        volume_keeper = VolumeKeeper(context, host_volumes, self._owner)
         self._owner.spawn(volume_keeper.run(), name="volumes")
         self._owner.spawn(volume_keeper.keep_time(), name="time of volumes")
         claim_leases = ClaimLeases(context, ledger)

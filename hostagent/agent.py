@@ -147,7 +147,11 @@ class Agent:
         )
         self.devices = DeviceInventory(world.site.devices, world.engine.info)
         self.volumes = InstanceVolumes(
-            VolumeStore(world.data_dir / "volumes"), journal, self.state, lambda: self.volume_meter.wake()
+            VolumeStore(world.data_dir / "volumes"),
+            world.engine,
+            journal,
+            self.state,
+            lambda: self.volume_meter.wake(),
         )
         self.volume_meter = VolumeMeter(
             self.volumes, world.clock, lambda found: self.outbox.notify(volumes_message(found))

@@ -1,19 +1,25 @@
 """volume: make, list, change and delete volumes."""
 
-from typing import Any
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from typing import Any, BinaryIO
 
 import click
 from google.protobuf import field_mask_pb2
 
 from cli.completion import complete_names
+from cli.instance.lifecycle import no_wait_option, timeout_option
 from cli.names import in_fleet, short
 from cli.output import Column, age, enum_word, output_option, pairs, print_list, print_one
 from cli.session import Session, pass_session, project_option
+from cli.tarstream import CHUNK_BYTES
+from cli.volume.snapshots import snapshot
 from cli.volume.words import ON_HOST_LOSS, REMOVAL, SHARING, mode, owner, word_of
 from cli.words import key_values
 from moorage.client import Client, paginate
 from moorage.ids import new_id
-from moorage.units import format_bytes
+from moorage.units import format_bytes, parse_duration
 from moorage.v1 import volumes_pb2
 
 COLUMNS = (
@@ -61,6 +67,7 @@ def volume() -> None:
 @volume.command("create")
 @click.argument("name")
 @click.option("--host", default="", metavar="HOST", help="Make its files there; default: with its first instance.")
+@click.option("--from", "source", default="", metavar="VOLUME[/SNAPSHOT]", help="Begin with a copy of what that has.")
 @click.option("--sharing", type=click.Choice(list(SHARING)), help="Whether one instance at a time may have it.")
 @_on_host_loss
 @_removal
@@ -68,6 +75,8 @@ def volume() -> None:
 @click.option("--mode", "mode_word", default="", metavar="BITS", help="Permissions of its top folder; default 0755.")
 @click.option("--label", "-l", multiple=True, metavar="K=V", help="Label of the volume.")
 @click.option("--validate-only", is_flag=True, help="Check only.")
+@no_wait_option
+@timeout_option
 @project_option
 @output_option("name")
 @pass_session
@@ -75,6 +84,7 @@ def create(
     session: Session,
     name: str,
     host: str,
+    source: str,
     sharing: str | None,
     on_host_loss: str | None,
     removal: str | None,
@@ -82,10 +92,16 @@ def create(
     mode_word: str,
     label: tuple[str, ...],
     validate_only: bool,
+    no_wait: bool,
+    timeout: str,
     output: str,
 ) -> None:
-    """Make a volume. Its files are made when an instance first uses it."""
+    """Make a volume, whose files are made when an instance first uses it; or a copy of another one, at once."""
+    seconds = parse_duration(timeout, field="timeout")
     spec = volumes_pb2.VolumeSpec(host=in_fleet("hosts", host) if host else "")
+    if source:
+        volume_name, slash, snapshot_name = source.partition("/")
+        spec.source = f"{volume_name}/snapshots/{snapshot_name}" if slash else volume_name
     if sharing:
         spec.sharing = SHARING[sharing]
     if on_host_loss:
@@ -105,7 +121,8 @@ def create(
             request_id=new_id(),
             validate_only=validate_only,
         )
-        return await client.volumes.CreateVolume(request)
+        made = await client.volumes.CreateVolume(request)
+        return made if no_wait or validate_only else await client.wait_volume_copied(made.name, seconds)
 
     print_one(session.run(work), COLUMNS, output)
 
@@ -183,3 +200,51 @@ def rm(session: Session, names: tuple[str, ...]) -> None:
             click.echo(f"Deleting {short(full_name)}.")
 
     session.run(work)
+
+
+@volume.command("backup")
+@_name
+@click.option(
+    "--no-pause", is_flag=True, help="Let instances that use it run meanwhile; files that change may be torn."
+)
+@project_option
+@pass_session
+def backup(session: Session, name: str, no_pause: bool) -> None:
+    """Write all files of a volume as a tar to standard output; instances that use it stand still meanwhile."""
+    if sys.stdout.isatty():
+        raise click.UsageError(
+            "a tar is not for a terminal: write it to a file, such as moor volume backup NAME > x.tar"
+        )
+    full_name = session.name_in_project("volumes", name)
+
+    async def work(client: Client) -> None:
+        request = volumes_pb2.BackupVolumeRequest(name=full_name, no_pause=no_pause)
+        async for response in client.volumes.BackupVolume(request):
+            sys.stdout.buffer.write(response.chunk)
+        sys.stdout.buffer.flush()
+
+    session.run(work)
+
+
+@volume.command("restore")
+@_name
+@click.argument("file", default="-", type=click.File("rb"))
+@project_option
+@pass_session
+def restore(session: Session, name: str, file: BinaryIO) -> None:
+    """Put the files of a tar, from FILE or standard input, in place of all that a volume has; its instances must be stopped."""
+    full_name = session.name_in_project("volumes", name)
+
+    async def messages() -> AsyncIterator[volumes_pb2.RestoreVolumeRequest]:
+        yield volumes_pb2.RestoreVolumeRequest(start=volumes_pb2.RestoreVolumeStart(name=full_name))
+        while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
+            yield volumes_pb2.RestoreVolumeRequest(chunk=chunk)
+
+    async def work(client: Client) -> None:
+        await client.volumes.RestoreVolume(messages())
+        click.echo(f"Restored {short(full_name)}.")
+
+    session.run(work)
+
+
+volume.add_command(snapshot)

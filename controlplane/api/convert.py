@@ -22,7 +22,7 @@ from controlplane.domain.secrets import Config, Secret, SecretVersion
 from controlplane.domain.security_groups import SecurityGroup
 from controlplane.domain.templates import Template
 from controlplane.domain.usage import UsageDay, beginning
-from controlplane.domain.volumes import Volume, state_of
+from controlplane.domain.volumes import Volume, VolumeSnapshot, state_of
 from controlplane.networks import attachments
 from controlplane.rollout.waves import Wave
 from controlplane.routers.balancer_status import BalancerStatus
@@ -179,7 +179,7 @@ def volume(record: Volume, instances: tuple[str, ...]) -> volumes_pb2.Volume:
     status = message.status
     status.state = getattr(volumes_pb2, f"VOLUME_STATE_{state_of(record).name}")
     status.reason = "VOLUME_LOST" if record.lost else ""
-    status.message = record.lost
+    status.message = record.lost or record.message
     status.host = host_name(record.host) if record.host else ""
     status.instances.extend(instances)
     status.owner = record.owner
@@ -196,6 +196,21 @@ def plan_wave(wave: Wave) -> groups_pb2.PlanWave:
         action = groups_pb2.PlanAction.Value(f"PLAN_ACTION_{step.action}")
         made = message.steps.add(action=action, slot=step.slot, instance=step.instance)
         made.revision, made.host, made.why = step.revision, step.host, step.why
+    return message
+
+
+def volume_snapshot(record: VolumeSnapshot) -> volumes_pb2.VolumeSnapshot:
+    """A snapshot of a volume."""
+    message = volumes_pb2.VolumeSnapshot(
+        name=record.name,
+        uid=record.uid,
+        etag=etag_of(record),
+        labels=record.labels,
+        message=record.message,
+        host=host_name(record.copy.host),
+    )
+    message.create_time.FromDatetime(record.create_time)
+    message.state = getattr(volumes_pb2, f"VOLUME_SNAPSHOT_STATE_{record.state.name}")
     return message
 
 

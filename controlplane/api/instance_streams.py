@@ -1,6 +1,5 @@
 """InstanceStreamService: each call is joined with a side stream of the instance's host."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -9,7 +8,7 @@ import grpc
 
 from controlplane.access.rules import require_fleet_admin
 from controlplane.api.caller import current_user
-from controlplane.dispatch.streams import SideStream, StreamBroker
+from controlplane.dispatch.streams import SideStream, StreamBroker, both_ways
 from controlplane.domain.instances import Instance
 from controlplane.domain.names import parse_child
 from controlplane.domain.routers import is_router
@@ -91,7 +90,7 @@ class InstanceStreamServicer(instance_streams_pb2_grpc.InstanceStreamServiceServ
             yield agent_pb2.OpenStreamResponse(closed=True)
 
         async with self._open(target.name, "copy_in", target) as stream:
-            async for _ in _both_ways(stream, chunks()):
+            async for _ in both_ways(stream, chunks()):
                 continue
         return instance_streams_pb2.CopyInResponse()
 
@@ -107,7 +106,7 @@ class InstanceStreamServicer(instance_streams_pb2_grpc.InstanceStreamServiceServ
                 yield agent_pb2.OpenStreamResponse(exec=request)
 
         async with self._open(start.name, "exec", start) as stream:
-            async for message in _both_ways(stream, inputs()):
+            async for message in both_ways(stream, inputs()):
                 yield message
 
     async def ForwardPort(
@@ -122,33 +121,5 @@ class InstanceStreamServicer(instance_streams_pb2_grpc.InstanceStreamServiceServ
                 yield agent_pb2.OpenStreamResponse(forward=request)
 
         async with self._open(start.name, "forward", start) as stream:
-            async for message in _both_ways(stream, inputs()):
+            async for message in both_ways(stream, inputs()):
                 yield message
-
-
-async def _both_ways(stream: SideStream, inputs: AsyncIterator[agent_pb2.OpenStreamResponse]) -> AsyncIterator[Any]:
-    """What the agent sends, while what the caller sends flows the other way. An error of the caller's side ends both."""
-
-    async def feed() -> None:
-        async for message in inputs:
-            await stream.to_agent.put(message)
-
-    feeding = asyncio.create_task(feed(), name="side stream, caller's direction")
-    messages = stream.messages()
-    getting: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    try:
-        while True:
-            getting = asyncio.ensure_future(anext(messages))
-            waiting = {getting} if feeding.done() else {getting, feeding}
-            while getting not in (await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED))[0]:
-                if feeding.done() and feeding.exception() is not None:
-                    getting.cancel()
-                    feeding.result()
-                waiting = {getting}
-            try:
-                yield getting.result()
-            except StopAsyncIteration:
-                return
-    finally:
-        feeding.cancel()
-        getting.cancel()

@@ -30,6 +30,7 @@ from controlplane.domain.kinds import (
     SECURITY_GROUP,
     TEMPLATE,
     VOLUME,
+    VOLUME_SNAPSHOT,
 )
 from controlplane.domain.names import parse_parent
 from controlplane.jobs.cron import next_time
@@ -67,6 +68,7 @@ _KINDS: Mapping[str, tuple[Kind[Any], str]] = {
     "secrets": (SECRET, "secret"),
     "configs": (CONFIG, "config"),
     "volumes": (VOLUME, "volume"),
+    "volume_snapshots": (VOLUME_SNAPSHOT, "volume_snapshot"),
     "events": (EVENT, "event"),
 }
 _FLEET_KINDS = frozenset({"hosts"})

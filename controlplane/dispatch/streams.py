@@ -48,6 +48,34 @@ class SideStream:
             raise self.error
 
 
+async def both_ways(stream: SideStream, inputs: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    """What the agent sends, while what the caller sends flows the other way. An error of the caller's side ends both."""
+
+    async def feed() -> None:
+        async for message in inputs:
+            await stream.to_agent.put(message)
+
+    feeding = asyncio.create_task(feed(), name="side stream, caller's direction")
+    messages = stream.messages()
+    getting: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    try:
+        while True:
+            getting = asyncio.ensure_future(anext(messages))
+            waiting = {getting} if feeding.done() else {getting, feeding}
+            while getting not in (await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED))[0]:
+                if feeding.done() and feeding.exception() is not None:
+                    getting.cancel()
+                    feeding.result()
+                waiting = {getting}
+            try:
+                yield getting.result()
+            except StopAsyncIteration:
+                return
+    finally:
+        feeding.cancel()
+        getting.cancel()
+
+
 class StreamBroker:
     """Streams that wait for their agent, and those that are open."""
 

@@ -30,7 +30,7 @@ from controlplane.domain.secrets import Config, SealedPayload, Secret, SecretVer
 from controlplane.domain.security_groups import SecurityGroup
 from controlplane.domain.templates import Template
 from controlplane.domain.usage import UsageDay, UsageMeter
-from controlplane.domain.volumes import Volume
+from controlplane.domain.volumes import Volume, VolumeSnapshot
 from moorage.store.base import Kind
 
 
@@ -188,7 +188,18 @@ VOLUME = Kind(
     "volume",
     Volume,
     key=lambda v: f"{v.project}/{v.id}",
-    indexes={"uid": lambda v: (v.uid,), "owner": lambda v: (v.owner,) if v.owner else ()},
+    indexes={
+        "uid": lambda v: (v.uid,),
+        "owner": lambda v: (v.owner,) if v.owner else (),
+        # Volume or snapshot that is being copied into it.
+        "fills": lambda v: (v.fill.snapshot_uid or v.fill.volume_uid,) if v.fill is not None else (),
+    },
+)
+VOLUME_SNAPSHOT = Kind(
+    "volume_snapshot",
+    VolumeSnapshot,
+    key=lambda s: f"{s.project}/{s.volume}/{s.id}",
+    indexes={"uid": lambda s: (s.uid,), "volume": lambda s: (s.volume_uid,)},
 )
 USAGE_METER = Kind("usage_meter", UsageMeter, key=lambda m: m.uid)
 USAGE_DAY = Kind("usage_day", UsageDay, key=lambda d: f"{d.project}/{d.day}/{d.uid}")
@@ -233,6 +244,7 @@ ALL_KINDS: tuple[Kind[Any], ...] = (
     VOLUME,
     USAGE_METER,
     USAGE_DAY,
+    VOLUME_SNAPSHOT,
     OPERATION,
     EVENT,
     AUDIT_EVENT,

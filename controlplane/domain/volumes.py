@@ -47,6 +47,7 @@ class VolumeState(enum.Enum):
     """Where a volume stands."""
 
     UNPLACED = 100
+    COPYING = 200
     READY = 300
     LOST = 400
     DELETING = 900
@@ -74,6 +75,7 @@ class VolumeSpec:
     owner_uid: int = 0
     owner_gid: int = 0
     mode: int = 0
+    source: str = ""  # a clone: full name of the volume or snapshot that it began with
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,46 @@ class VolumeCopy:
     host_uid: str
     host: str
     incarnation: int
+
+
+class VolumeSnapshotState(enum.Enum):
+    """Where a snapshot stands."""
+
+    CREATING = 100
+    READY = 200
+    DELETING = 900
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeSnapshot:
+    """What a volume had at one moment, on the host that it had then."""
+
+    uid: str
+    project: str
+    volume: str  # the last part of the volume's name
+    id: str
+    create_time: datetime
+    volume_uid: str
+    copy: VolumeCopy
+    state: VolumeSnapshotState = VolumeSnapshotState.CREATING
+    labels: Mapping[str, str] = field(default_factory=dict)
+    generation: int = 1
+    no_pause: bool = False
+    message: str = ""
+
+    @property
+    def name(self) -> str:
+        """projects/{project}/volumes/{volume}/snapshots/{snapshot}."""
+        return f"projects/{self.project}/volumes/{self.volume}/snapshots/{self.id}"
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeFill:
+    """What is being copied into a volume."""
+
+    volume_uid: str  # whose files
+    copy: VolumeCopy  # where they are
+    snapshot_uid: str = ""  # empty: what that volume has now
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +146,8 @@ class Volume:
     owner: str = ""  # the group that made it
     is_deleting: bool = False
     lost: str = ""  # why its files cannot be had
+    fill: VolumeFill | None = None  # what is to be copied into it before it can be used
+    message: str = ""  # why its host could not do that yet
     used_bytes: int = 0
     usage_time: datetime | None = None
 
@@ -124,7 +168,14 @@ def state_of(volume: Volume) -> VolumeState:
         return VolumeState.DELETING
     if volume.lost:
         return VolumeState.LOST
+    if volume.fill is not None:
+        return VolumeState.COPYING
     return VolumeState.READY if volume.host_uid else VolumeState.UNPLACED
+
+
+def own_copy(volume: Volume) -> VolumeCopy:
+    """Its files, where they are now."""
+    return VolumeCopy(volume.host_uid, volume.host, volume.incarnation)
 
 
 def with_defaults(spec: VolumeSpec) -> VolumeSpec:
@@ -138,6 +189,7 @@ def with_defaults(spec: VolumeSpec) -> VolumeSpec:
         spec.owner_uid,
         spec.owner_gid,
         spec.mode or 0o755,
+        spec.source,
     )
 
 

@@ -36,7 +36,7 @@ class VolumeNeed:
     name: str
     host_uid: str = ""  # that has its files; empty: any can
     host: str = ""
-    lost: str = ""  # why no host can have it now
+    withheld: str = ""  # why no host can have it now
 
 
 @dataclass(frozen=True, slots=True)

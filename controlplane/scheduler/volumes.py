@@ -15,14 +15,14 @@ from moorage.store.base import Transaction, View
 
 def needs_of(view: View, volume_uids: Sequence[str]) -> tuple[VolumeNeed, ...]:
     """What these volumes need of a host."""
-    return tuple(VolumeNeed(v.name, v.host_uid, v.host, v.lost) for v in _volumes(view, volume_uids))
+    return tuple(VolumeNeed(v.name, v.host_uid, v.host, _withheld(v)) for v in _volumes(view, volume_uids))
 
 
 def keeps(needs: Sequence[VolumeNeed], fleet: Fleet) -> BoolColumn:
     """The hosts where all of them can be."""
     kept: BoolColumn = np.ones(len(fleet.hosts), np.bool_)
     for need in needs:
-        if need.lost:
+        if need.withheld:
             kept[:] = False
         elif need.host_uid:
             is_there: BoolColumn = np.zeros(len(fleet.hosts), np.bool_)
@@ -36,9 +36,9 @@ def keeps(needs: Sequence[VolumeNeed], fleet: Fleet) -> BoolColumn:
 def explain(needs: Sequence[VolumeNeed]) -> str:
     """What the other hosts lack."""
     return "; ".join(
-        need.lost if need.lost else f"has not {need.name}, which is on hosts/{need.host}"
+        need.withheld if need.withheld else f"has not {need.name}, which is on hosts/{need.host}"
         for need in needs
-        if need.lost or need.host_uid
+        if need.withheld or need.host_uid
     )
 
 
@@ -54,7 +54,7 @@ def failure_of(view: View, instance: Instance) -> str:
 def settle(tx: Transaction, instance: Instance, host_uid: str, host: str) -> bool:
     """Give the instance's volumes the host that it gets. Returns False when one cannot be there any more: then it must not go there."""
     volumes = _volumes(tx, instance.volume_uids)
-    if any(volume.lost or volume.host_uid not in ("", host_uid) for volume in volumes):
+    if any(_withheld(volume) or volume.host_uid not in ("", host_uid) for volume in volumes):
         return False
     for volume in volumes:
         if not volume.host_uid:
@@ -66,7 +66,16 @@ def matters(before: Volume | None, after: Volume | None) -> bool:
     """Whether an instance may fit now that did not before."""
     if before is None or after is None:
         return False
-    return (before.host_uid, before.lost, before.incarnation) != (after.host_uid, after.lost, after.incarnation)
+    return (before.host_uid, _withheld(before), before.incarnation) != (
+        after.host_uid,
+        _withheld(after),
+        after.incarnation,
+    )
+
+
+def _withheld(volume: Volume) -> str:
+    """Why no instance can have it now; empty: one can."""
+    return volume.lost or (f"{volume.name} is being copied into" if volume.fill is not None else "")
 
 
 def _volumes(view: View, uids: Sequence[str]) -> list[Volume]:

@@ -26,6 +26,7 @@ from controlplane.domain.kinds import (
     SECURITY_GROUP,
     TEMPLATE,
     VOLUME,
+    VOLUME_SNAPSHOT,
 )
 from controlplane.domain.names import child_name, parse_child
 from controlplane.domain.networks import Network
@@ -34,7 +35,7 @@ from controlplane.domain.projects import Project
 from controlplane.domain.routers import Balancer, PublicAddress, Router, RouterRule
 from controlplane.domain.security_groups import SecurityGroup
 from controlplane.domain.templates import Template
-from controlplane.domain.volumes import Volume
+from controlplane.domain.volumes import Volume, VolumeSnapshot
 from moorage.errors import AlreadyExists, InvalidSpec, NotFound, NotReady, VersionConflict
 from moorage.store.base import Kind, Transaction, View
 
@@ -174,6 +175,12 @@ def living_volume(view: View, project_id: str, volume_id: str) -> Volume:
     if found.is_deleting:
         raise NotReady(f"{found.name} is being deleted", reason="VOLUME_DELETING", metadata={"name": found.name})
     return found
+
+
+def volume_snapshot(view: View, project_id: str, volume_id: str, snapshot_id: str) -> VolumeSnapshot:
+    """A snapshot of a volume by name. Raises NotFound."""
+    name = f"projects/{project_id}/volumes/{volume_id}/snapshots/{snapshot_id}"
+    return require(view, VOLUME_SNAPSHOT, f"{project_id}/{volume_id}/{snapshot_id}", name)
 
 
 def by_uid(view: View, kind: Kind[T], uid: str) -> T | None:

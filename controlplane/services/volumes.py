@@ -4,9 +4,19 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from controlplane.access.quota import Quota
-from controlplane.domain.kinds import INSTANCE, PROJECT, VOLUME
+from controlplane.domain.kinds import INSTANCE, PROJECT, VOLUME, VOLUME_SNAPSHOT
 from controlplane.domain.names import check_id, check_labels, parse_child
-from controlplane.domain.volumes import HostLossPolicy, Volume, VolumeSpec, state_of, with_defaults
+from controlplane.domain.volumes import (
+    HostLossPolicy,
+    Volume,
+    VolumeFill,
+    VolumeSnapshot,
+    VolumeSnapshotState,
+    VolumeSpec,
+    own_copy,
+    state_of,
+    with_defaults,
+)
 from controlplane.history import record_event
 from controlplane.services import lookup
 from controlplane.services.context import Context
@@ -16,7 +26,7 @@ from controlplane.services.instance_claims import charge_project
 from controlplane.services.paging import Page, PageRequest, label_field, list_page
 from controlplane.services.volume_rules import check_spec
 from moorage.errors import AlreadyExists, InvalidSpec, NotReady
-from moorage.store.base import Transaction
+from moorage.store.base import Transaction, View
 
 _FIELD = "volume.spec"
 
@@ -125,10 +135,87 @@ class VolumeService:
 
         await self._context.store.update(remove)
 
+    def placed(self, project_id: str, volume_id: str) -> Volume:
+        """A volume that a host has. Raises NotFound, NotReady (VOLUME_UNPLACED, VOLUME_DELETING, VOLUME_LOST, VOLUME_COPYING)."""
+        return placed_volume(self._context.store.view(), project_id, volume_id)
+
+    async def note_restored(self, volume: Volume) -> None:
+        """Tell people that a volume's files are others now."""
+        clock, project = self._context.clock, volume.project
+        await self._context.store.update(
+            lambda tx: record_event(tx, clock, volume, "RESTORED", "from a tar", project=project)
+        )
+
     def instances(self, volume: Volume) -> tuple[str, ...]:
         """Names of the instances that use it, in order."""
         users = self._context.store.view().find(INSTANCE, "volume", volume.uid)
         return tuple(sorted(found.value.name for found in users))
+
+
+def placed_volume(view: View, project_id: str, volume_id: str) -> Volume:
+    """A volume whose files a host has. Raises NotFound, NotReady (VOLUME_UNPLACED, VOLUME_DELETING, VOLUME_LOST, VOLUME_COPYING)."""
+    volume = lookup.living_volume(view, project_id, volume_id)
+    if volume.lost:
+        raise NotReady(volume.lost, reason="VOLUME_LOST", metadata={"name": volume.name})
+    if volume.fill is not None:
+        raise NotReady(f"{volume.name} is being copied into", reason="VOLUME_COPYING", metadata={"name": volume.name})
+    if not volume.host_uid:
+        raise NotReady(
+            f"{volume.name} has no files yet; make it with a host, or run an instance that uses it",
+            reason="VOLUME_UNPLACED",
+            metadata={"name": volume.name},
+        )
+    return volume
+
+
+def with_source(view: View, project_id: str, spec: VolumeSpec) -> tuple[VolumeSpec, VolumeFill | None]:
+    """The spec of a clone with the full name of its source, and what is to be copied; as it is when it is none.
+
+    Raises:
+        InvalidSpec (OTHER_PROJECT, NAME_INVALID), NotFound, NotReady (as `placed_volume`, SNAPSHOT_NOT_READY).
+    """
+    if not spec.source:
+        return spec, None
+    prefix = f"projects/{project_id}/volumes/"
+    field_name = f"{_FIELD}.source"
+    if spec.source.startswith("projects/") and not spec.source.startswith(prefix):
+        raise InvalidSpec.of(field_name, f"is not in projects/{project_id}", "OTHER_PROJECT")
+    volume_id, *rest = spec.source.removeprefix(prefix).split("/")
+    if rest and (len(rest) != 2 or rest[0] != "snapshots"):
+        raise InvalidSpec.of(field_name, "must be a volume, or VOLUME/snapshots/SNAPSHOT", "NAME_INVALID")
+    if not rest:
+        source = placed_volume(view, project_id, volume_id)
+        return replace(spec, source=source.name), VolumeFill(source.uid, own_copy(source))
+    snapshot = ready_snapshot(view, project_id, volume_id, rest[1])
+    return replace(spec, source=snapshot.name), VolumeFill(snapshot.volume_uid, snapshot.copy, snapshot.uid)
+
+
+def ready_snapshot(view: View, project_id: str, volume_id: str, snapshot_id: str) -> VolumeSnapshot:
+    """A snapshot that can be read. Raises NotFound, NotReady (SNAPSHOT_NOT_READY)."""
+    snapshot = lookup.volume_snapshot(view, project_id, volume_id, snapshot_id)
+    if snapshot.state is not VolumeSnapshotState.READY:
+        raise NotReady(
+            f"{snapshot.name} is {snapshot.state.name}", reason="SNAPSHOT_NOT_READY", metadata={"name": snapshot.name}
+        )
+    return snapshot
+
+
+def refuse_source(tx: Transaction, volume: Volume) -> None:
+    """Let a volume pass that nothing is copied from, and that has no snapshots. Raises NotReady (VOLUME_IN_USE, VOLUME_HAS_SNAPSHOTS)."""
+    clones = tx.find(VOLUME, "fills", volume.uid)
+    if clones:
+        raise NotReady(
+            f"{volume.name} is being copied into {clones[0].value.name}; wait until that is done",
+            reason="VOLUME_IN_USE",
+            metadata={"name": volume.name},
+        )
+    snapshots = tx.find(VOLUME_SNAPSHOT, "volume", volume.uid)
+    if snapshots:
+        raise NotReady(
+            f"{volume.name} has {len(snapshots)} snapshots, which are kept beside its files; delete them first",
+            reason="VOLUME_HAS_SNAPSHOTS",
+            metadata={"name": volume.name, "snapshots": str(len(snapshots))},
+        )
 
 
 def make_volume(
@@ -144,6 +231,7 @@ def make_volume(
     name = f"projects/{project_id}/volumes/{volume_id}"
     if tx.get(VOLUME, f"{project_id}/{volume_id}") is not None:
         raise AlreadyExists(f"{name} exists; choose another name", metadata={"name": name})
+    spec, fill = with_source(tx, project_id, spec)
     host = lookup.host(tx, spec.host.removeprefix("hosts/")) if spec.host else None
     made = Volume(
         context.new_id(),
@@ -155,10 +243,13 @@ def make_volume(
         host_uid=host.uid if host is not None else "",
         host=host.id if host is not None else "",
         owner=owner,
+        fill=fill,
     )
+    if fill is not None and host is None:
+        made = replace(made, host_uid=fill.copy.host_uid, host=fill.copy.host)
     charge_project(tx, project_id, Quota(volumes=1))
     tx.put(VOLUME, made)
-    where = f"on {host.name}" if host is not None else "with the host of its first instance"
+    where = f"on hosts/{made.host}" if made.host else "with the host of its first instance"
     record_event(tx, context.clock, made, "CREATED", where, project=project_id)
     return made
 
@@ -177,10 +268,13 @@ def refuse_used(tx: Transaction, volume: Volume, why: str) -> None:
 
 
 def ask_removal(context: Context, tx: Transaction, volume: Volume, why: str) -> None:
-    """Send a volume away that nothing uses; it is forgotten once its hosts have removed its files. Raises NotReady (VOLUME_IN_USE)."""
+    """Send a volume away that nothing uses; it is forgotten once its hosts have removed its files. Raises NotReady (VOLUME_IN_USE,
+    VOLUME_HAS_SNAPSHOTS).
+    """
     if volume.is_deleting:
         return
     refuse_used(tx, volume, "its files would be gone")
+    refuse_source(tx, volume)
     tx.put(VOLUME, replace(volume, is_deleting=True, generation=volume.generation + 1))
     record_event(tx, context.clock, volume, "DELETING", why, project=volume.project)
 

@@ -10,7 +10,16 @@ from dataclasses import dataclass
 from controlplane.domain.claims import has_let_go
 from controlplane.domain.hosts import Host, HostLinkState
 from controlplane.domain.instances import Instance
-from controlplane.domain.volumes import HostLossPolicy, Volume, VolumeCopy, VolumeRemoval
+from controlplane.domain.volumes import (
+    HostLossPolicy,
+    Volume,
+    VolumeCopy,
+    VolumeFill,
+    VolumeRemoval,
+    VolumeSnapshot,
+    VolumeSnapshotState,
+    own_copy,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +28,9 @@ class Scene:
 
     volume: Volume
     users: Sequence[Instance]
-    hosts: Mapping[str, Host]  # by uid: those of the fleet that it names
+    hosts: Mapping[str, Host]  # by uid: those of the fleet that it, its snapshots and what is copied into it name
     is_owner_gone: bool = False
+    snapshots: Sequence[VolumeSnapshot] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +77,43 @@ class Find:
     why: str
 
 
-Action = AskRemoval | RemoveFiles | Forget | StartAnew | Lose | Find
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """Have what is asked for copied into the volume. Takes as long as it takes."""
+
+    fill: VolumeFill
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class TakeSnapshot:
+    """Have its host keep what the volume has now. Takes as long as it takes."""
+
+    snapshot: VolumeSnapshot
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveSnapshot:
+    """Have a host remove a snapshot. Takes as long as it takes."""
+
+    snapshot: VolumeSnapshot
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetSnapshot:
+    """Its host is gone, and the snapshot with it."""
+
+    snapshot: VolumeSnapshot
+    why: str
+
+
+#: What hosts do; the rest is written down at once.
+Work = RemoveFiles | Fill | TakeSnapshot | RemoveSnapshot
+Action = (
+    AskRemoval | RemoveFiles | Forget | StartAnew | Lose | Find | Fill | TakeSnapshot | RemoveSnapshot | ForgetSnapshot
+)
 
 
 def plan(scene: Scene) -> list[Action]:
@@ -75,9 +121,33 @@ def plan(scene: Scene) -> list[Action]:
     volume = scene.volume
     if volume.is_deleting:
         return _remove(scene)
-    if volume.owner and scene.is_owner_gone and not scene.users and volume.spec.removal is VolumeRemoval.WITH_OWNER:
+    is_free = not (scene.users or scene.snapshots or volume.fill)
+    if volume.owner and scene.is_owner_gone and is_free and volume.spec.removal is VolumeRemoval.WITH_OWNER:
         return [AskRemoval(f"{volume.owner}, which made it, is gone")]
-    return _host_loss(scene) if volume.host_uid else []
+    found = _snapshots(scene)
+    return [*found, *(_host_loss(scene) or _fill(scene))] if volume.host_uid else found
+
+
+def _snapshots(scene: Scene) -> list[Action]:
+    found: list[Action] = []
+    for snapshot in scene.snapshots:
+        host = scene.hosts.get(snapshot.copy.host_uid)
+        if host is None:
+            found.append(ForgetSnapshot(snapshot, f"hosts/{snapshot.copy.host}, which had it, was removed"))
+        elif host.link_state is HostLinkState.UP and snapshot.state is VolumeSnapshotState.DELETING:
+            found.append(RemoveSnapshot(snapshot, "the snapshot is deleted"))
+        elif host.link_state is HostLinkState.UP and snapshot.state is VolumeSnapshotState.CREATING:
+            found.append(TakeSnapshot(snapshot, "the snapshot is asked for"))
+    return found
+
+
+def _fill(scene: Scene) -> list[Action]:
+    fill = scene.volume.fill
+    if fill is None:
+        return []
+    ends = [scene.hosts.get(uid) for uid in (scene.volume.host_uid, fill.copy.host_uid)]
+    is_possible = all(host is not None and host.link_state is HostLinkState.UP for host in ends)
+    return [Fill(fill, "the volume begins with a copy")] if is_possible else []
 
 
 def _remove(scene: Scene) -> list[Action]:
@@ -92,7 +162,7 @@ def _remove(scene: Scene) -> list[Action]:
 
 
 def _all_files(volume: Volume) -> tuple[VolumeCopy, ...]:
-    own = (VolumeCopy(volume.host_uid, volume.host, volume.incarnation),) if volume.host_uid else ()
+    own = (own_copy(volume),) if volume.host_uid else ()
     return (*volume.copies, *own)
 
 
@@ -106,7 +176,7 @@ def _host_loss(scene: Scene) -> list[Action]:
     if policy is HostLossPolicy.REPLACE:
         if not _is_needed(scene):
             return []
-        own = (VolumeCopy(volume.host_uid, volume.host, volume.incarnation),) if host is not None else ()
+        own = (own_copy(volume),) if host is not None else ()
         return [StartAnew(own, f"{how}, and an instance needs it: it begins without files (on_host_loss is REPLACE)")]
     if host is None or (policy is HostLossPolicy.FAIL and _is_needed(scene)):
         why = f"{volume.name} is lost: {how}"

@@ -60,6 +60,7 @@ class HostState:
     payloads: dict[InstanceId, tuple[PayloadAssignment, ...]] = field(default_factory=dict)  # placed
     # What was prepared for each instance in this agent's life, as it was asked for, and the mounts of its container.
     volumes: dict[InstanceId, tuple[tuple[VolumeAssignment, ...], tuple[Mount, ...]]] = field(default_factory=dict)
+    held: set[InstanceId] = field(default_factory=set)  # paused by us while their volume is read
     _deaths: dict[ContainerId, int] = field(default_factory=dict)
 
     def container(self, instance_id: InstanceId, generation: int) -> ContainerObservation | None:

@@ -22,6 +22,7 @@ class SideCall:
         self._call = call
         self._messages: asyncio.Queue[agent_pb2.OpenStreamResponse | None] = asyncio.Queue(_QUEUE_MESSAGES)
         self._is_over = False
+        self.was_closed = False  # the caller said that no more will come
 
     async def send(self, **part: Any) -> None:
         """Send one part of OpenStreamRequest."""
@@ -34,6 +35,7 @@ class SideCall:
         message = await self._messages.get()
         if message is None or message.WhichOneof("part") == "closed":
             self._is_over = True
+            self.was_closed = message is not None
             return None
         return message
 

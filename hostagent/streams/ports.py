@@ -89,6 +89,26 @@ class VolumeFiles(Protocol):
         """Remove a volume's files; NotReady (VOLUME_IN_USE)."""
         ...
 
+    def read(self, volume: HostVolume, *, no_pause: bool, snapshot_id: str = "") -> AsyncIterator[bytes]:
+        """Its files, or those of a snapshot, as a tar."""
+        ...
+
+    async def write(self, volume: HostVolume, chunks: AsyncIterable[bytes]) -> None:
+        """Put the files of a tar in place of its own; NotReady (VOLUME_IN_USE), InvalidSpec (ARCHIVE_INVALID)."""
+        ...
+
+    async def copy(self, volume: HostVolume, source: HostVolume, snapshot_id: str) -> None:
+        """Put a copy of what another volume or snapshot has in place of its own; NotReady (VOLUME_IN_USE)."""
+        ...
+
+    async def snapshot(self, volume: HostVolume, snapshot_id: str, *, no_pause: bool) -> None:
+        """Keep what it has now."""
+        ...
+
+    async def remove_snapshot(self, volume: HostVolume, snapshot_id: str) -> None:
+        """Remove a snapshot."""
+        ...
+
 
 class Instances(Protocol):
     """Where an instance is on this host."""

@@ -112,7 +112,7 @@ class SideStreams:
             await readers.router_figures(call, self._routers, instance_id, request.router_figures)
             return
         if kind == "volume":
-            await volumes.work(self._volumes, request.volume)
+            await volumes.work(call, self._volumes, request.volume)
             return
         container_id = self._instances.container_of(instance_id)
         match kind:

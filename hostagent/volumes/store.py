@@ -1,6 +1,7 @@
 """The folder data_dir/volumes with one folder for each volume and incarnation. Every call blocks: call it in a thread.
 
     volumes/{id}-{incarnation}/data    what instances see
+    volumes/{id}-{incarnation}/snapshots/{id}
     volumes/.removed-*                 what is being removed, so that half a volume is never taken for a whole one
 
 Only root passes through the outer folders: files with the set-user-id bit that an instance leaves are of no use to the host's users.
@@ -11,10 +12,14 @@ import shutil
 from pathlib import Path
 
 from hostagent.domain import HostVolume
-from moorage.errors import InvalidSpec, NotReady
+from moorage.errors import InvalidSpec, NotFound, NotReady
 from moorage.ids import new_id
 
 _REMOVED = ".removed-"
+_INCOMING = "data.incoming"
+_SNAPSHOTS = "snapshots"
+_UNFINISHED = ".new"
+_WHOLE = "data.incoming.whole"  # a file beside it: it came in whole
 
 
 class VolumeStore:
@@ -30,7 +35,7 @@ class VolumeStore:
             NotReady: VOLUME_MISSING, it was made before and is not here.
         """
         data = self._folder(volume) / "data"
-        if not data.is_dir():
+        if not data.is_dir() and not self._mend(volume):
             if volume.must_exist:
                 raise NotReady(
                     f"volume {volume.volume_id} was made on this host and is not at {data} any more; put it back, or delete the volume",
@@ -38,6 +43,16 @@ class VolumeStore:
                 )
             self._make(volume, data)
         return data
+
+    def _mend(self, volume: HostVolume) -> bool:
+        """Finish the exchange of a volume's files that was cut off between its two renames; whether there was one."""
+        incoming = self._folder(volume) / _INCOMING
+        whole = self._folder(volume) / _WHOLE
+        if not whole.exists() or not incoming.is_dir():
+            return False
+        incoming.rename(incoming.with_name("data"))
+        whole.unlink()
+        return True
 
     def _make(self, volume: HostVolume, data: Path) -> None:
         self._root.mkdir(mode=0o700, exist_ok=True)
@@ -49,6 +64,72 @@ class VolumeStore:
         os.chown(fresh, volume.owner_uid, volume.owner_gid)
         fresh.chmod(volume.mode or 0o755)
         fresh.rename(data)
+
+    def begin_refill(self, volume: HostVolume) -> Path:
+        """An empty folder that is to take the place of a volume's files, with the owner and permissions of their top folder."""
+        data = self.prepare(volume)
+        incoming = data.with_name(_INCOMING)
+        data.with_name(_WHOLE).unlink(missing_ok=True)
+        if incoming.exists():
+            shutil.rmtree(incoming)
+        top = data.stat()
+        incoming.mkdir()
+        os.chown(incoming, top.st_uid, top.st_gid)
+        incoming.chmod(top.st_mode & 0o7777)
+        return incoming
+
+    def finish_refill(self, volume: HostVolume) -> None:
+        """Put that folder in the place of the files, which are removed."""
+        data = self._folder(volume) / "data"
+        incoming, old = data.with_name(_INCOMING), self._root / f"{_REMOVED}{new_id()}"
+        whole = data.with_name(_WHOLE)
+        whole.touch()
+        data.rename(old)
+        incoming.rename(data)
+        whole.unlink()
+        self.clear_removed()
+
+    def abandon_refill(self, volume: HostVolume) -> None:
+        """Remove that folder, if it is there."""
+        incoming = self._folder(volume) / _INCOMING
+        if incoming.exists():
+            shutil.rmtree(incoming)
+
+    def snapshot_folder(self, volume: HostVolume, snapshot_id: str) -> Path:
+        """What a snapshot has. Raises NotFound (SNAPSHOT_MISSING)."""
+        found = self._folder(volume) / _SNAPSHOTS / snapshot_id
+        if not found.is_dir():
+            raise NotFound(f"snapshot {snapshot_id} is not on this host", reason="SNAPSHOT_MISSING")
+        return found
+
+    def has_snapshot(self, volume: HostVolume, snapshot_id: str) -> bool:
+        """Whether it was made already."""
+        return (self._folder(volume) / _SNAPSHOTS / snapshot_id).is_dir()
+
+    def begin_snapshot(self, volume: HostVolume, snapshot_id: str) -> Path:
+        """An empty folder that becomes the snapshot, with the owner and permissions of the volume's top folder."""
+        top = self.prepare(volume).stat()
+        fresh = self._folder(volume) / _SNAPSHOTS / f"{snapshot_id}{_UNFINISHED}"
+        fresh.parent.mkdir(mode=0o700, exist_ok=True)
+        if fresh.exists():
+            shutil.rmtree(fresh)
+        fresh.mkdir()
+        os.chown(fresh, top.st_uid, top.st_gid)
+        fresh.chmod(top.st_mode & 0o7777)
+        return fresh
+
+    def finish_snapshot(self, volume: HostVolume, snapshot_id: str) -> None:
+        """That folder is whole."""
+        folder = self._folder(volume) / _SNAPSHOTS
+        (folder / f"{snapshot_id}{_UNFINISHED}").rename(folder / snapshot_id)
+
+    def remove_snapshot(self, volume: HostVolume, snapshot_id: str) -> None:
+        """Remove a snapshot, or what there is of it; nothing happens when there is nothing."""
+        folder = self._folder(volume) / _SNAPSHOTS
+        for left in (folder / snapshot_id, folder / f"{snapshot_id}{_UNFINISHED}"):
+            if left.is_dir():
+                left.rename(self._root / f"{_REMOVED}{new_id()}")
+        self.clear_removed()
 
     def resolve(self, volume: HostVolume, sub_path: str) -> Path:
         """What an instance sees of a volume that is here; a folder that it names is made, owned as the volume's top folder.

@@ -185,6 +185,7 @@ class Reconciler:
             ports=state.ports.get(instance_id),
             has_files=instance_id in state.folders,
             payloads=state.payloads.get(instance_id, ()),
+            is_held=instance_id in state.held,
             has_volumes=self._executor.volumes.is_ready(assignment),
             retry_at=self._retry_at.get(instance_id),
             lease_wait_seconds=self._executor.lease_wait_seconds(instance_id),

@@ -83,6 +83,7 @@ class InstanceView:
     ports: tuple[PublishedPort, ...] | None = None  # None: not looked at yet
     has_files: bool = False
     payloads: tuple[PayloadAssignment, ...] = ()  # secrets and configs that are placed
+    is_held: bool = False  # paused by ourselves, while a volume of it is read
     has_volumes: bool = True  # all that it needs of them is prepared
     retry_at: float | None = None  # monotonic seconds; no new run before
     lease_wait_seconds: float = 0.0  # for a DHCP server outside to give a first address
@@ -266,7 +267,7 @@ def _keep_running(view: InstanceView) -> list[Action]:
         steps.append(UpdateLimits("the limits were changed", container.container_id, limits))
     if assignment.desired is DesiredState.PAUSED and container.phase is ContainerPhase.RUNNING:
         steps.append(Pause("the instance shall be frozen", container.container_id))
-    elif assignment.desired is DesiredState.RUNNING and container.phase is ContainerPhase.PAUSED:
+    elif assignment.desired is DesiredState.RUNNING and container.phase is ContainerPhase.PAUSED and not view.is_held:
         steps.append(Unpause("the instance shall run", container.container_id))
     return steps
 

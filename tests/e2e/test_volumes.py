@@ -1,6 +1,8 @@
 """Volumes on real hosts: files outlive containers and instances, and nothing but the word of the control plane removes them."""
 
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from subprocess import CalledProcessError
 
 import pytest
 
@@ -61,6 +63,71 @@ async def test_files_outlive_their_instances(plane: Plane, fleet: Fleet, hosts: 
 
     await until(is_forgotten, what="the end of the volume")
     assert not files.parent.exists()
+
+
+async def test_a_backup_brings_back_what_was_there(plane: Plane, fleet: Fleet, tmp_path: Path) -> None:
+    moor(fleet, "volume", "create", "data")
+    make = "mkdir -p /data/a && head -c 3000000 /dev/urandom >/data/a/big && ln -s big /data/a/link"
+    script = f"test -e /data/b || test -L /data/a/link || ({make}); sleep 1000"
+    moor(fleet, "run", "-d", "--name", "one", "-v", "data:/data", "web", "sh", "-c", script)
+    digest = "cd /data && find . | sort && cat a/big | md5sum && readlink a/link"
+
+    async def is_written() -> str:
+        return moor(fleet, "exec", "one", "--", "sh", "-c", f"test -L /data/a/link && {digest}")
+
+    before = await until(is_written, what="its files", ignore=(AssertionError, CalledProcessError))
+    tar = await backup(plane, "data")
+    with pytest.raises(NotReady) as refused:
+        await restore(plane, "data", tar)
+    assert refused.value.reason == "VOLUME_IN_USE"
+    moor(fleet, "exec", "one", "--", "sh", "-c", "rm -r /data/a; echo else >/data/b")
+    moor(fleet, "stop", "one")
+    await restore(plane, "data", tar)
+    moor(fleet, "start", "one")
+    after = moor(fleet, "exec", "one", "--", "sh", "-c", digest)
+    assert after == before
+
+
+async def test_a_snapshot_and_a_clone_on_another_host(plane: Plane, fleet: Fleet) -> None:
+    moor(fleet, "volume", "create", "data", "--host", "h1")
+    run = ("run", "-d", "-v", "data:/data", "web", "sh", "-c")
+    moor(fleet, *run[:2], "--name", "one", *run[2:], "test -e /data/file || echo first >/data/file; sleep 1000")
+    read = ("--", "cat", "/data/file")
+    await until(_reads(fleet, "one", "first"), what="its file", ignore=CalledProcessError)
+    moor(fleet, "volume", "snapshot", "create", "data", "s1")
+    moor(fleet, "exec", "one", "--", "sh", "-c", "echo second >/data/file")
+    moor(fleet, "volume", "create", "far", "--from", "data", "--host", "h2")
+    moor(fleet, "run", "-d", "--name", "two", "-v", "far:/data", "web", "sleep", "1000")
+    assert "second" in moor(fleet, "exec", "two", *read)
+    moor(fleet, "stop", "one")
+    moor(fleet, "volume", "snapshot", "restore", "data", "s1")
+    moor(fleet, "start", "one")
+    assert "first" in moor(fleet, "exec", "one", *read)
+    moor(fleet, "volume", "create", "near", "--from", "data/s1")
+    moor(fleet, "run", "-d", "--name", "three", "-v", "near:/data", "web", "sleep", "1000")
+    assert "first" in moor(fleet, "exec", "three", *read)
+    moor(fleet, "volume", "snapshot", "rm", "data", "s1")
+
+
+def _reads(fleet: Fleet, instance: str, text: str) -> Callable[[], Awaitable[bool]]:
+    async def does_read() -> bool:
+        return text in moor(fleet, "exec", instance, "--", "cat", "/data/file")
+
+    return does_read
+
+
+async def backup(plane: Plane, name: str) -> bytes:
+    request = pb.BackupVolumeRequest(name=f"{plane.project}/volumes/{name}")
+    return b"".join([response.chunk async for response in plane.client.volumes.BackupVolume(request)])
+
+
+async def restore(plane: Plane, name: str, tar: bytes) -> None:
+    async def messages() -> AsyncIterator[pb.RestoreVolumeRequest]:
+        yield pb.RestoreVolumeRequest(start=pb.RestoreVolumeStart(name=f"{plane.project}/volumes/{name}"))
+        for start in range(0, len(tar), 500_000):
+            yield pb.RestoreVolumeRequest(chunk=tar[start : start + 500_000])
+
+    await plane.client.volumes.RestoreVolume(messages())
 
 
 async def _is_there(path: Path) -> bool:
