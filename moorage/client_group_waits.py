@@ -102,4 +102,6 @@ def _is_as_asked(group: "groups_pb2.Group", revision: int) -> bool:
     is_settled = status.target_revision == status.stable_revision
     if status.state == groups_pb2.GROUP_STATE_PAUSED and not is_settled:
         raise NotReady(f"{group.name} is paused; resume it", reason="GROUP_PAUSED", metadata=of)
-    return is_settled and status.wanted == status.members == status.ready == status.updated
+    # Ready is not enough: the state says whether they have been so for long enough.
+    is_calm = status.state in (groups_pb2.GROUP_STATE_STABLE, groups_pb2.GROUP_STATE_PAUSED)
+    return is_calm and is_settled and status.wanted == status.members == status.ready == status.updated

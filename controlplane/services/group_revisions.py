@@ -7,7 +7,8 @@ are of it stay as they are.
 from dataclasses import replace
 from datetime import datetime
 
-from controlplane.domain.groups import Group, GroupRevision, GroupState
+from controlplane.domain.groups import Group, GroupRevision, GroupSpec, GroupState
+from controlplane.domain.instances import InstanceSpec
 from controlplane.domain.kinds import GROUP_REVISION, GROUP_SLOT, INSTANCE
 from controlplane.services import group_slots
 from moorage.errors import NotReady
@@ -35,10 +36,10 @@ def follow_spec(tx: Transaction, group: Group, author: str, now: datetime) -> Gr
     """
     kept = revisions_of(tx, group)
     by_number = {revision.number: revision for revision in kept}
-    content = (group.spec.instance, dict(group.spec.instance_labels))
+    content = _content(group.spec)
     for number in (group.target_revision, kept[-1].number, group.stable_revision):
         known = by_number.get(number)
-        if known is not None and (known.instance, dict(known.instance_labels)) == content:
+        if known is not None and _content(known) == content:
             return aim(tx, group, known, now) if number != group.target_revision else group
     made = add_revision(tx, group, kept[-1].number + 1, author, now)
     aimed = aim(tx, group, made, now)
@@ -65,7 +66,8 @@ def aim(tx: Transaction, group: Group, revision: GroupRevision, now: datetime, *
 
 
 def find_revision(view: View, group: Group, number: int) -> GroupRevision:
-    """The revision that a rollback asks for. 0: the stable one, or where that is the target, the newest before it that did not fail.
+    """The revision that a rollback asks for. 0: the stable one, or where that is the target and the spec, the newest before it that did
+    not fail.
 
     Raises:
         NotReady: REVISION_UNKNOWN, NO_STABLE_REVISION.
@@ -81,8 +83,9 @@ def find_revision(view: View, group: Group, number: int) -> GroupRevision:
                 metadata={"name": group.name},
             )
         return found
-    if group.stable_revision and group.stable_revision != group.target_revision:
-        return next(revision for revision in kept if revision.number == group.stable_revision)
+    stable = next((revision for revision in kept if revision.number == group.stable_revision), None)
+    if stable is not None and (stable.number != group.target_revision or _content(stable) != _content(group.spec)):
+        return stable
     older = [revision for revision in kept if revision.number < group.target_revision and not revision.failure]
     if not older:
         raise NotReady(
@@ -91,6 +94,10 @@ def find_revision(view: View, group: Group, number: int) -> GroupRevision:
             metadata={"name": group.name},
         )
     return older[-1]
+
+
+def _content(of: GroupRevision | GroupSpec) -> tuple[InstanceSpec, dict[str, str]]:
+    return of.instance, dict(of.instance_labels)
 
 
 def prune(tx: Transaction, group: Group) -> None:

@@ -160,6 +160,7 @@ def status(**fields: object) -> groups_pb2.Group:
         "updated": 3,
         "stable_revision": 1,
         "target_revision": 1,
+        "state": groups_pb2.GROUP_STATE_STABLE,
     }
     for name, value in {**values, **fields}.items():
         setattr(group.status, name, value)
@@ -186,7 +187,8 @@ ROLLING = groups_pb2.GROUP_STATE_ROLLING
 
 
 def test_waiting(served: Served) -> None:
-    steps = (status(state=ROLLING, ready=2), status(members=4), status(updated=2), status(target_revision=2))
+    degraded = status(state=groups_pb2.GROUP_STATE_DEGRADED)
+    steps = (status(state=ROLLING, ready=2), degraded, status(members=4), status(updated=2), status(target_revision=2))
     done = status(ready=3, target_revision=2, stable_revision=2)
     assert waited(served, *steps, done).status.target_revision == 2
     canary = status(state=groups_pb2.GROUP_STATE_CANARY, target_revision=2)

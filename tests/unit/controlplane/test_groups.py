@@ -264,6 +264,8 @@ async def test_what_failed_is_tried_again_only_when_somebody_asks_anew(world: Wo
     assert (again.target_revision, revisions(world)) == (2, [1, 2])
     assert not world.groups.revisions(P, "web", PageRequest()).items[1].value.failure
     await fail(world, 2, back_to=1)
+    followed = await world.group_changes.rollback(P, "web")
+    assert (followed.target_revision, followed.spec.instance.command) == (1, ()), "the spec follows what runs"
     asked = await world.group_changes.rollback(P, "web", 2)
     assert asked.target_revision == 2
     assert not world.groups.revisions(P, "web", PageRequest()).items[1].value.failure
