@@ -212,7 +212,10 @@ def test_make_targets_exist(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("operations", "access", "networking", "errors", "groups"))],
+    [
+        ROOT / "README.md",
+        *(ROOT / "docs" / f"{name}.md" for name in ("operations", "access", "networking", "errors", "groups")),
+    ],
     ids=lambda path: path.name,
 )
 def test_moor_commands_exist(path: Path) -> None:
