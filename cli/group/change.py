@@ -28,7 +28,15 @@ wait_option = click.option(
     "--wait", is_flag=True, help="Until all members are ready, or the canaries; tells how far it is."
 )
 #: What an update sets, each as a whole, where it became something else.
-_PATHS = ("spec.replicas", "spec.instance", "spec.instance_labels", "spec.rollout", "spec.kept_revisions", "labels")
+_PATHS = (
+    "spec.replicas",
+    "spec.instance",
+    "spec.instance_labels",
+    "spec.rollout",
+    "spec.depends_on",
+    "spec.kept_revisions",
+    "labels",
+)
 
 
 def changed(group: groups_pb2.Group, options: Mapping[str, Any], project: str) -> None:

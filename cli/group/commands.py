@@ -162,18 +162,20 @@ def revisions(session: Session, name: str, output: str) -> None:
 
 @group.command("rm")
 @click.argument("names", nargs=-1, required=True, shell_complete=complete_names("groups"))
+@click.option("--with-dependents", is_flag=True, help="Also groups and jobs that depend on them; they stop first.")
 @no_wait_option
 @timeout_option
 @project_option
 @pass_session
-def rm(session: Session, names: tuple[str, ...], no_wait: bool, timeout: str) -> None:
+def rm(session: Session, names: tuple[str, ...], with_dependents: bool, no_wait: bool, timeout: str) -> None:
     """Delete groups with their members, and wait until nothing is left of them."""
     seconds = parse_duration(timeout, field="timeout")
 
     async def work(client: Client) -> None:
         full_names = [session.name_in_project("groups", name) for name in names]
         for full_name in full_names:
-            await client.groups.DeleteGroup(groups_pb2.DeleteGroupRequest(name=full_name))
+            request = groups_pb2.DeleteGroupRequest(name=full_name, with_dependents=with_dependents)
+            await client.groups.DeleteGroup(request)
         for full_name in full_names:
             if not no_wait:
                 await client.wait_group_gone(full_name, seconds)

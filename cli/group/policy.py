@@ -9,6 +9,7 @@ import click
 import yaml
 from google.protobuf import json_format
 
+from cli.dependencies import DEPENDS_ON, dependencies
 from cli.run_options import Decorator, flag, many, one
 from cli.spec import duration, key_values
 from cli.volume.words import slot_volume
@@ -32,6 +33,7 @@ POLICY: tuple[Decorator, ...] = (
     click.option("--canaries", type=click.IntRange(min=0), help="Members that get a new revision first and alone."),
     click.option("--failure-limit", type=click.IntRange(min=1), help="Failed starts of one member; default 3."),
     click.option("--keep", "kept_revisions", type=click.IntRange(1, 100), help="Revisions kept; default 10."),
+    DEPENDS_ON,
     click.option("--group-label", multiple=True, metavar="K=V", help="Label of the group itself."),
     click.option(
         "-f", "--file", type=click.Path(path_type=Path), help="YAML or JSON as `get` prints it; - is standard input."
@@ -60,6 +62,7 @@ NAMES = frozenset(
             "progress_deadline",
             "rollback",
             "canaries",
+            "depends_on",
         ),
         *(
             "failure_limit",
@@ -95,6 +98,9 @@ def apply_policy(group: groups_pb2.Group, options: Mapping[str, Any]) -> None:
             setattr(rollout, name, options[name])
     if options.get("kept_revisions"):
         spec.kept_revisions = options["kept_revisions"]
+    if options.get("depends_on"):
+        del spec.depends_on[:]
+        spec.depends_on.extend(dependencies(options["depends_on"]))
     if options.get("group_label"):
         group.labels.clear()
         group.labels.update(key_values("group-label", options["group_label"]))

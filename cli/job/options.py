@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from cli.dependencies import DEPENDS_ON, dependencies
 from cli.instance.create import Wish
 from cli.run_options import Decorator, flag, one
 from cli.spec import duration
@@ -19,6 +20,7 @@ JOB: tuple[Decorator, ...] = (
     one("--retry-delay", metavar="TIME", text="Before the first retry, doubled with each; default 5s."),
     one("--deadline", metavar="TIME", text="It has failed when it has not ended so long after its start."),
     one("--keep", metavar="TIME", text="How long it and its logs stay after its end; default 1h."),
+    DEPENDS_ON,
     flag("--never-twice", text="An index whose host is lost has failed, instead of being tried again."),
 )
 
@@ -32,6 +34,7 @@ def job_spec(wish: Wish, options: Mapping[str, Any]) -> jobs_pb2.JobSpec:
         parallelism=options["parallelism"] or 0,
         retries=options["retries"],
         never_twice=options["never_twice"],
+        depends_on=dependencies(options["depends_on"]),
     )
     if not spec.instance.restart.mode:
         spec.instance.restart.mode = common_pb2.RESTART_MODE_NEVER

@@ -92,7 +92,9 @@ class GroupServicer(groups_pb2_grpc.GroupServiceServicer):
     async def DeleteGroup(
         self, request: groups_pb2.DeleteGroupRequest, context: _Context
     ) -> groups_pb2.DeleteGroupResponse:
-        await self._groups.delete(*parse_child(request.name, "groups"), etag=request.etag)
+        await self._groups.delete(
+            *parse_child(request.name, "groups"), etag=request.etag, with_dependents=request.with_dependents
+        )
         return groups_pb2.DeleteGroupResponse()
 
     async def ScaleGroup(self, request: groups_pb2.ScaleGroupRequest, context: _Context) -> groups_pb2.Group:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from controlplane.domain.groups import Dependency
 from controlplane.domain.instances import Instance, InstanceSpec, InstanceState
 
 
@@ -40,6 +41,7 @@ class JobSpec:
     active_deadline_seconds: float = 0.0  # 0: none
     keep_finished_seconds: float | None = None
     never_twice: bool = False
+    depends_on: tuple[Dependency, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

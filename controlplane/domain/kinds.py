@@ -181,7 +181,11 @@ JOB = Kind(
     "job",
     Job,
     key=lambda j: f"{j.project}/{j.id}",
-    indexes={"uid": lambda j: (j.uid,), "cron_job": lambda j: (j.cron_uid,) if j.cron_uid else ()},
+    indexes={
+        "uid": lambda j: (j.uid,),
+        "cron_job": lambda j: (j.cron_uid,) if j.cron_uid else (),
+        "named": lambda j: tuple(d.target for d in j.spec.depends_on),
+    },
 )
 CRON_JOB = Kind("cron_job", CronJob, key=lambda c: f"{c.project}/{c.id}", indexes={"uid": lambda c: (c.uid,)})
 VOLUME = Kind(

@@ -11,10 +11,11 @@ from typing import TypeVar
 
 from controlplane.domain.instances import Instance
 from controlplane.domain.jobs import CronJob, Job
-from controlplane.domain.kinds import CRON_JOB, INSTANCE, JOB
+from controlplane.domain.kinds import CRON_JOB, GROUP, INSTANCE, JOB
 from controlplane.history import record_event
 from controlplane.jobs import cron as crons
 from controlplane.jobs import plan as jobs
+from controlplane.order.reading import dependents_of, what_comes_first
 from controlplane.services import lookup
 from controlplane.services.context import Context
 from controlplane.services.cron_jobs import jobs_of, make_job
@@ -45,12 +46,12 @@ class Jobs:
     async def run(self) -> None:
         """Follow changes until cancelled."""
         while True:
-            _, watch = self._context.store.view_and_watch((JOB, CRON_JOB, INSTANCE))
+            _, watch = self._context.store.view_and_watch((JOB, CRON_JOB, GROUP, INSTANCE))
             async with watch:
                 await self.reconcile_once()
                 try:
                     async for batch in watch:
-                        await self._settle(_touched(batch.changes))
+                        await self._settle(_touched(self._context.store.view(), batch.changes))
                 except HistoryCompacted:
                     log.info("fell behind the store's history; looking at every job")
 
@@ -119,7 +120,13 @@ class Jobs:
 
     def _plan_job(self, view: View, job: Job) -> jobs.Turn:
         members = [found.value for found in view.find(INSTANCE, "owner", job.name)]
-        return jobs.plan(job, members, self._context.clock.now())
+        return jobs.plan(
+            job,
+            members,
+            self._context.clock.now(),
+            waits_for=what_comes_first(view, job.spec.depends_on, is_update=False) if job.start_time is None else "",
+            is_needed=bool(dependents_of(view, job.name)),
+        )
 
     def _turn_job(self, tx: Transaction, name: str, most: int, refusal: MoorageError | None) -> None:
         job = _find(tx, JOB, name)
@@ -140,7 +147,7 @@ class Jobs:
                     tx.delete(JOB, JOB.key(job))
                     record_event(tx, self._context.clock, job, "DELETED", action.why, project=job.project)
                     return
-        if not jobs.is_ended(after):
+        if not jobs.is_ended(after) and after.reason != jobs.WAITS_FOR_OTHERS:
             reason, message = (refusal.reason, refusal.message) if refusal is not None else ("", "")
             after = replace(after, reason=reason, message=message)
         if after != job:
@@ -228,16 +235,14 @@ def _find(view: View, kind: Kind[T], name: str) -> T | None:
     return found.value if found is not None else None
 
 
-def _touched(changes: Iterable[Change]) -> list[str]:
+def _touched(view: View, changes: Iterable[Change]) -> list[str]:
     """Names of the cron jobs and jobs that changes can mean something to; cron jobs first."""
-    names = set()
+    about: set[str] = set()  # groups, jobs and cron jobs
     for change in changes:
         for side in (change.before, change.after):
-            if side is None:
-                continue
-            if change.kind is INSTANCE:
-                names |= {side.value.owner} if "/jobs/" in side.value.owner else set()
-            else:
-                names.add(side.value.name)
-                names |= {side.value.cron_job} if change.kind is JOB and side.value.cron_job else set()
-    return sorted(names)
+            if side is not None:
+                about.add(side.value.owner if change.kind is INSTANCE else side.value.name)
+                about.add(side.value.cron_job if change.kind is JOB else "")
+    about.discard("")
+    waiting = {found.value.name for name in about for found in view.find(JOB, "named", name)}
+    return sorted({name for name in about if "/jobs/" in name or "/cronJobs/" in name} | waiting)

@@ -12,6 +12,7 @@ from controlplane.domain.claims import blocks_successor
 from controlplane.domain.instances import DesiredState, Instance, InstanceState
 from controlplane.domain.jobs import Job, JobIndex, JobSpec, JobState, is_over
 
+WAITS_FOR_OTHERS = "WAITS_FOR_OTHERS"
 DEFAULT_RETRIES = 3
 DEFAULT_RETRY_DELAY_SECONDS = 5.0
 LONGEST_RETRY_DELAY_SECONDS = 360.0
@@ -73,21 +74,27 @@ def is_ended(job: Job) -> bool:
     return job.finish_time is not None
 
 
-def plan(job: Job, members: Sequence[Instance], now: datetime) -> Turn:
+def plan(job: Job, members: Sequence[Instance], now: datetime, *, waits_for: str = "", is_needed: bool = False) -> Turn:
     """Decide.
 
     Args:
         members: every instance that it owns, also those that are being removed.
+        waits_for: what must come first and is not so yet; it does not begin before.
+        is_needed: others depend on it, so that it is kept.
     """
     if job.is_deleting:
         return _deletion(job, members, "the job is deleted")
     if is_ended(job):
-        return _after_the_end(job, members, now)
+        return _after_the_end(job, members, now, is_needed)
+    if waits_for and job.start_time is None:
+        return Turn(replace(job, reason=WAITS_FOR_OTHERS, message=waits_for))
+    if job.reason == WAITS_FOR_OTHERS:
+        job = replace(job, reason="", message="")
     job = _judged(job, {member.uid: member for member in members}, now)
     if job.start_time is None:
         job = replace(job, start_time=now)
     if is_ended(job := _ended(job, now)):
-        return _after_the_end(job, members, now)
+        return _after_the_end(job, members, now, is_needed)
     makes = _makes(job, now)
     state = JobState.RUNNING if makes or job.begun else JobState.PENDING
     return Turn(replace(job, state=state), (*_surplus(job, members), *makes), _next_look(job, now))
@@ -217,15 +224,15 @@ def _next_look(job: Job, now: datetime) -> datetime | None:
     return min((time for time in times if time > now), default=None)
 
 
-def _after_the_end(job: Job, members: Sequence[Instance], now: datetime) -> Turn:
+def _after_the_end(job: Job, members: Sequence[Instance], now: datetime, is_needed: bool) -> Turn:
     """What still runs of a failed job is removed; what ended is kept for its logs for a while."""
     staying = [member for member in members if member.desired is not DesiredState.DELETED]
     at_work = [member for member in staying if not is_over(member)]
     removes = [Remove(member.uid, f"{job.name} has ended: {job.message or job.state.name}") for member in at_work]
     assert job.finish_time is not None
     keep = job.spec.keep_finished_seconds
-    if job.cron_uid and keep is None:
-        end = None  # the cron job's history decides
+    if is_needed or (job.cron_uid and keep is None):
+        end = None  # those that need it decide, or the cron job's history
     else:
         end = job.finish_time + timedelta(seconds=DEFAULT_KEEP_FINISHED_SECONDS if keep is None else keep)
     if end is not None and now >= end:

@@ -15,8 +15,10 @@ from controlplane.domain.claims import blocks_successor
 from controlplane.domain.groups import Group, GroupMode, GroupState
 from controlplane.domain.hosts import Host
 from controlplane.domain.instances import Instance
-from controlplane.domain.kinds import GROUP, GROUP_REVISION, GROUP_SLOT, HOST, INSTANCE
+from controlplane.domain.jobs import Job
+from controlplane.domain.kinds import GROUP, GROUP_REVISION, GROUP_SLOT, HOST, INSTANCE, JOB
 from controlplane.history import record_event
+from controlplane.order.reading import ordered_with
 from controlplane.rollout.actions import (
     Action,
     Discard,
@@ -43,7 +45,7 @@ from moorage.store.base import Change, Transaction, View
 
 log = logging.getLogger(__name__)
 
-_KINDS = (GROUP, GROUP_REVISION, GROUP_SLOT, INSTANCE, HOST)
+_KINDS = (GROUP, JOB, GROUP_REVISION, GROUP_SLOT, INSTANCE, HOST)
 _SHORTEST_WAIT_SECONDS = 0.05
 _LONGEST_WAIT_SECONDS = 0.5
 _LONG_LOOK_SECONDS = 0.01
@@ -141,8 +143,10 @@ class Rollout:
         for change in changes:
             before = change.before.value if change.before is not None else None
             after = change.after.value if change.after is not None else None
-            if change.kind is GROUP:
-                found += [record.uid for record in (before, after) if record is not None]
+            if change.kind in (GROUP, JOB):
+                records = [record for record in (before, after) if record is not None]
+                found += [record.uid for record in records if change.kind is GROUP]
+                found += _ordered_with(view, records[-1])
             elif change.kind in (GROUP_REVISION, GROUP_SLOT):
                 found += [record.group_uid for record in (before, after) if record is not None]
             elif change.kind is INSTANCE:
@@ -333,7 +337,13 @@ def _group_of_member(view: View, before: Instance | None, after: Instance | None
         return []
     if before is not None and after is not None and member_of(before, group) == member_of(after, group):
         return []
-    return [group.uid]
+    return [group.uid, *_ordered_with(view, group)]
+
+
+def _ordered_with(view: View, record: Group | Job) -> list[str]:
+    """Uids of the groups whose turn may come when a group or job changes."""
+    groups = (group_slots.group_of(view, other) for other in ordered_with(view, record))
+    return [group.uid for group in groups if group is not None]
 
 
 def _groups_on(view: View, host_uids: Iterable[str]) -> list[str]:

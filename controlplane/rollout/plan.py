@@ -76,12 +76,12 @@ def who_is_in_the_way(world: World, slot: int, gone: Collection[str] = ()) -> st
 
 def _deletion(world: World) -> Plan:
     why = "its group is deleted"
-    going: list[Action] = [Leave(member.uid, why) for member in world.members if member.counts]
+    going: list[Action] = [Leave(member.uid, why) for member in world.members if member.counts and not world.goes_after]
     going += [Remove(member.uid, why) for member in world.members if member.given_up and not member.is_removed]
     if not world.members:
         return Plan((ForgetGroup("it was deleted, and its members are gone"),))
     now = standing(world)
-    if now.state is not world.group.state:
+    if (now.state, now.message) != (world.group.state, world.group.message):
         going.append(SetState(now.state, now.reason, now.message))
     return Plan(tuple(going))
 
@@ -133,8 +133,8 @@ def _deadline_seconds(world: World) -> float:
 
 
 def _is_waiting(world: World) -> bool:
-    """Whether the rollout waits for people."""
-    return world.is_canary and waits_for_promotion(world)
+    """Whether the rollout waits for people, or for others to come first."""
+    return world.is_held or (world.is_canary and waits_for_promotion(world))
 
 
 def _progress(world: World) -> Progress | None:
@@ -229,8 +229,9 @@ class _Work:
 
     def send_surplus_away(self) -> None:
         """Those in slots that are not wanted, the highest first."""
+        is_held = bool(self.world.goes_after) and not self.world.wanted
         for member in sorted(self.world.surplus, key=lambda m: (-m.slot, m.uid)):
-            if member.uid not in self.gone:
+            if member.uid not in self.gone and not is_held:
                 self._leave(member, self._why_surplus(member))
 
     def _why_surplus(self, member: Member) -> str:
@@ -275,10 +276,12 @@ class _Work:
     def fill_and_replace(self) -> None:
         """Empty slots first, then members that others shall take the place of."""
         replaced: list[Member] = []
+        is_started = any(member.counts for member in self.world.members)
         for slot in self.world.wanted:
             here = self._here(slot)
             if not here:
-                self._make(slot, self.world.revision_to_make(slot), "the slot is empty")
+                if is_started or not self.world.is_held:
+                    self._make(slot, self.world.revision_to_make(slot), "the slot is empty")
                 continue
             good = [m for m in here if not self.world.is_outdated(m) and not m.evict]
             bad = [m for m in here if m not in good]

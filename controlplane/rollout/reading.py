@@ -10,6 +10,7 @@ from controlplane.domain.hosts import Host, HostAdminState, HostLinkState, lets_
 from controlplane.domain.instances import DesiredState, Instance, InstanceSpec
 from controlplane.domain.kinds import GROUP_REVISION, GROUP_SLOT, HOST, INSTANCE
 from controlplane.domain.readiness import is_ready, is_started
+from controlplane.order.reading import what_comes_first, who_stops_first
 from controlplane.rollout.world import Member, Refusal, Seat, World
 from moorage.store.base import View
 
@@ -31,6 +32,8 @@ def read(view: View, group: Group, now: datetime, refusal: Refusal | None = None
         refusal,
         target is None
         or (target.instance, target.instance_labels) == (group.spec.instance, group.spec.instance_labels),
+        what_comes_first(view, group.spec.depends_on, is_update=group.stable_revision > 0),
+        who_stops_first(view, group) if group.is_deleting or not group.spec.replicas else "",
     )
 
 

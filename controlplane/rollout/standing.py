@@ -26,12 +26,14 @@ def standing(world: World) -> Standing:
 
 def _standing(world: World) -> tuple[GroupState, str, str]:
     if world.group.is_deleting:
-        return GroupState.DELETING, "", ""
+        return GroupState.DELETING, "", world.goes_after
     if world.has_failed:
         return GroupState.FAILED, "ROLLOUT_FAILED", world.failures[world.target]
     if world.group.is_paused:
         return GroupState.PAUSED, "", ""
     back = ("ROLLED_BACK", world.rolled_back) if world.rolled_back else ("", "")
+    if world.is_held:
+        return GroupState.WAITING, "WAITS_FOR_OTHERS", world.waits_for
     if world.is_canary and waits_for_promotion(world):
         return GroupState.CANARY, "", ""
     if world.target != world.stable:

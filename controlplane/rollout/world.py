@@ -88,6 +88,8 @@ class World:
     seats: tuple[Seat, ...] = ()
     refusal: Refusal | None = None
     follows_spec: bool = True
+    waits_for: str = ""  # what must come first and is not so yet, before it starts or is updated; empty: nothing
+    goes_after: str = ""  # who must stop first; empty: nobody
 
     @cached_property
     def wanted(self) -> Mapping[int, str]:
@@ -170,6 +172,15 @@ class World:
         """Whether a revision is on its way that has not been found good yet."""
         return self.target != self.stable and not self.group.is_paused and not self.has_failed
 
+    @cached_property
+    def is_held(self) -> bool:
+        """Whether it does not start, or its rollout does not begin, before what it depends on. What has begun goes on."""
+        if not self.waits_for:
+            return False
+        counting = [member for member in self.members if member.counts]
+        has_begun = any(member.revision == self.target for member in counting)
+        return not counting or (self.is_rollout and self.stable > 0 and not has_begun)
+
     @property
     def is_canary(self) -> bool:
         """Whether only the first slots may have the target yet."""
@@ -189,7 +200,7 @@ class World:
 
     def revision_to_make(self, slot: int) -> int:
         """Of a new member. A rollout that stands still gets none: what is missing is filled with what is known to work."""
-        stands = self.group.is_paused or self.has_failed
+        stands = self.group.is_paused or self.has_failed or self.is_held
         is_held = stands or (self.is_canary and slot not in self.canary_slots)
         return self.stable if is_held and self.stable else self.target
 
@@ -201,7 +212,12 @@ class World:
 
     def is_outdated(self, member: Member) -> bool:
         """Whether a member of another revision shall take its place now."""
-        if self.group.is_paused or self.has_failed or (self.is_canary and member.slot not in self.canary_slots):
+        if (
+            self.group.is_paused
+            or self.has_failed
+            or self.is_held
+            or (self.is_canary and member.slot not in self.canary_slots)
+        ):
             return False
         if member.slot in self.closed_slots:
             return False

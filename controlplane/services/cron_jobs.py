@@ -4,12 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from controlplane.domain.jobs import CronJob, CronJobSpec, Job
+from controlplane.domain.jobs import CronJob, CronJobSpec, Job, JobSpec
 from controlplane.domain.kinds import CRON_JOB, JOB
 from controlplane.domain.names import check_labels, parse_child
+from controlplane.domain.projects import Project
 from controlplane.history import record_event
 from controlplane.services import lookup
 from controlplane.services.context import Context
+from controlplane.services.dependencies import resolved
 from controlplane.services.dry_run import commit
 from controlplane.services.instance_claims import InstanceClaims
 from controlplane.services.job_rules import check_cron_job_id, check_cron_job_spec
@@ -58,7 +60,7 @@ class CronJobService:
             name = f"projects/{project_id}/cronJobs/{cron_job_id}"
             if tx.get(CRON_JOB, f"{project_id}/{cron_job_id}") is not None:
                 raise AlreadyExists(f"{name} exists; choose another name", metadata={"name": name})
-            full = replace(spec, job=admitted_job(tx, self._claims, project, spec.job, f"{_FIELD}.job"))
+            full = replace(spec, job=self._admitted(tx, project, spec.job))
             now = self._context.clock.now()
             cron = CronJob(uid, project_id, cron_job_id, now, full, now, labels=dict(labels))
             tx.put(CRON_JOB, cron)
@@ -68,6 +70,11 @@ class CronJobService:
             return cron
 
         return await commit(self._context.store, make, validate_only=validate_only)
+
+    def _admitted(self, tx: Transaction, project: Project, spec: JobSpec) -> JobSpec:
+        full = admitted_job(tx, self._claims, project, spec, f"{_FIELD}.job")
+        found = resolved(tx, project.id, "", spec.depends_on, f"{_FIELD}.job.depends_on")
+        return replace(full, depends_on=found)
 
     def get(self, project_id: str, cron_job_id: str) -> CronJob:
         """One cron job. Raises NotFound."""
@@ -119,7 +126,7 @@ class CronJobService:
             if violations:
                 raise InvalidSpec(violations)
             project = lookup.project(tx, project_id)
-            spec = replace(spec, job=admitted_job(tx, self._claims, project, spec.job, f"{_FIELD}.job"))
+            spec = replace(spec, job=self._admitted(tx, project, spec.job))
             changed = replace(cron, spec=spec, labels=new_labels, generation=cron.generation + 1)
             if _clock_of(spec) != _clock_of(cron.spec):
                 changed = replace(changed, decided_until=self._context.clock.now())

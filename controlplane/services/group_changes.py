@@ -11,6 +11,7 @@ from controlplane.history import record_event
 from controlplane.services import group_revisions as revisions
 from controlplane.services import lookup
 from controlplane.services.context import Context
+from controlplane.services.dependencies import resolved
 from controlplane.services.dry_run import commit
 from controlplane.services.group_admission import admit, members_of, normal
 from controlplane.services.group_rules import check_spec
@@ -181,6 +182,9 @@ class GroupChanges:
             if spec.instance != before.instance or spec.replicas > before.replicas:
                 project = lookup.project(tx, group.project)
                 spec = admit(tx, self._claims, project, spec, _FIELD, members_of(tx, group))
+            if spec.depends_on != before.depends_on:
+                found = resolved(tx, group.project, group.name, spec.depends_on, f"{_FIELD}.depends_on")
+                spec = replace(spec, depends_on=found)
             changed = replace(group, spec=spec, labels=labels)
             is_other = (spec.instance, dict(spec.instance_labels)) != (before.instance, dict(before.instance_labels))
             if is_other:

@@ -98,9 +98,6 @@ def _rollout(spec: GroupSpec, field: str) -> Iterator[FieldViolation]:
 
 
 def _rest(spec: GroupSpec, field: str) -> Iterator[FieldViolation]:
-    if spec.depends_on:  # better refused than not kept
-        text = "is not kept yet: groups start in no order"
-        yield FieldViolation(f"{field}.depends_on", text, "NOT_SUPPORTED")
     if not 0 <= spec.kept_revisions <= LARGEST_KEPT:
         yield FieldViolation(f"{field}.kept_revisions", f"must be between 1 and {LARGEST_KEPT}", "OUT_OF_RANGE")
 

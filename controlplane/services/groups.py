@@ -7,16 +7,20 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from controlplane.domain.groups import Group, GroupMode, GroupRevision, GroupSpec, GroupState
+from controlplane.domain.jobs import Job
 from controlplane.domain.kinds import GROUP, GROUP_REVISION
 from controlplane.domain.names import check_labels, parse_child
 from controlplane.history import record_event
+from controlplane.order.reading import dependents_of
 from controlplane.services import group_revisions as revisions
 from controlplane.services import lookup
 from controlplane.services.context import Context
+from controlplane.services.dependencies import refuse_needed, resolved
 from controlplane.services.dry_run import commit
 from controlplane.services.group_admission import admit, normal
 from controlplane.services.group_rules import check_group_id, check_spec
 from controlplane.services.instance_claims import InstanceClaims
+from controlplane.services.jobs import ask_removal
 from controlplane.services.paging import Page, PageRequest, label_field, list_page
 from moorage.errors import AlreadyExists, InvalidSpec
 from moorage.store.base import Transaction
@@ -63,6 +67,7 @@ class GroupService:
             if tx.get(GROUP, f"{project_id}/{group_id}") is not None:
                 raise AlreadyExists(f"{name} exists; choose another name", metadata={"name": name})
             full = admit(tx, self._claims, project, normal(spec), _FIELD, ())
+            full = replace(full, depends_on=resolved(tx, project_id, name, spec.depends_on, f"{_FIELD}.depends_on"))
             now = self._context.clock.now()
             group = Group(uid, project_id, group_id, now, full, labels=dict(labels), progress_time=now)
             tx.put(GROUP, group)
@@ -98,19 +103,34 @@ class GroupService:
         group = lookup.group(view, project_id, group_id)
         return list_page(view, GROUP_REVISION, request, scope=f"revisions of {group.uid}", prefix=f"{group.uid}/")
 
-    async def delete(self, project_id: str, group_id: str, *, etag: str = "") -> None:
-        """Ask for the removal of a group and its members; its record goes when they have gone. Raises NotFound, VersionConflict."""
+    async def delete(self, project_id: str, group_id: str, *, etag: str = "", with_dependents: bool = False) -> None:
+        """Ask for the removal of a group and its members; its record goes when they have gone.
+
+        Args:
+            with_dependents: also of the groups and jobs that depend on it, and on those; they stop first.
+        Raises:
+            NotFound, VersionConflict, NotReady (DEPENDED_ON).
+        """
 
         def ask(tx: Transaction) -> None:
             group = lookup.group(tx, project_id, group_id)
             lookup.check_etag(group, etag, group.name)
-            if group.is_deleting:
-                return
-            changed = replace(group, is_deleting=True, state=GroupState.DELETING, generation=group.generation + 1)
-            tx.put(GROUP, changed)
-            record_event(tx, self._context.clock, changed, "DELETING", "asked for", project=project_id)
+            if not with_dependents:
+                refuse_needed(tx, group.name)
+            self._ask_removal(tx, group, "asked for")
 
         await self._context.store.update(ask)
+
+    def _ask_removal(self, tx: Transaction, doomed: Group | Job, why: str) -> None:
+        """Of a group or job, and of all that depend on it."""
+        if isinstance(doomed, Job):
+            ask_removal(tx, self._context, doomed, why)
+        elif not doomed.is_deleting:
+            changed = replace(doomed, is_deleting=True, state=GroupState.DELETING, generation=doomed.generation + 1)
+            tx.put(GROUP, changed)
+            record_event(tx, self._context.clock, changed, "DELETING", why, project=doomed.project)
+        for dependent in dependents_of(tx, doomed.name):
+            self._ask_removal(tx, dependent, f"{doomed.name} is deleted with those that depend on it")
 
 
 def _describe(spec: GroupSpec) -> str:

@@ -11,6 +11,7 @@ from controlplane.domain.projects import Project
 from controlplane.history import record_event
 from controlplane.services import lookup
 from controlplane.services.context import Context
+from controlplane.services.dependencies import refuse_needed, resolved
 from controlplane.services.dry_run import commit
 from controlplane.services.instance_claims import InstanceClaims
 from controlplane.services.job_rules import check_job_spec
@@ -61,6 +62,8 @@ class JobService:
             full = admitted_job(tx, self._claims, project, spec, _FIELD)
             own_id = job_id or f"{full.instance.template.rpartition('/')[2][:50].rstrip('-')}-{uid[:6]}"
             job = Job(uid, project_id, own_id, self._context.clock.now(), full, labels=dict(labels))
+            found = resolved(tx, project_id, job.name, spec.depends_on, f"{_FIELD}.depends_on")
+            job = replace(job, spec=replace(full, depends_on=found))
             put_job(tx, self._context, job, f"from {full.instance.template}")
             if request_key:
                 lookup.remember(tx, request_key, body, (job.name,), self._context.clock.now())
@@ -115,11 +118,12 @@ class JobService:
         return await commit(self._context.store, change, validate_only=validate_only)
 
     async def delete(self, project_id: str, job_id: str, *, etag: str = "") -> None:
-        """Ask for a job's removal. Raises NotFound, VersionConflict."""
+        """Ask for a job's removal. Raises NotFound, VersionConflict, NotReady (DEPENDED_ON)."""
 
         def remove(tx: Transaction) -> None:
             job = lookup.job(tx, project_id, job_id)
             lookup.check_etag(job, etag, job.name)
+            refuse_needed(tx, job.name)
             ask_removal(tx, self._context, job, "asked for")
 
         await self._context.store.update(remove)

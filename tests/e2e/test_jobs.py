@@ -1,13 +1,14 @@
 """Jobs and cron jobs on real hosts, through `moor` and through the API."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 
 import pytest
 
 from cli.dev.fleet import Fleet
-from moorage.errors import NotFound
-from moorage.v1 import jobs_pb2
+from moorage.errors import NotFound, NotReady
+from moorage.v1 import groups_pb2, jobs_pb2
+from moorage.v1 import instances_pb2 as pb
 from tests.support.plane import Plane, shell, until
 
 SUCCEEDED, FAILED = jobs_pb2.JOB_STATE_SUCCEEDED, jobs_pb2.JOB_STATE_FAILED
@@ -56,6 +57,43 @@ async def test_what_fails_for_good_says_how(jobs: Plane, fleet: Fleet) -> None:
     assert "exit code 3" in ended.status.message
     with pytest.raises(NotFound):
         await jobs.client.wait_job(jobs.name("jobs", "never"), 5)
+
+
+async def test_groups_and_jobs_begin_and_stop_in_order(jobs: Plane) -> None:
+    """A database, then the job that prepares it, then what needs both; and away again."""
+
+    def group(depends_on: Sequence[str]) -> groups_pb2.Group:
+        return groups_pb2.Group(
+            spec=groups_pb2.GroupSpec(
+                replicas=2,
+                instance=jobs.spec(),
+                depends_on=[groups_pb2.Dependency(target=target) for target in depends_on],
+            )
+        )
+
+    async def make(group_id: str, *depends_on: str) -> None:
+        request = groups_pb2.CreateGroupRequest(parent=jobs.project, group_id=group_id, group=group(depends_on))
+        await jobs.client.groups.CreateGroup(request)
+
+    await make("db")
+    spec = jobs_pb2.JobSpec(instance=jobs.spec(command=shell("true")), depends_on=[groups_pb2.Dependency(target="db")])
+    await jobs.client.jobs.CreateJob(
+        jobs_pb2.CreateJobRequest(parent=jobs.project, job_id="migrate", job=jobs_pb2.Job(spec=spec))
+    )
+    await make("web", "jobs/migrate")
+    await jobs.client.wait_group(jobs.name("groups", "web"), 60)
+    listing = pb.ListInstancesRequest(parent=jobs.project)
+    started = {
+        one.status.owner.rpartition("/")[2]: one.status.start_time.ToNanoseconds()
+        for one in (await jobs.client.instances.ListInstances(listing)).instances
+    }
+    assert sorted(started, key=lambda owner: started[owner]) == ["db", "migrate", "web"]
+    with pytest.raises(NotReady, match="comes first"):
+        await jobs.client.groups.DeleteGroup(groups_pb2.DeleteGroupRequest(name=jobs.name("groups", "db")))
+    request = groups_pb2.DeleteGroupRequest(name=jobs.name("groups", "db"), with_dependents=True)
+    await jobs.client.groups.DeleteGroup(request)
+    await jobs.client.wait_group_gone(jobs.name("groups", "db"), 60)
+    assert not (await jobs.client.groups.ListGroups(groups_pb2.ListGroupsRequest(parent=jobs.project))).groups
 
 
 async def test_a_cron_job_runs_by_the_clock_and_by_hand(jobs: Plane) -> None:

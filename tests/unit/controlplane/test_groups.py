@@ -9,7 +9,6 @@ from controlplane.access.policy import ProjectPolicy
 from controlplane.access.quota import Quota
 from controlplane.domain.containers import PublishedPort, Resources
 from controlplane.domain.groups import (
-    Dependency,
     Group,
     GroupMode,
     GroupState,
@@ -120,7 +119,6 @@ async def test_creates_are_remembered_and_names_unique(world: World) -> None:
         ({"rollout": RolloutPolicy(canaries=4)}, "rollout.canaries", "OUT_OF_RANGE"),
         ({"rollout": RolloutPolicy(failure_limit=-1)}, "rollout.failure_limit", "OUT_OF_RANGE"),
         ({"kept_revisions": 101}, "kept_revisions", "OUT_OF_RANGE"),
-        ({"depends_on": (Dependency("db"),)}, "depends_on", "NOT_SUPPORTED"),
         ({"rollout": START_FIRST, "slots": SlotPolicy(sticky_name=True)}, "rollout.order", "START_FIRST_IMPOSSIBLE"),
         ({"rollout": START_FIRST, "slots": SlotPolicy(sticky_address=True)}, "rollout.order", "START_FIRST_IMPOSSIBLE"),
         (

@@ -1,0 +1,1 @@
+"""What comes before what: groups and jobs that depend on others."""

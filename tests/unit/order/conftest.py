@@ -1,0 +1,3 @@
+from tests.unit.rollout.conftest import world
+
+__all__ = ["world"]
