@@ -12,15 +12,23 @@ import pytest
 from cli.dev.fleet import Fleet
 from cli.dev.host import Host
 from moorage.errors import NotFound
-from moorage.v1 import groups_pb2, hosts_pb2
+from moorage.v1 import balancers_pb2, common_pb2, groups_pb2, hosts_pb2
 from moorage.v1 import instances_pb2 as pb
 from tests.e2e.test_names import look_up
 from tests.support import onhost
-from tests.support.plane import RUNNING, Plane, until
+from tests.support.plane import RUNNING, STAY, Plane, until
+from tests.support.routers import Routers
 
 COUNT = 6
 CUT_SECONDS = 20.0
 HEALED_SECONDS = 30.0  # with the machine busy; alone it is a tenth of that
+
+
+#: Says its address.
+SERVER = (
+    "mkdir -p /www/cgi-bin; printf '#!/bin/sh\\necho; hostname -i\\n' >/www/cgi-bin/who; chmod +x /www/cgi-bin/who; "
+    "trap 'exit 0' TERM; httpd -f -p 80 -h /www & wait"
+)
 
 
 @pytest.fixture
@@ -31,10 +39,10 @@ async def whole(fleet: Fleet) -> AsyncIterator[Fleet]:
 
 
 @contextlib.asynccontextmanager
-async def group_of_six(plane: Plane) -> AsyncIterator[dict[str, pb.Instance]]:
+async def group_of_six(plane: Plane, script: str = STAY) -> AsyncIterator[dict[str, pb.Instance]]:
     """A group that is spread over all hosts. Yields its members by uid, once all run."""
-    await plane.network("lan")
-    spec = groups_pb2.GroupSpec(replicas=COUNT, instance=plane.spec(networks=["lan"]))
+    await plane.network("lan", "10.74.0.0/24")
+    spec = groups_pb2.GroupSpec(replicas=COUNT, instance=plane.spec(script, networks=["lan"]))
     await plane.client.groups.CreateGroup(
         groups_pb2.CreateGroupRequest(parent=plane.project, group_id="six", group=groups_pb2.Group(spec=spec))
     )
@@ -186,3 +194,47 @@ async def test_only_the_way_to_the_control_plane_is_cut(plane: Plane, whole: Fle
         status = (await plane.host(2)).status
         assert (status.link_message, status.HasField("loss")) == ("", False)
         assert {i.uid for i in await _running(plane)} == set(before)
+
+
+async def test_the_balancer_of_a_host_that_was_cut_off(
+    plane: Plane, whole: Fleet, hosts: list[Host], router_image: None
+) -> None:
+    """Its router was cut off with some members of a group: when it is back, it leads to those that are there now, and to no other."""
+    routers = Routers(plane)
+    await plane.network("outside", "198.51.100.0/24", egress=True)
+    async with group_of_six(plane, SERVER) as before:
+        try:
+            ports = [common_pb2.PublishedPort(host_port=8396, container_port=80)]
+            await routers.create("edge", "lan", host=2, ingress_ports=ports)
+            await routers.balancer(
+                "edge", "web", {}, groups={"six": 80}, port=80, mode=balancers_pb2.BALANCER_MODE_HTTP
+            )
+
+            async def who() -> list[str]:
+                url = f"http://{hosts[1].address}:8396/cgi-bin/who"
+                said = await asyncio.gather(*(onhost.fetch(hosts[0], url, check=False) for _ in range(2 * COUNT)))
+                return sorted({line.strip() for line in said})
+
+            async def leads_to(members: Sequence[pb.Instance]) -> bool:
+                return await who() == _addresses(members)
+
+            await until(lambda: leads_to(list(before.values())), what="an answer of each")
+            await whole.cut("h2")
+            try:
+                after = await until(
+                    lambda: _running(plane, not_on="hosts/h2"), what="all elsewhere", within_seconds=HEALED_SECONDS
+                )
+            finally:
+                await whole.heal("h2")
+            healed_at = time.monotonic()
+
+            async def is_right() -> bool:
+                answers = [answer for answer in await who() if answer]
+                return bool(answers) and set(answers) <= set(_addresses(after))
+
+            await until(is_right, what="only members that are there now")
+            print(f"balanced {time.monotonic() - healed_at:.2f} s after it was healed")
+            # Those on other hosts could not be reached from here, and must have passed the balancer's own checks again.
+            await until(lambda: leads_to(after), what="all members that are there now")
+        finally:
+            await routers.clean()

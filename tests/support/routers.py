@@ -133,16 +133,19 @@ class Routers:
         port: int,
         listener: Mapping[str, Any] | None = None,
         pool: Mapping[str, Any] | None = None,
+        groups: Mapping[str, int] | None = None,
         **spec: Any,
     ) -> None:
         """Make a balancer with one listener and one pool, and wait until it is in force.
 
         Args:
             backends: instance to port.
+            groups: group to port of its members.
         """
         wanted = balancers_pb2.BalancerSpec(**spec)
         wanted.listeners.add(port=port, **(listener or {}))
         members = [balancers_pb2.Backend(instance=name, port=number) for name, number in backends.items()]
+        members += [balancers_pb2.Backend(group=name, port=number) for name, number in (groups or {}).items()]
         wanted.pools.add(id="main", backends=members, **(pool or {}))
         await self.client.balancers.CreateBalancer(
             balancers_pb2.CreateBalancerRequest(
