@@ -76,7 +76,8 @@ def member_of(instance: Instance, group: Group, *, is_away: bool = False) -> Mem
 
 def _min_ready_seconds(instance: Instance) -> float:
     effective, observed = instance.effective, instance.observed
-    has_check = effective.health_check is not None or observed.health or effective.probes.readiness is not None
+    has_probe = effective.probes.readiness is not None or effective.probes.startup is not None
+    has_check = effective.health_check is not None or observed.health or has_probe
     return 0.0 if has_check else MIN_READY_WITHOUT_CHECK_SECONDS
 
 

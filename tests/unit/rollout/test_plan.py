@@ -78,6 +78,26 @@ def test_lost_ones_are_replaced_unless_they_may_still_hold_something() -> None:
     assert [a.slot for a in sim.step() if isinstance(a, Make)] == [1]
 
 
+def test_the_old_one_stays_until_the_new_one_has_been_ready_for_long_enough() -> None:
+    sim = running(1)
+    sim.update()
+    sim.step()
+    sim.step()
+    (new,) = [m for m in sim.counting() if m.revision == 2]
+    assert not sim.plan()
+    sim.start(new.uid)
+    sim.pass_time(1)
+    assert not sim.plan()
+    assert plan(sim.world).next_look is not None
+    sim.change(new.uid, ready_time=None)
+    sim.pass_time(60)
+    assert not sim.plan()
+    sim.start(new.uid)
+    sim.pass_time(2)
+    sim.step()  # the clock of the rollout
+    assert len([a for a in sim.step() if isinstance(a, Leave)]) == 1
+
+
 def test_start_first_goes_one_by_one_and_never_below() -> None:
     sim = running(3)
     sim.update()
