@@ -207,6 +207,8 @@ class ClaimBook:
         return tuple(dict.fromkeys((*known, *self._inherited.get(instance_id, ()))))
 
     def _is_clean(self, instance_id: InstanceId) -> bool:
+        if not self._state.is_listed:
+            return False  # nobody knows yet what runs
         containers = self._state.containers.get(instance_id, {}).values()
         if any(container.phase in _ALIVE for container in containers):
             return False

@@ -47,6 +47,7 @@ class HostState:
     """
 
     nonce: str
+    is_listed: bool = False  # whether the engine was ever asked for all containers
     containers: dict[InstanceId, dict[ContainerId, ContainerObservation]] = field(default_factory=dict)
     foreign: dict[ContainerId, ContainerObservation] = field(default_factory=dict)
     namespaces: dict[InstanceId, NamespaceState] = field(default_factory=dict)
@@ -78,6 +79,7 @@ class HostState:
     def set_listing(self, listing: Mapping[ContainerId, ContainerObservation]) -> set[InstanceId]:
         """Take over a full listing. Returns the instances whose containers are not as known before."""
         before, self.containers, self.foreign = self.containers, {}, {}
+        self.is_listed = True
         for container in listing.values():
             instance_id = self.put(container)
             if instance_id is not None and container.phase not in (ContainerPhase.RUNNING, ContainerPhase.PAUSED):

@@ -77,7 +77,7 @@ class Site:
         return Instance(UID, "p", "db", None, spec, spec, "t", "i", (), given_up=lost, **fields)  # type: ignore[arg-type]
 
     def start_agent(self) -> None:
-        self.state = HostState(nonce="n")
+        self.state = HostState(nonce="n", is_listed=True)
         journal: Any = SimpleNamespace(assignments={UID: assignment(lease_seconds=LEASE)})
         clock: Any = self.host
         self.book = ClaimBook(journal=journal, state=self.state, clock=clock, run_dir=self.run_dir, boot_id="b")
