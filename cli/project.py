@@ -106,6 +106,8 @@ def apply_changes(project: projects_pb2.Project, options: dict[str, Any]) -> lis
         project.quota.cpu_millis = parse_cpu(options["cpu"])
     if options["memory"] is not None:
         project.quota.memory_bytes = parse_bytes(options["memory"], field="memory")
+    if options["volume_bytes"] is not None:
+        project.quota.volume_bytes = parse_bytes(options["volume_bytes"], field="volume-bytes")
     if options["allow_privileged"] is not None:
         project.policy.allow_privileged = options["allow_privileged"]
     if options["max_priority"] is not None:
@@ -140,6 +142,7 @@ def apply_changes(project: projects_pb2.Project, options: dict[str, Any]) -> lis
 @click.option("--templates", type=click.IntRange(min=0), help="Quota.")
 @click.option("--networks", type=click.IntRange(min=0), help="Quota.")
 @click.option("--volumes", type=click.IntRange(min=0), help="Quota.")
+@click.option("--volume-bytes", metavar="BYTES", help="Quota of the sizes of volumes; each must have one then.")
 @click.option("--allow-privileged/--no-allow-privileged", default=None, help="Policy: privileged containers.")
 @many("--allow-host-path", "allowed_host_paths", metavar="PATH", text="Policy: all paths that may be mounted, or none.")
 @many("--allow-device", "allowed_devices", metavar="PATH", text="Policy: all device nodes that may be used, or none.")

@@ -425,6 +425,7 @@ class HostVolume:
     owner_gid: int = 0
     mode: int = 0  # permission bits of its top folder when that is made; 0: 0755
     must_exist: bool = False  # its files were made before
+    size_bytes: int = 0  # that it can take; 0: no limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -445,6 +446,7 @@ class VolumeUsage:
     volume_id: str
     incarnation: int
     used_bytes: int
+    capacity_bytes: int = 0  # 0: no limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -592,6 +594,7 @@ class HostFacts:
     bridges: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
     devices: tuple[HostDevice, ...] = ()
+    volume_size_problem: str = ""  # why it cannot limit the size of volumes
     images: tuple[str, ...] = ()  # digests of manifests whose images the engine holds
     neighbour_port: int = 0
 

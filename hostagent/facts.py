@@ -12,6 +12,7 @@ from pathlib import Path
 from hostagent.domain import FoundDevice, HostCondition, HostDevice, HostFacts
 from hostagent.engine.values import EngineInfo
 from hostagent.journal.state import PulledImage
+from hostagent.volumes import images as volume_images
 from moorage.devices import MOST_IMAGES
 
 DISK_PRESSURE_PERCENT = 95
@@ -61,6 +62,7 @@ def host_facts(
         links=links,
         devices=devices,
         images=images,
+        volume_size_problem=volume_images.problem(),
     )
 
 

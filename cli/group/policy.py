@@ -48,7 +48,7 @@ FOR_GOOD: tuple[Decorator, ...] = (
         "--slot-volume",
         "slot_volumes",
         metavar="NAME:/PATH[,K=V...]",
-        text="A volume for each slot: owner=UID:GID, mode=BITS, on-host-loss=P, removal=P, sharing=S, ro.",
+        text="A volume for each slot: owner=UID:GID, mode=BITS, size=BYTES, on-host-loss=P, removal=P, sharing=S, ro.",
     ),
 )
 NAMES = frozenset(

@@ -19,7 +19,7 @@ from cli.volume.words import ON_HOST_LOSS, REMOVAL, SHARING, mode, owner, word_o
 from cli.words import key_values
 from moorage.client import Client, paginate
 from moorage.ids import new_id
-from moorage.units import format_bytes, parse_duration
+from moorage.units import format_bytes, parse_bytes, parse_duration
 from moorage.v1 import volumes_pb2
 
 COLUMNS = (
@@ -39,7 +39,10 @@ COLUMNS = (
 
 
 def _used(status: volumes_pb2.VolumeStatus) -> str:
-    return format_bytes(status.used_bytes) if status.HasField("usage_time") else ""
+    if not status.HasField("usage_time"):
+        return ""
+    of = f" of {format_bytes(status.capacity_bytes)}" if status.capacity_bytes else ""
+    return format_bytes(status.used_bytes) + of
 
 
 _name = click.argument("name", shell_complete=complete_names("volumes"))
@@ -68,6 +71,7 @@ def volume() -> None:
 @click.argument("name")
 @click.option("--host", default="", metavar="HOST", help="Make its files there; default: with its first instance.")
 @click.option("--from", "source", default="", metavar="VOLUME[/SNAPSHOT]", help="Begin with a copy of what that has.")
+@click.option("--size", default="", metavar="BYTES", help="Room that it has, such as 10Gi; default what the disk has.")
 @click.option("--sharing", type=click.Choice(list(SHARING)), help="Whether one instance at a time may have it.")
 @_on_host_loss
 @_removal
@@ -85,6 +89,7 @@ def create(
     name: str,
     host: str,
     source: str,
+    size: str,
     sharing: str | None,
     on_host_loss: str | None,
     removal: str | None,
@@ -102,6 +107,8 @@ def create(
     if source:
         volume_name, slash, snapshot_name = source.partition("/")
         spec.source = f"{volume_name}/snapshots/{snapshot_name}" if slash else volume_name
+    if size:
+        spec.size_bytes = parse_bytes(size, field="size")
     if sharing:
         spec.sharing = SHARING[sharing]
     if on_host_loss:

@@ -4,6 +4,7 @@ from typing import Any
 
 from cli.names import in_project
 from moorage.errors import InvalidSpec
+from moorage.units import parse_bytes
 from moorage.v1 import groups_pb2, volumes_pb2
 
 SHARING = {
@@ -68,7 +69,7 @@ def long_mount(project: str, word: str) -> volumes_pb2.VolumeMount:
 
 
 def slot_volume(word: str) -> groups_pb2.SlotVolume:
-    """`NAME:/PATH[,ro][,owner=UID:GID][,mode=BITS][,on-host-loss=P][,removal=P][,sharing=S]`.
+    """`NAME:/PATH[,ro][,owner=UID:GID][,mode=BITS][,size=BYTES][,on-host-loss=P][,removal=P][,sharing=S]`.
 
     Raises:
         InvalidSpec: not of this form.
@@ -87,6 +88,8 @@ def slot_volume(word: str) -> groups_pb2.SlotVolume:
                 made.spec.owner_uid, made.spec.owner_gid = owner(value)
             case "mode":
                 made.spec.mode = mode(value)
+            case "size":
+                made.spec.size_bytes = parse_bytes(value, field="slot-volume")
             case "on-host-loss" if value in ON_HOST_LOSS:
                 made.spec.on_host_loss = ON_HOST_LOSS[value]
             case "removal" if value in REMOVAL:

@@ -17,6 +17,7 @@ class Quota:
     templates: int = 0
     networks: int = 0
     volumes: int = 0
+    volume_bytes: int = 0
 
     def __post_init__(self) -> None:
         for name in RESOURCES:

@@ -184,6 +184,7 @@ def volume(record: Volume, instances: tuple[str, ...]) -> volumes_pb2.Volume:
     status.instances.extend(instances)
     status.owner = record.owner
     status.used_bytes = record.used_bytes
+    status.capacity_bytes = record.capacity_bytes
     if record.usage_time is not None:
         status.usage_time.FromDatetime(record.usage_time)
     return message

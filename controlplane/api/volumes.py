@@ -1,6 +1,7 @@
 """VolumeService."""
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -76,8 +77,10 @@ class VolumeServicer(volumes_pb2_grpc.VolumeServiceServicer):
         self, request: volumes_pb2.BackupVolumeRequest, context: _Context
     ) -> AsyncIterator[volumes_pb2.BackupVolumeResponse]:
         volume = self._volumes.placed(*parse_child(request.name, "volumes"))
-        async for chunk in self._hosts.read(volume.host_uid, host_volume(volume), no_pause=request.no_pause):
-            yield volumes_pb2.BackupVolumeResponse(chunk=chunk)
+        tar = self._hosts.read(volume.host_uid, host_volume(volume), no_pause=request.no_pause)
+        async with aclosing(tar):  # instances stand still until it is closed
+            async for chunk in tar:
+                yield volumes_pb2.BackupVolumeResponse(chunk=chunk)
 
     async def RestoreVolume(
         self, request_iterator: AsyncIterator[volumes_pb2.RestoreVolumeRequest], context: _Context

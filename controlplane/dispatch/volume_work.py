@@ -1,6 +1,7 @@
 """What hosts are asked to do with volumes, over side streams: they say when it is done."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 from controlplane.dispatch.streams import StreamBroker, both_ways
@@ -26,11 +27,12 @@ class HostVolumes:
 
     async def read(
         self, host_uid: str, volume: HostVolume, *, no_pause: bool, snapshot_id: str = ""
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """All files of a volume, or of a snapshot of it, as a tar. Raises Unavailable (HOST_AWAY), and whatever the host says."""
         work = _work(volume, read=volume_work_pb2.VolumeRead(no_pause=no_pause, snapshot_id=snapshot_id))
-        async for chunk in self._work(host_uid, work):
-            yield chunk
+        async with aclosing(self._work(host_uid, work)) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     async def write(self, host_uid: str, volume: HostVolume, tar: AsyncIterator[bytes]) -> None:
         """Put the files of a tar in place of a volume's. Raises as `read`, NotReady (VOLUME_IN_USE), and what `tar` raises."""
@@ -63,7 +65,7 @@ class HostVolumes:
 
     async def _work(
         self, host_uid: str, work: volume_work_pb2.VolumeWork, inputs: AsyncIterator[Any] | None = None
-    ) -> AsyncIterator[Any]:
+    ) -> AsyncGenerator[Any, None]:
         stream_id, stream = await self._broker.open(host_uid, "", "volume", work)
         try:
             async for message in stream.messages() if inputs is None else both_ways(stream, inputs):

@@ -19,6 +19,7 @@ class HostVolume:
     owner_gid: int
     mode: int
     must_exist: bool
+    size_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,14 @@ def host_volume(volume: Volume) -> HostVolume:
     """The volume as the host has it that its record names."""
     spec = volume.spec
     return HostVolume(
-        volume.uid, volume.incarnation, spec.kind, spec.owner_uid, spec.owner_gid, spec.mode, volume.is_made
+        volume.uid,
+        volume.incarnation,
+        spec.kind,
+        spec.owner_uid,
+        spec.owner_gid,
+        spec.mode,
+        volume.is_made,
+        spec.size_bytes,
     )
 
 

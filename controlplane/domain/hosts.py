@@ -75,6 +75,7 @@ class HostFacts:
     links: tuple[str, ...] = ()
     neighbour_port: int = 0
     devices: tuple[HostDevice, ...] = ()
+    volume_size_problem: str = ""  # why it cannot limit the size of volumes
     images: tuple[str, ...] = ()  # digests of manifests whose images the engine holds
 
 

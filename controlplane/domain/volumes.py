@@ -75,6 +75,7 @@ class VolumeSpec:
     owner_uid: int = 0
     owner_gid: int = 0
     mode: int = 0
+    size_bytes: int = 0  # 0: no limit
     source: str = ""  # a clone: full name of the volume or snapshot that it began with
 
 
@@ -149,6 +150,7 @@ class Volume:
     fill: VolumeFill | None = None  # what is to be copied into it before it can be used
     message: str = ""  # why its host could not do that yet
     used_bytes: int = 0
+    capacity_bytes: int = 0
     usage_time: datetime | None = None
 
     @property
@@ -189,6 +191,7 @@ def with_defaults(spec: VolumeSpec) -> VolumeSpec:
         spec.owner_uid,
         spec.owner_gid,
         spec.mode or 0o755,
+        spec.size_bytes,
         spec.source,
     )
 

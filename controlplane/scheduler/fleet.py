@@ -313,6 +313,10 @@ class Fleet:
         """The hosts that have a bridge of that name."""
         return self._attribute(f"bridge {name}", lambda h: "yes" if name in h.facts.bridges else None).equals("yes")
 
+    def can_size_volumes(self) -> BoolColumn:
+        """The hosts that can limit the size of a volume."""
+        return self._attribute("volumes", lambda h: None if h.facts.volume_size_problem else "sized").equals("sized")
+
     def has_nic(self, name: str) -> BoolColumn:
         """The hosts that have a NIC of that name."""
         return self._attribute(f"nic {name}", lambda h: "yes" if name in h.facts.links else None).equals("yes")
@@ -338,6 +342,7 @@ def _words_of(host: Host) -> tuple[object, ...]:
         host.zone,
         host.labels,
         facts.platform,
+        facts.volume_size_problem,
         facts.bridges,
         facts.links,
         settings.dedicated_to,

@@ -36,6 +36,7 @@ class VolumeNeed:
     name: str
     host_uid: str = ""  # that has its files; empty: any can
     host: str = ""
+    is_sized: bool = False  # its host must be able to limit its size
     withheld: str = ""  # why no host can have it now
 
 

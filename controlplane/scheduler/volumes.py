@@ -15,7 +15,9 @@ from moorage.store.base import Transaction, View
 
 def needs_of(view: View, volume_uids: Sequence[str]) -> tuple[VolumeNeed, ...]:
     """What these volumes need of a host."""
-    return tuple(VolumeNeed(v.name, v.host_uid, v.host, _withheld(v)) for v in _volumes(view, volume_uids))
+    return tuple(
+        VolumeNeed(v.name, v.host_uid, v.host, v.spec.size_bytes > 0, _withheld(v)) for v in _volumes(view, volume_uids)
+    )
 
 
 def keeps(needs: Sequence[VolumeNeed], fleet: Fleet) -> BoolColumn:
@@ -30,16 +32,22 @@ def keeps(needs: Sequence[VolumeNeed], fleet: Fleet) -> BoolColumn:
             if row is not None:
                 is_there[row] = True
             kept &= is_there
+        elif need.is_sized:
+            kept &= fleet.can_size_volumes()
     return kept
 
 
 def explain(needs: Sequence[VolumeNeed]) -> str:
     """What the other hosts lack."""
-    return "; ".join(
-        need.withheld if need.withheld else f"has not {need.name}, which is on hosts/{need.host}"
-        for need in needs
-        if need.withheld or need.host_uid
-    )
+    return "; ".join(text for need in needs if (text := _lack(need)))
+
+
+def _lack(need: VolumeNeed) -> str:
+    if need.withheld:
+        return need.withheld
+    if need.host_uid:
+        return f"has not {need.name}, which is on hosts/{need.host}"
+    return f"cannot limit the size of {need.name}" if need.is_sized else ""
 
 
 def failure_of(view: View, instance: Instance) -> str:

@@ -16,6 +16,7 @@ class VolumeReport:
     volume_id: str
     incarnation: int = 0
     used_bytes: int = 0
+    capacity_bytes: int = 0
 
 
 class VolumeReports:
@@ -35,6 +36,13 @@ class VolumeReports:
                 volume = lookup.by_uid(tx, VOLUME, report.volume_id)
                 if volume is None or (volume.host_uid, volume.incarnation) != (host_uid, report.incarnation):
                     continue
-                tx.put(VOLUME, replace(volume, is_made=True, used_bytes=report.used_bytes, usage_time=now))
+                told = replace(
+                    volume,
+                    is_made=True,
+                    used_bytes=report.used_bytes,
+                    capacity_bytes=report.capacity_bytes,
+                    usage_time=now,
+                )
+                tx.put(VOLUME, told)
 
         await self._context.store.update(change)

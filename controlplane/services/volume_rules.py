@@ -8,6 +8,7 @@ from moorage.errors import FieldViolation
 
 LARGEST_ID = 2**31 - 1
 MOST_MOUNTS = 32
+SMALLEST_BYTES = 16 * 1024 * 1024
 _LONGEST_PATH = 1024
 
 
@@ -17,6 +18,10 @@ def check_spec(spec: VolumeSpec, field: str) -> list[FieldViolation]:
     for name in ("owner_uid", "owner_gid"):
         if not 0 <= getattr(spec, name) <= LARGEST_ID:
             found.append(FieldViolation(f"{field}.{name}", "must not be negative", "OUT_OF_RANGE"))
+    if spec.size_bytes and spec.size_bytes < SMALLEST_BYTES:
+        found.append(
+            FieldViolation(f"{field}.size_bytes", "must be at least 16 MiB, or 0 for no limit", "OUT_OF_RANGE")
+        )
     if not 0 <= spec.mode <= 0o7777:
         found.append(FieldViolation(f"{field}.mode", "must be permission bits, at most 07777", "OUT_OF_RANGE"))
     if spec.host and (spec.host.count("/") != 1 or not spec.host.startswith("hosts/") or check_id(spec.host[6:], "")):

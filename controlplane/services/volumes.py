@@ -245,13 +245,27 @@ def make_volume(
         owner=owner,
         fill=fill,
     )
+    if host is not None and spec.size_bytes and host.facts.volume_size_problem:
+        raise NotReady(
+            f"{host.name} cannot limit the size of a volume: {host.facts.volume_size_problem}",
+            reason="VOLUME_SIZE_NOT_SUPPORTED",
+            metadata={"host": host.name},
+        )
+    if not spec.size_bytes and lookup.project(tx, project_id).quota.volume_bytes:
+        text = "is required: the project's quota limits the size of its volumes"
+        raise InvalidSpec.of(f"{_FIELD}.size_bytes", text, "REQUIRED")
     if fill is not None and host is None:
         made = replace(made, host_uid=fill.copy.host_uid, host=fill.copy.host)
-    charge_project(tx, project_id, Quota(volumes=1))
+    charge_project(tx, project_id, cost_of(made))
     tx.put(VOLUME, made)
     where = f"on hosts/{made.host}" if made.host else "with the host of its first instance"
     record_event(tx, context.clock, made, "CREATED", where, project=project_id)
     return made
+
+
+def cost_of(volume: Volume) -> Quota:
+    """What a volume costs its project."""
+    return Quota(volumes=1, volume_bytes=volume.spec.size_bytes)
 
 
 def refuse_used(tx: Transaction, volume: Volume, why: str) -> None:
@@ -282,7 +296,7 @@ def ask_removal(context: Context, tx: Transaction, volume: Volume, why: str) -> 
 def forget(context: Context, tx: Transaction, volume: Volume, why: str) -> None:
     """Forget a volume whose files are gone."""
     project = lookup.project(tx, volume.project)
-    tx.put(PROJECT, replace(project, usage=project.usage - Quota(volumes=1)))
+    tx.put(PROJECT, replace(project, usage=project.usage - cost_of(volume)))
     tx.delete(VOLUME, VOLUME.key(volume))
     record_event(tx, context.clock, volume, "DELETED", why, project=volume.project)
 

@@ -1,6 +1,7 @@
 """Wakes up on changes, lets `plan.py` decide for each volume, commits; has hosts remove files. Level-triggered."""
 
 import logging
+from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -167,7 +168,8 @@ class VolumeKeeper:
                     await self._hosts.copy(volume.host_uid, own, source, fill.snapshot_uid)
                 else:
                     tar = self._hosts.read(fill.copy.host_uid, source, no_pause=False, snapshot_id=fill.snapshot_uid)
-                    await self._hosts.write(volume.host_uid, own, tar)
+                    async with aclosing(tar):
+                        await self._hosts.write(volume.host_uid, own, tar)
 
     def _done(self, tx: Transaction, volume: Volume, work: Work) -> None:
         clock, project = self._context.clock, volume.project

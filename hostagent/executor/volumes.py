@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -83,14 +83,15 @@ class InstanceVolumes:
             raise NotReady(f"an instance of this host still needs volume {volume.volume_id}", reason="VOLUME_IN_USE")
         await asyncio.to_thread(self._store.remove, volume)
 
-    async def read(self, volume: HostVolume, *, no_pause: bool, snapshot_id: str = "") -> AsyncIterator[bytes]:
+    async def read(self, volume: HostVolume, *, no_pause: bool, snapshot_id: str = "") -> AsyncGenerator[bytes, None]:
         """The files of a volume or snapshot as a tar; instances that use it are paused meanwhile unless asked otherwise.
 
         Raises as `archive.pack`, NotFound (SNAPSHOT_MISSING).
         """
         async with self._standing_still(volume, snapshot_id, no_pause=no_pause) as folder:
-            async for chunk in pack(folder):
-                yield chunk
+            async with contextlib.aclosing(pack(folder)) as tar:
+                async for chunk in tar:
+                    yield chunk
 
     async def write(self, volume: HostVolume, chunks: AsyncIterable[bytes]) -> None:
         """Put the files of a tar in place of a volume's, once it has come in whole.
@@ -191,9 +192,9 @@ class InstanceVolumes:
     def _is_alive(self, instance_id: InstanceId) -> bool:
         return any(one.phase in _ALIVE for one in self._state.containers.get(instance_id, {}).values())
 
-    async def used_bytes(self, volume: HostVolume) -> int | None:
-        """What its files take of the disk; None when they are not here."""
-        return await asyncio.to_thread(self._store.used_bytes, volume)
+    async def usage(self, volume: HostVolume) -> tuple[int, int] | None:
+        """What its files take of the disk, and what it has room for (0: no limit); None when they are not here."""
+        return await asyncio.to_thread(self._store.usage, volume)
 
     def _mount(self, wanted: VolumeAssignment) -> Mount:
         self._store.prepare(wanted.volume)

@@ -1,6 +1,6 @@
 """What side streams need of the engine and the network."""
 
-from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -89,7 +89,7 @@ class VolumeFiles(Protocol):
         """Remove a volume's files; NotReady (VOLUME_IN_USE)."""
         ...
 
-    def read(self, volume: HostVolume, *, no_pause: bool, snapshot_id: str = "") -> AsyncIterator[bytes]:
+    def read(self, volume: HostVolume, *, no_pause: bool, snapshot_id: str = "") -> AsyncGenerator[bytes, None]:
         """Its files, or those of a snapshot, as a tar."""
         ...
 

@@ -7,7 +7,7 @@ leading slashes, refuses "..", and sets symbolic links last.
 import asyncio
 import contextlib
 import shutil
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable
 from pathlib import Path
 
 from moorage.errors import InvalidSpec, NotReady, NotSupported
@@ -19,7 +19,7 @@ _UNPACK = ("--extract", "--preserve-permissions", "--same-owner", "--xattrs", "-
 _CHANGED = 1
 
 
-async def pack(folder: Path) -> AsyncIterator[bytes]:
+async def pack(folder: Path) -> AsyncGenerator[bytes, None]:
     """A folder's content.
 
     Raises:

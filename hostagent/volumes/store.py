@@ -2,6 +2,7 @@
 
     volumes/{id}-{incarnation}/data    what instances see
     volumes/{id}-{incarnation}/snapshots/{id}
+    volumes/{id}-{incarnation}/image   of limited size: a file system, mounted on mounted, where data is then
     volumes/.removed-*                 what is being removed, so that half a volume is never taken for a whole one
 
 Only root passes through the outer folders: files with the set-user-id bit that an instance leaves are of no use to the host's users.
@@ -12,10 +13,13 @@ import shutil
 from pathlib import Path
 
 from hostagent.domain import HostVolume
+from hostagent.volumes import images
 from moorage.errors import InvalidSpec, NotFound, NotReady
 from moorage.ids import new_id
 
 _REMOVED = ".removed-"
+_IMAGE = "image"
+_MOUNTED = "mounted"
 _INCOMING = "data.incoming"
 _SNAPSHOTS = "snapshots"
 _UNFINISHED = ".new"
@@ -34,7 +38,8 @@ class VolumeStore:
         Raises:
             NotReady: VOLUME_MISSING, it was made before and is not here.
         """
-        data = self._folder(volume) / "data"
+        self._mount(volume)
+        data = self._place(volume) / "data"
         if not data.is_dir() and not self._mend(volume):
             if volume.must_exist:
                 raise NotReady(
@@ -44,10 +49,26 @@ class VolumeStore:
             self._make(volume, data)
         return data
 
+    def _mount(self, volume: HostVolume) -> None:
+        """Have the file system of a volume of limited size here, and made if it may be."""
+        if not volume.size_bytes:
+            return
+        image = self._folder(volume) / _IMAGE
+        if not image.exists():
+            if volume.must_exist:
+                raise NotReady(
+                    f"volume {volume.volume_id} was made on this host and {image} is not there any more; put it back, or delete the volume",
+                    reason="VOLUME_MISSING",
+                )
+            self._root.mkdir(mode=0o700, exist_ok=True)
+            image.parent.mkdir(mode=0o700, exist_ok=True)
+            images.make(image, volume.size_bytes)
+        images.mount(image, self._place(volume))
+
     def _mend(self, volume: HostVolume) -> bool:
         """Finish the exchange of a volume's files that was cut off between its two renames; whether there was one."""
-        incoming = self._folder(volume) / _INCOMING
-        whole = self._folder(volume) / _WHOLE
+        incoming = self._place(volume) / _INCOMING
+        whole = self._place(volume) / _WHOLE
         if not whole.exists() or not incoming.is_dir():
             return False
         incoming.rename(incoming.with_name("data"))
@@ -56,7 +77,7 @@ class VolumeStore:
 
     def _make(self, volume: HostVolume, data: Path) -> None:
         self._root.mkdir(mode=0o700, exist_ok=True)
-        data.parent.mkdir(mode=0o700, exist_ok=True)
+        self._folder(volume).mkdir(mode=0o700, exist_ok=True)
         fresh = data.with_name("data.new")
         if fresh.exists():
             shutil.rmtree(fresh)  # of an agent that was killed here: nobody has seen it
@@ -80,18 +101,18 @@ class VolumeStore:
 
     def finish_refill(self, volume: HostVolume) -> None:
         """Put that folder in the place of the files, which are removed."""
-        data = self._folder(volume) / "data"
-        incoming, old = data.with_name(_INCOMING), self._root / f"{_REMOVED}{new_id()}"
+        data = self._place(volume) / "data"
+        incoming, old = data.with_name(_INCOMING), data.with_name(f"{_REMOVED}{new_id()}")
         whole = data.with_name(_WHOLE)
         whole.touch()
         data.rename(old)
         incoming.rename(data)
         whole.unlink()
-        self.clear_removed()
+        _clear(data.parent)
 
     def abandon_refill(self, volume: HostVolume) -> None:
         """Remove that folder, if it is there."""
-        incoming = self._folder(volume) / _INCOMING
+        incoming = self._place(volume) / _INCOMING
         if incoming.exists():
             shutil.rmtree(incoming)
 
@@ -137,7 +158,7 @@ class VolumeStore:
         Raises:
             InvalidSpec: VOLUME_PATH_INVALID, the path leads through a symbolic link or a file: it could lead out of the volume.
         """
-        data = self._folder(volume) / "data"
+        data = self._place(volume) / "data"
         top = data.stat()
         found = data
         for part in filter(None, sub_path.split("/")):
@@ -154,28 +175,41 @@ class VolumeStore:
                 found.chmod(top.st_mode & 0o7777)
         return found
 
-    def used_bytes(self, volume: HostVolume) -> int | None:
-        """What its files take of the disk, each file counted once; None when they are not here."""
-        data = self._folder(volume) / "data"
-        if not data.is_dir():
+    def usage(self, volume: HostVolume) -> tuple[int, int] | None:
+        """(bytes that its files take of the disk, each file counted once; bytes that it has room for, 0 for no limit), or None when they
+        are not here.
+        """
+        place = self._place(volume)
+        if not (place / "data").is_dir():
             return None
+        if volume.size_bytes:
+            return images.usage(place)
         seen: set[tuple[int, int]] = set()
-        return _taken(data, seen)
+        return _taken(place / "data", seen), 0
 
     def remove(self, volume: HostVolume) -> None:
-        """Remove a volume's files; nothing happens when there are none."""
+        """Remove a volume's files; nothing happens when there are none. Raises NotReady (VOLUME_IMAGE_FAILED): it is still mounted."""
         folder = self._folder(volume)
         if folder.is_dir():
+            images.unmount(folder / _MOUNTED)
             folder.rename(self._root / f"{_REMOVED}{new_id()}")
         self.clear_removed()
 
     def clear_removed(self) -> None:
         """Finish removals that were cut off."""
-        for left in self._root.glob(f"{_REMOVED}*"):
-            shutil.rmtree(left)
+        _clear(self._root)
+
+    def _place(self, volume: HostVolume) -> Path:
+        """The folder in which the volume's files are."""
+        return self._folder(volume) / _MOUNTED if volume.size_bytes else self._folder(volume)
 
     def _folder(self, volume: HostVolume) -> Path:
         return self._root / f"{volume.volume_id}-{volume.incarnation}"
+
+
+def _clear(folder: Path) -> None:
+    for left in folder.glob(f"{_REMOVED}*"):
+        shutil.rmtree(left)
 
 
 def _taken(folder: Path, seen: set[tuple[int, int]]) -> int:

@@ -24,7 +24,7 @@ class VolumeMeter:
         self._volumes = volumes
         self._clock = clock
         self._publish = publish
-        self._told: dict[tuple[str, int], int] = {}
+        self._told: dict[tuple[str, int], tuple[int, int]] = {}
         self._woken = asyncio.Event()
 
     def renew(self) -> None:
@@ -59,9 +59,9 @@ class VolumeMeter:
         self._told = {key: used for key, used in self._told.items() if key in assigned}
         found = []
         for key, volume in assigned.items():
-            used = await self._volumes.used_bytes(volume)
+            used = await self._volumes.usage(volume)
             if used is not None and self._told.get(key) != used:
                 self._told[key] = used
-                found.append(VolumeUsage(volume.volume_id, volume.incarnation, used))
+                found.append(VolumeUsage(volume.volume_id, volume.incarnation, *used))
         if found:
             self._publish(found)

@@ -109,6 +109,23 @@ async def test_a_snapshot_and_a_clone_on_another_host(plane: Plane, fleet: Fleet
     moor(fleet, "volume", "snapshot", "rm", "data", "s1")
 
 
+async def test_a_limited_volume_is_full_when_it_is_full(plane: Plane, fleet: Fleet) -> None:
+    moor(fleet, "volume", "create", "small", "--size", "16Mi")
+    moor(fleet, "run", "-d", "--name", "one", "-v", "small:/data", "web", "sleep", "1000")
+    fill = "dd if=/dev/zero of=/data/big bs=1M count=30 2>&1 || true"
+    assert "No space left" in moor(fleet, "exec", "one", "--", "sh", "-c", fill)
+    moor(fleet, "exec", "one", "--", "sh", "-c", "rm /data/big; echo kept >/data/file")
+    moor(fleet, "instance", "replace", "one")
+    assert "kept" in moor(fleet, "exec", "one", "--", "cat", "/data/file")
+    moor(fleet, "rm", "one")
+    moor(fleet, "volume", "rm", "small")
+
+    async def is_forgotten() -> bool:
+        return not (await plane.client.volumes.ListVolumes(pb.ListVolumesRequest(parent=plane.project))).volumes
+
+    await until(is_forgotten, what="the end of the volume")
+
+
 def _reads(fleet: Fleet, instance: str, text: str) -> Callable[[], Awaitable[bool]]:
     async def does_read() -> bool:
         return text in moor(fleet, "exec", instance, "--", "cat", "/data/file")

@@ -192,6 +192,7 @@ class World:
                 sum((usage_of(i) for i in instances if i.project == project.id), start=Quota(addresses=own)),
                 templates=sum(t.value.project == project.id for t in view.all(TEMPLATE)),
                 volumes=sum(v.value.project == project.id for v in view.all(VOLUME)),
+                volume_bytes=sum(v.value.spec.size_bytes for v in view.all(VOLUME) if v.value.project == project.id),
                 networks=sum(n.value.project == project.id for n in view.all(NETWORK)),
             )
             assert project.usage == used

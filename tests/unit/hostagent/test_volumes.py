@@ -19,6 +19,7 @@ from hostagent.domain import (
 from hostagent.executor.host_state import GENERATION_LABEL, INSTANCE_LABEL, NONCE_LABEL, HostState
 from hostagent.executor.volumes import InstanceVolumes
 from hostagent.journal.journal import AssignmentChange, Journal
+from hostagent.volumes import images
 from hostagent.volumes.store import VolumeStore
 from hostagent.worker.volumes import VolumeMeter
 from moorage.clock import ManualClock
@@ -76,17 +77,18 @@ def test_a_folder_of_it(store: VolumeStore) -> None:
 
 
 def test_what_it_takes(store: VolumeStore) -> None:
-    assert store.used_bytes(VOLUME) is None
+    assert store.usage(VOLUME) is None
     data = store.prepare(VOLUME)
-    empty = store.used_bytes(VOLUME)
+    empty = store.usage(VOLUME)
     (data / "a").mkdir()
     (data / "a/file").write_bytes(b"x" * 100_000)
     (data / "link").hardlink_to(data / "a/file")
     (data / "loop").symlink_to(".")
-    used = store.used_bytes(VOLUME)
+    used = store.usage(VOLUME)
     assert empty is not None
     assert used is not None
-    assert 100_000 <= used - empty < 200_000
+    assert 100_000 <= used[0] - empty[0] < 200_000
+    assert used[1] == 0
 
 
 def test_it_is_removed_with_all_that_is_in_it(store: VolumeStore, tmp_path: Path) -> None:
@@ -271,3 +273,29 @@ class Pausing:
 
     async def unpause(self, container_id: str) -> None:
         self.paused.discard(container_id)
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or bool(images.problem()), reason="needs root, loop devices and mkfs.ext4")
+def test_a_limit_holds(store: VolumeStore, tmp_path: Path) -> None:
+    small = replace(VOLUME, size_bytes=16 * 1024 * 1024)
+    try:
+        data = store.prepare(small)
+        assert data.stat().st_mode & 0o7777 == 0o750
+        with pytest.raises(OSError, match="No space left"):
+            (data / "big").write_bytes(b"x" * 20 * 1024 * 1024)
+        used = store.usage(small)
+        assert used is not None
+        assert 8 * 1024 * 1024 < used[1] <= 16 * 1024 * 1024
+        images.unmount(data.parent)  # as after a restart of the machine
+        assert store.prepare(replace(small, must_exist=True)) == data
+        assert (data / "big").exists()
+        (data / "big").unlink()
+        (store.begin_refill(small) / "new").write_text("")
+        store.finish_refill(small)
+        assert [path.name for path in data.iterdir()] == ["new"]
+    finally:
+        store.remove(small)
+    assert list((tmp_path / "volumes").iterdir()) == []
+    with pytest.raises(NotReady) as lost:
+        store.prepare(replace(small, must_exist=True))
+    assert lost.value.reason == "VOLUME_MISSING"

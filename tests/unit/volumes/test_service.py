@@ -28,6 +28,7 @@ from controlplane.volumes.loop import VolumeKeeper
 from moorage.errors import AlreadyExists, InvalidSpec, NotFound, NotReady, QuotaExceeded, Unavailable, VersionConflict
 from moorage.store.base import Transaction
 from moorage.tasks import TaskOwner
+from tests.support.controlplane import make_host
 from tests.unit.controlplane.world import P, World, problems
 
 PLAIN = VolumeSpec()
@@ -262,3 +263,29 @@ async def test_quota(world: World) -> None:
     with pytest.raises(NotReady) as refused:
         await world.projects.delete(P)
     assert "volumes" in refused.value.message
+
+
+async def test_a_size_needs_a_host_that_can_limit_it(world: World) -> None:
+    lacking = replace(make_host("h1", world.clock.now()).facts, volume_size_problem="it lacks mkfs.ext4")
+    await world.host("h1", facts=lacking)
+    sized = VolumeSpec(size_bytes=1 << 30)
+    with pytest.raises(NotReady) as refused:
+        await volume(world, "there", replace(sized, host="hosts/h1"))
+    assert refused.value.reason == "VOLUME_SIZE_NOT_SUPPORTED"
+    with pytest.raises(InvalidSpec):
+        await volume(world, "tiny", VolumeSpec(size_bytes=1))
+    await volume(world, spec=sized)
+    await world.create("one", volumes=DATA)
+    await schedule(world)
+    assert "cannot limit the size" in world.get("one").observed.message
+    await world.host("h2")
+    await schedule(world)
+    assert world.get("one").host == "h2"
+    project = lookup.project(world.store.view(), P)
+    assert project.usage.volume_bytes == 1 << 30
+    await world.projects.update(P, quota=replace(project.quota, volume_bytes=3 << 29))
+    with pytest.raises(QuotaExceeded):
+        await volume(world, "more", sized)
+    with pytest.raises(InvalidSpec) as required:
+        await volume(world, "endless")
+    assert problems(required.value) == [("volume.spec.size_bytes", "REQUIRED")]
