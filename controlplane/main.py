@@ -99,7 +99,7 @@ from controlplane.templates.importer import Importer, OutboundRules, Registry
 from controlplane.templates.runner import TemplateRunner
 from controlplane.usage.loop import UsageMeters
 from controlplane.volumes.loop import VolumeKeeper
-from moorage import __version__, logs
+from moorage import __version__, core_dumps, logs
 from moorage.clock import Clock, SystemClock
 from moorage.errors import MoorageError
 from moorage.ids import new_id
@@ -147,6 +147,7 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         config = configuration.load(arguments.config)
+        core_dumps.forbid()
         logs.configure("moorage-controlplane", level=config.log_level, format=config.log_format)
         asyncio.run(run(config))
     except MoorageError as error:
@@ -162,12 +163,13 @@ async def run(config: Config) -> None:
         loop.add_signal_handler(number, stop.set)
     clock = SystemClock()
     config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    store = await SqliteStore.open(config.data_dir / "store.db", ALL_KINDS)
+    sealer = Sealer(config.data_dir / "keys")
+    store = await SqliteStore.open(config.data_dir / "store.db", ALL_KINDS, cipher=sealer)
     # What was loaded stays: the collector need not look at it again and again.
     gc.collect()
     gc.freeze()
     try:
-        async with ControlPlane(config, store, clock) as controlplane:
+        async with ControlPlane(config, store, clock, sealer) as controlplane:
             log.info("ready: API on %s, agents on %s", ", ".join(config.api_listen), ", ".join(config.agent_listen))
             await controlplane.serve(stop)
     finally:
@@ -182,10 +184,11 @@ class _RunningRegistry(Registry, Protocol):
 class ControlPlane:
     """Everything of one control plane, over a store that is open. An async context manager."""
 
-    def __init__(self, config: Config, store: Store, clock: Clock) -> None:
+    def __init__(self, config: Config, store: Store, clock: Clock, sealer: Sealer) -> None:
         self._config = config
         self._store = store
         self._clock = clock
+        self._sealer = sealer
         self._owner = TaskOwner("controlplane", on_failure=self._task_failed)
         self._failed = asyncio.Event()
         self._servers: list[Any] = []
@@ -193,7 +196,6 @@ class ControlPlane:
         self._authority = keys.authority(folder)
         self._identity = keys.server_identity(folder, self._authority, self._names(), clock)
         self._tokens = keys.registry_tokens(folder)
-        self._sealer = Sealer(folder)
         self._registry_ca_pem = self._authority.cert_pem.decode()
         if config.registry_url:
             self._registry_ca_pem = Path(config.registry_ca_file).read_text() if config.registry_ca_file else ""

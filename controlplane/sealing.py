@@ -26,6 +26,7 @@ from moorage.ids import new_id
 FILE_NAME = "sealing.json"
 _KEY_BYTES = 32
 _NONCE_BYTES = 12
+_MARK = "sealed:"  # no JSON begins so
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +135,18 @@ class Sealer:
             record.owner_uid, record.project, record.number, self._keys.current, wrapped, record.sealed
         )
 
+    def seal_record(self, kind: str, key: str, text: str) -> str:
+        """The durable form of a record of the store that holds secrets; see moorage.store.base.RecordCipher."""
+        keys = self._keys
+        return f"{_MARK}{keys.current}:{_encrypt(keys.wrapping[keys.current], text.encode(), _record_place(kind, key))}"
+
+    def open_record(self, kind: str, key: str, text: str) -> str:
+        """The record's text. Raises Internal (SEALING_KEY_MISSING, PAYLOAD_UNREADABLE)."""
+        if not text.startswith(_MARK):
+            return text
+        key_id, _, sealed = text.removeprefix(_MARK).partition(":")
+        return _decrypt(self._wrapping(key_id), sealed, _record_place(kind, key)).decode()
+
     def digest(self, payload: bytes) -> bytes:
         """What stands for a payload where only its sameness is needed: without the key nobody can try guesses against it."""
         return hmac.new(self._keys.digest, payload, hashlib.sha256).digest()
@@ -156,13 +169,20 @@ class Sealer:
         self._keys = keys
 
     def _data_key(self, record: SealedPayload) -> bytes:
-        key = self._keys.wrapping.get(record.key_id)
+        return _decrypt(self._wrapping(record.key_id), record.wrapped_key, _place_of(record))
+
+    def _wrapping(self, key_id: str) -> bytes:
+        key = self._keys.wrapping.get(key_id)
         if key is None:
             raise Internal(
-                f"the key {record.key_id} is not in {FILE_NAME}: put the file of the store's time back",
+                f"the key {key_id} is not in {FILE_NAME}: put the file of the store's time back",
                 reason="SEALING_KEY_MISSING",
             )
-        return _decrypt(key, record.wrapped_key, _place_of(record))
+        return key
+
+
+def _record_place(kind: str, key: str) -> bytes:
+    return json.dumps([kind, key]).encode()
 
 
 def _place(owner_uid: str, project: str, number: int) -> bytes:

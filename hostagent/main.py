@@ -31,7 +31,7 @@ from hostagent.runtime import wrapper
 from hostagent.secret_files import SecretFiles
 from hostagent.session.channel import Dialer
 from hostagent.setup import command as setup
-from moorage import logs
+from moorage import core_dumps, logs
 from moorage.clock import SystemClock
 from moorage.errors import MoorageError, NotReady
 from moorage.retry import Backoff, retry
@@ -55,6 +55,7 @@ def run(config_path: Path) -> None:
         config = configuration.load(config_path)
         _save_memory()
         _allow_files()
+        core_dumps.forbid()
         logs.configure("moorage-hostagent", level=config.log_level, format=config.log_format)  # type: ignore[arg-type]
         asyncio.run(run_agent(config))
     except MoorageError as exc:

@@ -32,6 +32,7 @@ Payloads = Mapping[tuple[str, int], bytes]  # by id and version
 
 _FOLDERS = {"/run/secrets": "run-secrets", "/run/configs": "run-configs"}
 _SINGLE, _ENV, _PLACED = "single", "env.sed", "placed.json"
+_MNT_DETACH = 2
 _NOSUID, _NODEV, _NOEXEC = 2, 4, 8  # mount.h
 
 
@@ -121,6 +122,14 @@ class SecretFiles:
                 raise
             _mount_tmpfs(self._folder, "mode=0700,size=25%")
             log.warning("this kernel cannot keep secrets out of its swap space: have none, or encrypt it")
+
+    def release(self) -> None:
+        """Undo of `prepare`, with all that is there. Raises OSError."""
+        if os.path.ismount(self._folder):
+            libc = ctypes.CDLL(None, use_errno=True)
+            if libc.umount2(os.fsencode(self._folder), _MNT_DETACH) != 0:
+                code = ctypes.get_errno()
+                raise OSError(code, f"unmount {self._folder}: {os.strerror(code)}")
 
     def folder_of(self, instance_id: InstanceId) -> Path:
         """An instance's folder."""

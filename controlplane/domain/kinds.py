@@ -54,6 +54,7 @@ TEMPLATE = Kind(
         "repository": lambda t: (t.repository,),
         "state": lambda t: (t.status.state.name,),
     },
+    is_sealed=True,  # passwords of registries, until the image is here
 )
 NETWORK = Kind(
     "network",
@@ -126,6 +127,7 @@ BALANCER = Kind(
         "router": lambda b: (b.router_uid,),
         "public_address": public_addresses_of_balancer,
     },
+    is_sealed=True,  # private keys of certificates
 )
 PUBLIC_ADDRESS = Kind(
     "public_address",
@@ -255,3 +257,4 @@ ALL_KINDS: tuple[Kind[Any], ...] = (
     REQUEST,
     EPOCH_START,
 )
+SEALED_KINDS: tuple[Kind[Any], ...] = tuple(kind for kind in ALL_KINDS if kind.is_sealed)

@@ -6,10 +6,11 @@ metadata, events, errors or the memory of requests (callers give `body` with a d
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Generic, TypeVar
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 from controlplane.domain.instances import Instance, uses_of
-from controlplane.domain.kinds import INSTANCE, SEALED_PAYLOAD, SECRET_VERSION, version_key
+from controlplane.domain.kinds import INSTANCE, SEALED_KINDS, SEALED_PAYLOAD, SECRET_VERSION, version_key
 from controlplane.domain.names import check_id, check_labels
 from controlplane.domain.secrets import Secret, SecretVersion, SecretVersionState, collection_of, env_of, id_of
 from controlplane.history import record_event
@@ -27,6 +28,7 @@ LARGEST_TEXT = 32 * 1024  # that can be a variable of an environment
 LARGEST_TOTAL = 64 * 1024 * 1024  # of the payloads of a project: all of them are held in memory, sealed
 MOST_VERSIONS = 100  # with bytes, of one secret
 _DESTROYED_KEPT = 100
+_AT_ONCE = 64  # records in one transaction
 _EVENTS = {
     SecretVersionState.ENABLED: "VERSION_ENABLED",
     SecretVersionState.DISABLED: "VERSION_DISABLED",
@@ -351,17 +353,28 @@ class Rekeying:
         self._sealer = sealer
 
     async def rekey(self) -> tuple[str, int]:
-        """A new key, and every payload under it. Cut off anywhere, it is whole again when it is asked for once more.
+        """A new key, and every payload and sealed record under it. Cut off anywhere, it is whole again when it is asked for once more.
 
         Returns: (id of the key, number of payloads).
         """
         key_id = self._sealer.begin_rekey()
         while await self._context.store.update(self._rewrap_some):
             pass
+        for kind in SEALED_KINDS:
+            keys = [kind.key(found.value) for found in self._context.store.view().all(kind)]
+            for start in range(0, len(keys), _AT_ONCE):
+                await self._context.store.update(partial(self._rewrite, kind=kind, keys=keys[start : start + _AT_ONCE]))
         self._sealer.end_rekey(key_id)
         return key_id, self._context.store.view().count(SEALED_PAYLOAD)
 
-    def _rewrap_some(self, tx: Transaction, limit: int = 64) -> int:
+    def _rewrite(self, tx: Transaction, kind: Kind[Any], keys: Sequence[str]) -> None:
+        """Records that the store encrypts as a whole: a change makes it write them again, under the new key."""
+        for key in keys:
+            found = tx.get(kind, key)
+            if found is not None:
+                tx.put(kind, replace(found.value, generation=found.value.generation + 1))
+
+    def _rewrap_some(self, tx: Transaction, limit: int = _AT_ONCE) -> int:
         current = self._sealer.key_id
         old = [found.value for found in tx.all(SEALED_PAYLOAD) if found.value.key_id != current][:limit]
         for record in old:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hostagent.config import Config
+from hostagent.secret_files import SecretFiles
 from hostagent.setup.apply import apply
 from hostagent.setup.machine import RealMachine, wanted_of
 from hostagent.setup.plan import Record, SetupPlan, plan_removal, plan_setup
@@ -42,6 +43,7 @@ async def run(config: Config, config_path: Path, *, is_check: bool, is_removal: 
     await apply(plan.changes, machine, say)
     if is_removal:
         record.unlink(missing_ok=True)
+        SecretFiles(config.run_dir / "secrets").release()
     say("done")
 
 

@@ -15,7 +15,7 @@ vain. With a thousand writers at once over 100,000 records in memory, collecting
 second; 20,000 with `gc.disable()`). `gc.freeze()` after the open and a higher first threshold are worth trying.
 """
 
-from moorage.store.base import Batch, Change, Kind, Store, Transaction, Versioned, View, Watch
+from moorage.store.base import Batch, Change, Kind, RecordCipher, Store, Transaction, Versioned, View, Watch
 from moorage.store.memory import MemoryStore
 from moorage.store.sqlite import SqliteStore
 
@@ -24,6 +24,7 @@ __all__ = [
     "Change",
     "Kind",
     "MemoryStore",
+    "RecordCipher",
     "SqliteStore",
     "Store",
     "Transaction",

@@ -31,12 +31,23 @@ class Kind(Generic[T]):
         key: gives the record's key, unique within the kind: non-empty text. Keys are ordered by code point.
         indexes: name of the index -> function that gives the values under which a record is found. They are computed,
             not stored, so they can be added and changed freely. Values must not hold a NUL character.
+        is_sealed: records hold secrets, and are encrypted in their durable form where the store has a cipher.
     """
 
     name: str
     record_type: type[T]
     key: Callable[[T], str]
     indexes: Mapping[str, Callable[[T], Iterable[str]]] = field(default_factory=dict, hash=False)
+    is_sealed: bool = False
+
+
+class RecordCipher(Protocol):
+    """Encrypts the durable form of records. Called from any thread."""
+
+    def seal_record(self, kind: str, key: str, text: str) -> str: ...
+
+    def open_record(self, kind: str, key: str, text: str) -> str:
+        """The inverse; a text that was never sealed is given back as it is. Raises Internal."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Self
 
 from moorage.errors import StoreUnavailable
-from moorage.store.base import Kind
+from moorage.store.base import Kind, RecordCipher
 from moorage.store.engine import HISTORY_CHANGES, HISTORY_COMMITS, Commit, LogStore
 from moorage.store.sqlite_file import Loaded, SqliteFile
 
@@ -50,12 +50,14 @@ class SqliteStore(LogStore):
         max_bytes: int = 0,
         history_commits: int = HISTORY_COMMITS,
         history_changes: int = HISTORY_CHANGES,
+        cipher: RecordCipher | None = None,
     ) -> Self:
         """Open the store at `path`, made new if there is none; the folder must exist.
 
         Args:
             max_bytes: the database file may not grow beyond this (0: no limit), the write-ahead log not counted.
             history_commits, history_changes: how far watches may be behind.
+            cipher: for kinds that are sealed; None: their records are kept as they are.
         Raises:
             Unavailable: STORE_LOCKED, another process (named by pid) or another store of this one has it open.
             StoreUnavailable: the file cannot be read, is not a store (STORE_CORRUPT), or is of a newer version
@@ -63,7 +65,7 @@ class SqliteStore(LogStore):
             Internal: a record does not fit its type (RECORD_UNREADABLE).
         """
         writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store-writer")
-        opening = writer.submit(SqliteFile.open, os.fspath(path), tuple(kinds), max_bytes)
+        opening = writer.submit(SqliteFile.open, os.fspath(path), tuple(kinds), max_bytes, cipher)
         try:
             file, loaded = await asyncio.shield(asyncio.wrap_future(opening))
         except BaseException:

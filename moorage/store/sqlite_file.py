@@ -16,13 +16,13 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from moorage.codec import decoder
 from moorage.errors import AlreadyExists, Internal, StoreUnavailable, Unavailable
 from moorage.ids import new_id
-from moorage.store.base import Change, Kind, Versioned, View
+from moorage.store.base import Change, Kind, RecordCipher, Versioned, View
 from moorage.store.engine import Row, check_kinds, encode_row
 from moorage.store.state import State, Table
 
@@ -62,14 +62,26 @@ class Loaded:
 class SqliteFile:
     """An open and locked store file. `write` and `close` on one thread; `backup` on any."""
 
-    def __init__(self, path: str, lock: int, connection: sqlite3.Connection, max_bytes: int) -> None:
+    def __init__(
+        self,
+        path: str,
+        lock: int,
+        connection: sqlite3.Connection,
+        max_bytes: int,
+        sealed: frozenset[str],
+        cipher: RecordCipher | None,
+    ) -> None:
         self._path = path
         self._lock = lock
         self._connection: sqlite3.Connection | None = connection
         self._max_bytes = max_bytes
+        self._sealed = sealed  # names of kinds
+        self._cipher = cipher
 
     @classmethod
-    def open(cls, path: str, kinds: Sequence[Kind[Any]], max_bytes: int) -> tuple[Self, Loaded]:
+    def open(
+        cls, path: str, kinds: Sequence[Kind[Any]], max_bytes: int, cipher: RecordCipher | None = None
+    ) -> tuple[Self, Loaded]:
         """Lock, create or check the schema, raise the epoch, load everything. Raises as SqliteStore.open."""
         check_kinds(kinds)
         path = os.path.realpath(path)  # two names of one file need one lock
@@ -80,14 +92,15 @@ class SqliteFile:
                 os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
                 connection = _connect(path, max_bytes)
                 try:
-                    loaded = _load(connection, kinds)
+                    loaded = _load(connection, kinds, cipher)
                     _sync_folder(path)
                 except BaseException:
                     connection.close()
                     raise
             except (sqlite3.Error, OSError) as exc:
                 raise _unavailable(path, exc) from exc
-            return cls(path, lock, connection, max_bytes), loaded
+            sealed = frozenset(kind.name for kind in kinds if kind.is_sealed)
+            return cls(path, lock, connection, max_bytes, sealed, cipher), loaded
         except BaseException:
             os.close(lock)
             raise
@@ -98,6 +111,8 @@ class SqliteFile:
         Raises:
             StoreUnavailable: nothing was written (disk full, I/O error), or the file is not what it should be.
         """
+        if self._cipher is not None:
+            rows = [self._with_seal(row, self._cipher) for row in rows]
         try:
             if self._connection is None:
                 self._connection = _connect(self._path, self._max_bytes)
@@ -111,6 +126,11 @@ class SqliteFile:
                 )
                 return
             raise _unavailable(self._path, exc) from exc
+
+    def _with_seal(self, row: Row, cipher: RecordCipher) -> Row:
+        if row.value is None or row.kind not in self._sealed:
+            return row
+        return replace(row, value=cipher.seal_record(row.kind, row.key, row.value))
 
     def backup(self, path: str) -> None:
         """Copy the newest durable state into a new file. Raises as Store.backup."""
@@ -189,7 +209,7 @@ def _create_schema(connection: sqlite3.Connection, store_id: str, epoch: int) ->
     connection.execute("COMMIT")
 
 
-def _load(connection: sqlite3.Connection, kinds: Sequence[Kind[Any]]) -> Loaded:
+def _load(connection: sqlite3.Connection, kinds: Sequence[Kind[Any]], cipher: RecordCipher | None) -> Loaded:
     if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'schema_version'").fetchone():
         if connection.execute("SELECT 1 FROM sqlite_master").fetchone():
             raise StoreUnavailable("the file is a SQLite database of another program", reason="STORE_CORRUPT")
@@ -211,14 +231,14 @@ def _load(connection: sqlite3.Connection, kinds: Sequence[Kind[Any]]) -> Loaded:
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        tables = {kind.name: _load_table(connection, kind) for kind in kinds}
+        tables = {kind.name: _load_table(connection, kind, cipher) for kind in kinds}
     finally:
         if was_enabled:
             gc.enable()
     return Loaded(State(revision, tables), store_id, epoch)
 
 
-def _load_table(connection: sqlite3.Connection, kind: Kind[Any]) -> Table:
+def _load_table(connection: sqlite3.Connection, kind: Kind[Any], cipher: RecordCipher | None) -> Table:
     decode = decoder(kind.record_type)
     parse = json.JSONDecoder().raw_decode  # json.loads without its care for white space: a third less time
     keys: list[str] = []
@@ -229,6 +249,8 @@ def _load_table(connection: sqlite3.Connection, kind: Kind[Any]) -> Table:
     )
     for key, revision, created_revision, text in rows:
         try:
+            if cipher is not None and kind.is_sealed:
+                text = cipher.open_record(kind.name, key, text)
             value = decode(parse(text)[0])
         except (Internal, ValueError) as exc:
             raise Internal(f"{kind.name} {key!r} cannot be read: {exc}", reason="RECORD_UNREADABLE") from exc

@@ -34,6 +34,7 @@ from controlplane.domain.kinds import ALL_KINDS, API_KEY, HOST, INSTANCE, MEMBER
 from controlplane.domain.projects import Member, Project
 from controlplane.domain.templates import RepositorySource, Template, TemplateSource, TemplateState, TemplateStatus
 from controlplane.main import ControlPlane
+from controlplane.sealing import Sealer
 from moorage.clock import ManualClock
 from moorage.store import MemoryStore
 from moorage.store.base import Transaction
@@ -284,7 +285,7 @@ async def running(
         (data_dir / "keys").symlink_to(keys_folder)
         config = Config(data_dir, (api_address,), (agent_address,), "127.0.0.1:9", **(settings or {}))
         with mock.patch("controlplane.main.ManagedRegistry", NoRegistry):
-            controlplane = ControlPlane(config, store, clock)
+            controlplane = ControlPlane(config, store, clock, Sealer(None))
         registry: Any = controlplane._registry
         made: list[HostTasks] = []
 

@@ -2,13 +2,21 @@
 
 import stat
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from controlplane import sealing
+from controlplane.domain.kinds import ALL_KINDS, TEMPLATE
+from controlplane.domain.templates import RepositorySource, TemplateSource
 from controlplane.sealing import Sealer
+from controlplane.services.context import Context
+from controlplane.services.secrets import Rekeying
+from moorage.clock import ManualClock
 from moorage.errors import Internal
+from moorage.store import SqliteStore
+from tests.support.controlplane import ready_template
 
 PLAIN = b"correct horse battery staple"
 
@@ -62,3 +70,41 @@ def test_damaged_keys_are_never_made_anew(tmp_path: Path, text: str) -> None:
         Sealer(tmp_path)
     assert refused.value.reason == "SEALING_KEYS_UNREADABLE"
     assert (tmp_path / sealing.FILE_NAME).read_text() == text
+
+
+async def test_the_stores_file_has_no_clear_text_of_kinds_that_are_sealed(tmp_path: Path) -> None:
+    sealer = Sealer(tmp_path)
+    template = replace(
+        ready_template("p", "web", datetime.now(UTC)),
+        source=TemplateSource(repository=RepositorySource("x", password="canary-password")),
+    )
+    store = await SqliteStore.open(tmp_path / "store.db", ALL_KINDS, cipher=sealer)
+    await store.update(lambda tx: tx.put(TEMPLATE, template))
+    assert b"canary" not in b"".join(path.read_bytes() for path in tmp_path.glob("store.db*"))
+    key_id, _ = await Rekeying(Context(store, ManualClock()), sealer).rekey()
+    await store.close()
+    again = await SqliteStore.open(tmp_path / "store.db", ALL_KINDS, cipher=Sealer(tmp_path))
+    (found,) = again.view().all(TEMPLATE)
+    assert found.value == replace(template, generation=template.generation + 1)
+    await again.close()
+    data = (tmp_path / "store.db").read_bytes()
+    assert b"canary" not in data
+    assert key_id.encode() in data
+
+
+async def test_a_store_from_before_is_read_and_sealed_with_the_next_change(tmp_path: Path) -> None:
+    template = ready_template("p", "web", datetime.now(UTC))
+    store = await SqliteStore.open(tmp_path / "store.db", ALL_KINDS)
+    await store.update(lambda tx: tx.put(TEMPLATE, template))
+    await store.close()
+    again = await SqliteStore.open(tmp_path / "store.db", ALL_KINDS, cipher=Sealer(tmp_path))
+    assert [found.value for found in again.view().all(TEMPLATE)] == [template]
+    await again.close()
+
+
+def test_a_sealed_record_opens_only_in_its_place() -> None:
+    sealer = Sealer(None)
+    text = sealer.seal_record("balancer", "p/r/b", "{}")
+    assert sealer.open_record("balancer", "p/r/b", text) == "{}"
+    with pytest.raises(Internal):
+        sealer.open_record("balancer", "p/r/other", text)
