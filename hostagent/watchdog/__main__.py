@@ -1,7 +1,7 @@
 """`moorage-watchdog`: looks at the agent's list of leases ten times a second, and ends what has none any more.
 
 It is started by the agent and, where there is systemd, by a unit of its own; a second one waits until the first is gone. It outlives
-both agent and engine, and ends only when it is told to.
+both agent and engine, and ends only when it is told to, or with the agent's run folder.
 """
 
 import argparse
@@ -47,10 +47,13 @@ class Watchdog:
         self._ended: dict[str, int] = {}  # instance id to when it was looked at last
 
     def run(self) -> None:
-        """Look until killed."""
-        while True:
+        """Look until killed, or until the run folder is gone and nothing is left to watch over."""
+        while self._run_dir.exists() or self._has_leases():
             self.look_once()
             time.sleep(_TICK_SECONDS)
+
+    def _has_leases(self) -> bool:
+        return self._leases is not None and any(entry.instance_id not in self._ended for entry in self._leases.entries)
 
     def look_once(self) -> None:
         """One turn. A list that cannot be read leaves the last one in force: its leases end, and none is renewed.

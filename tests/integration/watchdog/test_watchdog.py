@@ -199,6 +199,18 @@ def test_another_process_with_the_agents_number_is_left_alone(rig: Rig) -> None:
     assert is_alive(agent)
 
 
+def test_it_ends_with_the_run_folder_but_not_before_the_last_lease(rig: Rig) -> None:
+    owner = rig.contained(CONTAINER)
+    first = rig.write(rig.entry(now() + 100))
+    watchdog = rig.watch()
+    until(lambda: rig.has_read(first), "the watchdog")
+    moved = rig.run_dir.rename(rig.run_dir.with_suffix(".gone"))
+    try:
+        until(lambda: not is_alive(owner) and not is_alive(watchdog), "the end of both")
+    finally:
+        moved.rename(rig.run_dir)
+
+
 def test_ends_of_another_boot_have_passed(rig: Rig) -> None:
     owner = rig.contained(CONTAINER)
     leases = rig.write(rig.entry(now() + 100000))
