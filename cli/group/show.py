@@ -1,5 +1,6 @@
 """How groups are printed, and what is told while one is waited for."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,8 @@ from cli.names import short
 from cli.output import Column, age, enum_word, pairs
 from moorage.v1 import groups_pb2
 
+_BETWEEN_LINES_SECONDS = 1.0
+
 COLUMNS = (
     Column("NAME", lambda group: short(group.name)),
     Column("STATE", lambda group: enum_word(groups_pb2.GroupState, group.status.state)),
@@ -17,7 +20,8 @@ COLUMNS = (
     Column("REVISION", lambda group: revision_of(group.status)),
     Column("TEMPLATE", lambda group: short(group.spec.instance.template)),
     Column("AGE", lambda group: age(group.create_time)),
-    Column("MESSAGE", lambda group: group.status.message),
+    Column("REASON", lambda group: group.status.reason),
+    Column("MESSAGE", lambda group: group.status.message.partition("\n")[0], wide=True),
     Column("LABELS", lambda group: pairs(group.labels.items()), wide=True),
 )
 REVISION_COLUMNS = (
@@ -42,20 +46,21 @@ def line_of(group: groups_pb2.Group) -> str:
     line = f"{short(group.name)}: {enum_word(groups_pb2.GroupState, status.state)}, {status.ready} of {status.wanted} ready"
     if status.stable_revision not in (0, status.target_revision):
         line += f", {status.updated} of them updated"
-    message = status.message.partition("\n")[0]
+    # The message says how many are ready too, where not all are.
+    message = status.message.partition("\n")[0].replace(f"{status.ready} of {status.wanted} ready", "").strip("; :")
     if not message:
         message = next((slot.message for slot in status.slots if slot.message), "")
     return f"{line}: {message}" if message else line
 
 
 def teller() -> Callable[[groups_pb2.Group], None]:
-    """Tells on standard error where a group stands, whenever that is something new."""
-    said: list[Any] = [None]
+    """Tells on standard error where a group stands: a new state at once, all else that is new at most once a second."""
+    said: list[Any] = ["", None, 0.0]
 
     def tell(group: groups_pb2.Group) -> None:
-        line = line_of(group)
-        if line != said[0]:
+        line, state, now = line_of(group), group.status.state, time.monotonic()
+        if line != said[0] and (state != said[1] or now - said[2] >= _BETWEEN_LINES_SECONDS):
             click.echo(line, err=True)
-        said[0] = line
+            said[:] = [line, state, now]
 
     return tell

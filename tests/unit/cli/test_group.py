@@ -233,6 +233,8 @@ def test_lines() -> None:
     group = status(state=ROLLING, ready=2, updated=1, target_revision=2, message="web-1: PULLING\nmore")
     assert line_of(group) == "web: ROLLING, 2 of 3 ready, 1 of them updated: web-1: PULLING"
     assert (revision_of(group.status), revision_of(status().status)) == ("1->2", "1")
+    group.status.message = "2 of 3 ready: 2 hosts lack memory, 1 is cordoned"
+    assert line_of(group) == "web: ROLLING, 2 of 3 ready, 1 of them updated: 2 hosts lack memory, 1 is cordoned"
     group = status(ready=1)
     group.status.slots.add(message="no host fits")
     assert line_of(group).endswith("no host fits")
