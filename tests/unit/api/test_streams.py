@@ -203,3 +203,15 @@ async def test_only_fleet_admins_enter_what_the_platform_runs(plane: Plane, fake
     assert reason_of(await refusal(copying)) == "FLEET_ADMIN_ONLY"
     copying = _stub(plane).CopyOut(pb.CopyOutRequest(name=NAME, path="/etc"), metadata=bearer(plane.admin_key))
     assert [m async for m in copying] == []
+
+
+async def test_members_of_groups_are_entered_like_other_instances(plane: Plane, fake: StreamAgent) -> None:
+    async def answer(request: agent_pb2.StreamRequest, inputs: Any) -> AsyncIterator[agent_pb2.OpenStreamRequest]:
+        yield ended()
+
+    fake.answer = answer
+    owned = replace(plane.record("default", "web"), owner="projects/default/groups/web", slot=0)
+    await plane.store.update(lambda tx: tx.put(INSTANCE, owned))
+    metadata = await plane.key("ann", {"default": Role.OPERATOR})
+    copying = _stub(plane).CopyOut(pb.CopyOutRequest(name=NAME, path="/etc"), metadata=metadata)
+    assert [m async for m in copying] == []

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from controlplane.access.quota import Quota
-from controlplane.domain.instances import Nic
-from controlplane.domain.kinds import BALANCER, ROUTER_RULE
+from controlplane.domain.instances import Claim, Instance, Nic
+from controlplane.domain.kinds import BALANCER, INSTANCE, ROUTER_RULE
 from controlplane.domain.networks import NetworkSpec, Subnet
 from controlplane.domain.routers import (
     FirewallRule,
@@ -24,6 +24,7 @@ from controlplane.domain.routers import (
 from controlplane.services.lookup import etag_of
 from controlplane.services.paging import PageRequest
 from controlplane.services.router_rules import NewRule
+from controlplane.services.rule_targets import RuleTargets
 from moorage.errors import AlreadyExists, Exhausted, InvalidSpec, NotFound, NotReady, QuotaExceeded, VersionConflict
 from moorage.router_bundle import FirewallDirection
 from tests.unit.controlplane.world import P, World, problems
@@ -330,3 +331,18 @@ async def test_public_addresses_are_given_back_when_nobody_uses_them(edge: World
     with pytest.raises(NotFound):
         edge.public_addresses.get(P, "one")
     edge.audit()
+
+
+async def put(world: World, member: Instance) -> None:
+    await world.store.update(lambda tx: tx.put(INSTANCE, member))
+
+
+async def test_a_member_of_a_group_is_a_target_if_its_successor_has_its_name(edge: World) -> None:
+    web = edge.get("web")
+    cases: tuple[tuple[tuple[Claim, ...], int], ...] = (((), 1), ((Claim.NAME,), 0))
+    for claims, count in cases:
+        member = replace(web, owner=f"projects/{P}/groups/web", slot=0, claims=claims)
+        await put(edge, member)
+        target = RuleTargets(edge.store.view(), edge.routers.get(P, "edge"))
+        _, found = target.instance("web", "instance")
+        assert [problem.reason for problem in found] == ["TARGET_NOT_A_MEMBER"] * count
