@@ -62,7 +62,8 @@ def status_of(router: Router, members: Sequence[Instance]) -> RouterStatus:
     Args:
         members: its own instances, in any order.
     """
-    ordered = sorted(members, key=lambda m: m.id)
+    # What was lost with its host is nobody's member any more, though its host has still to remove it.
+    ordered = sorted((m for m in members if not m.given_up), key=lambda m: m.id)
     seen = {observed.instance_uid: observed for observed in router.observed}
     state, reason, message = _state(router, ordered, seen)
     return RouterStatus(state, reason, message, _members(ordered, seen), _outside_addresses(router, ordered))

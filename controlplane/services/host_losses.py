@@ -6,9 +6,10 @@ from dataclasses import replace
 from controlplane.domain.claims import may_be_given_up
 from controlplane.domain.hosts import Host, HostLinkState, HostLoss
 from controlplane.domain.instances import Instance
-from controlplane.domain.kinds import HOST, INSTANCE
+from controlplane.domain.kinds import HOST, INSTANCE, ROUTER
 from controlplane.domain.routers import is_router
 from controlplane.history import record_event
+from controlplane.routers.bundle import main_ids
 from controlplane.services import lookup
 from controlplane.services.context import Context
 from controlplane.services.instance_making import InstanceMaking
@@ -16,11 +17,15 @@ from moorage.errors import NotReady
 from moorage.store.base import Transaction
 
 
-def is_replaced(instance: Instance) -> bool:
-    """Whether somebody makes another one in its place. A user's own instance is kept: with its host it comes back. So are the containers
-    of routers: their names and gateways are their own, and a pair goes on with the other one.
+def is_replaced(tx: Transaction, instance: Instance) -> bool:
+    """Whether somebody makes another one in its place. A user's own instance is kept: with its host it comes back. So is what only stands
+    for its host (a router's member that takes ports there), and a single router, whose gateways are addresses of its own.
     """
-    return bool(instance.owner) and not is_router(instance)
+    if not is_router(instance):
+        return bool(instance.owner)
+    project, _, router_id = instance.owner.removeprefix("projects/").partition("/routers/")
+    found = tx.get(ROUTER, f"{project}/{router_id}")
+    return found is not None and found.value.spec.redundant and instance.id in main_ids(found.value)
 
 
 class HostLosses:
@@ -73,6 +78,6 @@ class HostLosses:
             record_event(tx, clock, host, "LOST", said, severity="warning")
         for found in tx.find(INSTANCE, "host", host.uid):
             instance = found.value
-            if is_replaced(instance) and (is_word or may_be_given_up(instance)):
+            if is_replaced(tx, instance) and (is_word or may_be_given_up(instance)):
                 self._making.give_up(tx, instance, f"{host.name} is lost: {why}", is_word=is_word)
         return changed

@@ -10,6 +10,7 @@ from controlplane.domain.kinds import INSTANCE
 from controlplane.domain.names import check_id, check_labels
 from controlplane.domain.projects import Project
 from controlplane.domain.readiness import is_started
+from controlplane.domain.routers import is_router
 from controlplane.history import record_event
 from controlplane.routers.naming import routers_naming
 from controlplane.services import lookup, volume_use
@@ -173,6 +174,10 @@ class InstanceMaking:
         changed = replace(changed, given_up=instance.given_up or why)
         if changed == instance:
             return
+        if is_router(instance) and not instance.given_up:
+            # Members of a pair are known by their names, which the successor gets. A group looks after its members' names itself.
+            changed = replace(changed, id=f"{instance.id[:52]}-lost-{instance.uid[:5]}")
+            tx.delete(INSTANCE, INSTANCE.key(instance))
         tx.put(INSTANCE, replace(changed, generation=instance.generation + 1))
         if not instance.given_up:
             record_event(tx, self._context.clock, instance, "LOST", why, project=instance.project, severity="warning")

@@ -64,3 +64,38 @@ async def test_its_network_goes_on_without_the_active_ones_host(
     again = await until(roles, what="only one member is active again", within_seconds=60)
     assert again is not None
     assert await pings(beyond)
+
+
+async def test_a_member_whose_host_is_lost_is_replaced(plane: Plane, routers: Routers, fleet: Fleet) -> None:
+    """A pair is one again, on the host that is left; the one that comes back removes what it had."""
+    await plane.network("back", "10.73.0.0/24")
+    await plane.network("outside", "198.51.100.0/24", egress=True)
+    await routers.create("edge", "back", redundant=True)
+
+    async def roles() -> dict[int, str]:
+        return {int(m.role): m.host.removeprefix("hosts/") for m in (await routers.get("edge")).status.members}
+
+    async def are_a_pair() -> dict[int, str] | None:
+        found = await roles()
+        return found if set(found) == {ACTIVE, STANDBY} else None
+
+    placed = await until(are_a_pair, what="one member is active and one waits")
+    assert placed is not None
+    lost = placed[ACTIVE]
+    await fleet.cut(lost)
+    try:
+
+        async def are_a_pair_elsewhere() -> bool:
+            found = await are_a_pair()
+            return found is not None and lost not in found.values()
+
+        await until(are_a_pair_elsewhere, what="a pair on the hosts that are left", within_seconds=60)
+    finally:
+        await fleet.heal(lost)
+
+    async def is_cleared() -> bool:
+        return not await onhost.containers(fleet.host(int(lost[1:]))) and len(await plane.instances()) == 2
+
+    await until(is_cleared, what="the end of the lost member", within_seconds=60)
+    # The one that came back may have had the higher priority: for as long as it was there, the others yielded.
+    await until(are_a_pair, what="a pair without it")

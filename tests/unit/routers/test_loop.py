@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from controlplane.access.quota import Quota
+from controlplane.domain.hosts import HostLinkState
 from controlplane.domain.instances import DesiredState, Instance, InstanceState, Nic, PublishedPort
-from controlplane.domain.kinds import ADDRESS, INSTANCE, PROJECT, ROUTER, ROUTER_RULE, TEMPLATE
+from controlplane.domain.kinds import ADDRESS, HOST, INSTANCE, PROJECT, ROUTER, ROUTER_RULE, TEMPLATE
 from controlplane.domain.routers import (
     EdgeHosts,
     PortForward,
@@ -19,6 +20,8 @@ from controlplane.domain.routers import (
     RouterSpec,
 )
 from controlplane.router_members.loop import RouterMembers
+from controlplane.routers.status import status_of
+from controlplane.services.host_losses import HostLosses
 from controlplane.services.public_addresses import PublicAddressService
 from controlplane.services.router_reports import RouterReports
 from moorage.errors import NotReady
@@ -213,3 +216,44 @@ async def test_a_public_address_is_nobody_elses_until_its_host_has_let_go(world:
     member = the_member(world)
     await world.report(member, InstanceState.RUNNING, sequence=2, network_generation=member.nics_generation)
     await service.delete(P, "one")
+
+
+async def test_a_lost_member_of_a_pair_is_replaced(world: World, members: RouterMembers) -> None:
+    router = await put_router(world)
+    await world.host("h2", link_state=HostLinkState.DISCONNECTED)
+    pair = replace(router, spec=replace(router.spec, redundant=True), generation=2)
+    await world.store.update(lambda tx: tx.put(ROUTER, pair))
+    await members.reconcile_once()
+    one, two = [await world.place(f"edge-router-{n}", f"h{n}") for n in (1, 2)]
+    assert await HostLosses(world.context, world.making).lose("uid-h2", "nobody reaches it", ["hosts/h1: no answer"])
+    await members.reconcile_once()
+    owned = {found.value.id: found.value for found in world.store.view().find(INSTANCE, "owner", NAME)}
+    gone = next(instance for instance in owned.values() if instance.uid == two.uid)
+    assert gone.given_up
+    assert gone.id == f"edge-router-2-lost-{two.uid[:5]}"
+    assert sorted(owned) == ["edge-router-1", "edge-router-2", gone.id]
+    again = owned["edge-router-2"]
+    assert (again.uid != two.uid, again.host_uid, again.given_up) == (True, "", "")
+    assert not {a for nic in again.nics for a in nic.addresses} & {a for nic in two.nics for a in nic.addresses}
+    shown = status_of(pair, list(owned.values())).members
+    assert [member.instance for member in shown] == [one.name, two.name]
+    world.audit()
+    revision = world.store.view().revision
+    await members.reconcile_once()
+    assert world.store.view().revision == revision
+    await world.report(gone, InstanceState.DELETED)
+    assert len(world.store.view().find(INSTANCE, "owner", NAME)) == 2
+    world.audit()
+
+
+async def test_a_single_router_comes_back_with_its_host(world: World, members: RouterMembers) -> None:
+    await put_router(world)
+    await members.reconcile_once()
+    await place(world)
+    host = world.hosts.get("h1")
+    away = replace(host, link_state=HostLinkState.DISCONNECTED)
+    await world.store.update(lambda tx: tx.put(HOST, away))
+    assert await HostLosses(world.context, world.making).lose("uid-h1", "nobody reaches it", [])
+    await members.reconcile_once()
+    member = the_member(world)
+    assert (member.given_up, member.desired) == ("", DesiredState.RUNNING)
