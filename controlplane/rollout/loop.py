@@ -118,9 +118,12 @@ class Rollout:
             self._rests.pop(uid, None)
             if took > _LONG_LOOK_SECONDS:
                 self._rests[uid] = clock.now() + timedelta(seconds=took * _REST)
-        failing = [fail.instance_uid for found in plans.values() for fail in found.actions if isinstance(fail, Fail)]
-        tails = dict(zip(failing, await asyncio.gather(*(self._tail(view, uid) for uid in failing)), strict=True))
-        await asyncio.gather(*(self._settle(uid, tails) for uid, found in plans.items() if found.actions))
+        await asyncio.gather(*(self._act(view, uid, found) for uid, found in plans.items() if found.actions))
+
+    async def _act(self, view: View, group_uid: str, found: Plan) -> None:
+        """Carry out what was found to be needed; what a failed instance wrote last is asked for first."""
+        failing = next((action.instance_uid for action in found.actions if isinstance(action, Fail)), "")
+        await self._settle(group_uid, {failing: await self._tail(view, failing)} if failing else {})
 
     def _rested(self, uids: Iterable[str]) -> list[str]:
         """Those of them that may be looked at now. Looks at a group of thousands take long: it gets a rest after each, and a time for the
@@ -176,7 +179,7 @@ class Rollout:
             self._is_timed.set()
 
     async def _tail(self, view: View, instance_uid: str) -> str:
-        instance = lookup.by_uid(view, INSTANCE, instance_uid) if instance_uid else None
+        instance = lookup.by_uid(view, INSTANCE, instance_uid)
         if instance is None:
             return ""
         lines = await self._log_tail(instance)
