@@ -18,7 +18,7 @@ from hostagent.probes.checks import Checks, Target
 from hostagent.probes.plan import Action, Check, Kind, Outcome, Wait, begin, begun, ended, identified, plan, probe_of
 from hostagent.probes.ports import ProbeEngine, ProbeFabric
 from moorage.clock import Clock
-from moorage.errors import MoorageError
+from moorage.errors import MoorageError, StoreUnavailable
 from moorage.ids import InstanceId
 from moorage.retry import RandomFraction
 from moorage.tasks import TaskOwner
@@ -98,7 +98,7 @@ class ProbeKeeper:
         watch = begin(what.probes, verdict, self._clock.monotonic(), is_known=is_known, offset=self._random())
         checks: dict[asyncio.Task[Outcome], Kind] = {}
         try:
-            while self._record(what, watch.verdict):
+            while await self._record(what, watch.verdict):
                 actions = plan(watch, self._clock.monotonic())
                 due = [action.kind for action in actions if isinstance(action, Check)]
                 for kind in due:
@@ -145,8 +145,11 @@ class ProbeKeeper:
             if sleeping is not None:
                 sleeping.cancel()
 
-    def _record(self, what: Watched, verdict: ProbeVerdict) -> bool:
-        """Keep the verdict and have it acted on; whether the process is still the one that is watched, and shall go on."""
+    async def _record(self, what: Watched, verdict: ProbeVerdict) -> bool:
+        """Keep the verdict and have it acted on; whether the process is still the one that is watched, and shall go on.
+
+        It is durable before it is told: an agent that is killed then does not take it back.
+        """
         instance_id = what.target.instance_id
         local = self._journal.local(instance_id)
         if local.run != what.run or local.stage is not RunStage.STARTED:
@@ -158,6 +161,12 @@ class ProbeKeeper:
                     "a probe has failed",
                     extra={"instance": instance_id, "reason": verdict.failure, "probe": verdict.words},
                 )
+            try:
+                await self._journal.commit()
+            except (
+                StoreUnavailable
+            ) as error:  # the journal's writer has told the log; what is true is told all the same
+                log.debug("a verdict is not durable", extra={"instance": instance_id, "problem": error.message})
             self._wake(instance_id)
         return not verdict.failure
 
