@@ -1,5 +1,6 @@
 """How groups are printed, and what is told while one is waited for."""
 
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -47,7 +48,8 @@ def line_of(group: groups_pb2.Group) -> str:
     if status.stable_revision not in (0, status.target_revision):
         line += f", {status.updated} of them updated"
     # The message says how many are ready too, where not all are.
-    message = status.message.partition("\n")[0].replace(f"{status.ready} of {status.wanted} ready", "").strip("; :")
+    counts = rf"(; )?{status.ready} of {status.wanted} ready(: )?"
+    message = re.sub(counts, lambda m: "; " if m[1] and m[2] else "", status.message.partition("\n")[0])
     if not message:
         message = next((slot.message for slot in status.slots if slot.message), "")
     return f"{line}: {message}" if message else line

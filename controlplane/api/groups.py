@@ -109,9 +109,10 @@ class GroupServicer(groups_pb2_grpc.GroupServiceServicer):
     async def PlanGroup(self, request: groups_pb2.PlanGroupRequest, context: _Context) -> groups_pb2.PlanGroupResponse:
         change = _change(request.group, request.update_mask) if request.HasField("group") else None
         revision = request.revision if request.HasField("revision") else None
-        record, ahead = await self._changes.preview(
-            *parse_child(request.name, "groups"), self._looking.ahead, change=change, revision=revision
+        record, world = await self._changes.preview(
+            *parse_child(request.name, "groups"), self._looking.world, change=change, revision=revision
         )
+        ahead = await self._looking.ahead(world)
         response = groups_pb2.PlanGroupResponse(ends_because=ahead.ends_because)
         protoconv.fill(record.spec, response.spec)
         response.target_revision = record.target_revision

@@ -24,7 +24,9 @@ from controlplane.rollout.plan import plan
 from controlplane.rollout.standing import waits_for_promotion
 from controlplane.rollout.world import Member, World
 
-_MOST_WAVES = 1000
+#: Looks at a member, all in all: seconds of computing. A large group that is replaced one by one is shown as far as that goes.
+_MOST_LOOKS = 50_000
+_LEAST_WAVES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,8 @@ def waves(world: World) -> Waves:
     """What would happen from now on. Of a change: with the group as it would be, and its new revision among `failures`."""
     world = replace(world, refusal=None)
     found: list[Wave] = []
-    for _ in range(_MOST_WAVES):
+    most = max(_LEAST_WAVES, _MOST_LOOKS // max(1, len(world.members), len(world.wanted)))
+    for _ in range(most):
         result = plan(world)
         if not result.actions and all(member.ready_time is not None for member in world.members):
             break
@@ -68,6 +71,8 @@ def waves(world: World) -> Waves:
         for number, action in enumerate(result.actions):
             world = _carried_out(world, action, f"new-{len(found)}-{number}")
         world = _later(world)
+    else:
+        return Waves(tuple(found), f"only the first {len(found)} waves are shown")
     return Waves(tuple(found), _ends_because(world))
 
 

@@ -77,7 +77,7 @@ def _rollout(spec: GroupSpec, field: str) -> Iterator[FieldViolation]:
     if policy.max_surge in _NONE and policy.order is RolloutOrder.START_FIRST:
         text = "must be at least 1: the successor of a member is there beside it; or say stop-first"
         yield FieldViolation(f"{where}.max_surge", text, "OUT_OF_RANGE")
-    elif policy.max_surge and policy.max_surge not in _NONE and order_of(spec) is RolloutOrder.STOP_FIRST:
+    elif _is_amount(policy.max_surge) and policy.max_surge not in _NONE and order_of(spec) is RolloutOrder.STOP_FIRST:
         text = f"is for start-first; here the old member goes first{f', because {why}' if why else ''}"
         yield FieldViolation(f"{where}.max_surge", text, "NOT_ALLOWED")
     if {policy.max_surge, policy.max_unavailable} <= _NONE:

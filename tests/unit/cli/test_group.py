@@ -235,6 +235,8 @@ def test_lines() -> None:
     assert (revision_of(group.status), revision_of(status().status)) == ("1->2", "1")
     group.status.message = "2 of 3 ready: 2 hosts lack memory, 1 is cordoned"
     assert line_of(group) == "web: ROLLING, 2 of 3 ready, 1 of them updated: 2 hosts lack memory, 1 is cordoned"
+    group.status.message = "web-0 dies; 2 of 3 ready: web-0: RESTARTING"
+    assert line_of(group).endswith("updated: web-0 dies; web-0: RESTARTING")
     group = status(ready=1)
     group.status.slots.add(message="no host fits")
     assert line_of(group).endswith("no host fits")

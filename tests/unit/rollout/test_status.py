@@ -3,8 +3,11 @@
 from dataclasses import replace
 from datetime import timedelta
 
+import pytest
+
 from controlplane.domain.groups import GroupSlot, GroupState, RolloutPolicy, SlotPolicy
 from controlplane.domain.instances import FilterResult
+from controlplane.rollout import waves as module
 from controlplane.rollout.status import group_status
 from controlplane.rollout.waves import waves
 from tests.unit.rollout.simulation import Simulation, group
@@ -85,3 +88,13 @@ def test_waves_of_a_new_group_and_of_one_that_mends_itself() -> None:
     sim.converge()
     sim.fail(sorted(sim.members)[0])
     assert [[s.action for s in w.steps] for w in waves(sim.world).waves] == [["REMOVE", "MAKE"]]
+
+
+def test_a_plan_of_a_large_group_says_where_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    sim = running(10)
+    sim.update()
+    assert waves(sim.world).ends_because == ""
+    monkeypatch.setattr(module, "_MOST_LOOKS", 60)
+    found = waves(sim.world)
+    assert found.ends_because == f"only the first {len(found.waves)} waves are shown"
+    assert 0 < len(found.waves) <= 6
