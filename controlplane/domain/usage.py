@@ -78,11 +78,18 @@ def advance(meter: UsageMeter | None, seen: Metered, now: datetime) -> tuple[Usa
     if seen.rates != meter.rates:
         at = now
         if seen.rates.running != meter.rates.running:
-            told = seen.start_time if seen.rates.running else seen.finish_time
-            at = _within(told or now, meter.since, now)
+            at = _within(_told(meter, seen) or now, meter.since, now)
         days += spread(meter, at)
         meter = replace(meter, since=at, rates=seen.rates)
     return replace(meter, run_start=seen.start_time or meter.run_start), days
+
+
+def _told(meter: UsageMeter, seen: Metered) -> datetime | None:
+    """When the host says that the process began or ended; None: it has not said."""
+    if seen.rates.running:
+        return seen.start_time
+    # One that is lost without a word has at most the end of a run before.
+    return seen.finish_time if seen.finish_time is not None and seen.finish_time > meter.since else None
 
 
 def spread(meter: UsageMeter, until: datetime) -> list[UsageDay]:

@@ -86,6 +86,13 @@ def test_hosts_clocks_shift_nothing_out_of_the_interval() -> None:
     assert sum(day.instance_seconds for day in days) == 30
 
 
+def test_one_that_is_lost_ran_until_it_was_given_up() -> None:
+    running = Metered("u", "p", "n", NOON, Rates(True), start_time=at(50), finish_time=at(10))
+    meter, _ = advance(UsageMeter("u", "p", "n", at(20)), running, at(60))
+    _, days = advance(meter, replace(running, rates=Rates()), at(90))
+    assert sum(day.instance_seconds for day in days) == 40
+
+
 async def test_an_instance_from_its_creation_to_its_end(world: World) -> None:
     meters, usage = UsageMeters(world.context), UsageService(world.context)
 
