@@ -197,6 +197,7 @@ VOLUME = Kind(
     indexes={
         "uid": lambda v: (v.uid,),
         "owner": lambda v: (v.owner,) if v.owner else (),
+        "host": lambda v: (v.host_uid,) if v.host_uid else (),
         # Volume or snapshot that is being copied into it.
         "fills": lambda v: (v.fill.snapshot_uid or v.fill.volume_uid,) if v.fill is not None else (),
     },

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from controlplane.domain.hosts import Host, HostAdminState, HostLinkState, HostSettings, Zone
 from controlplane.domain.instances import Instance
-from controlplane.domain.kinds import HOST, INSTANCE, ZONE
+from controlplane.domain.kinds import HOST, INSTANCE, VOLUME, ZONE
 from controlplane.domain.names import check_id, check_labels, parse_top
 from controlplane.history import record_event
 from controlplane.services import lookup
@@ -106,12 +106,13 @@ class HostService:
             host = lookup.host(tx, host_id)
             lookup.check_etag(host, etag, host.name)
             carried = [found.value for found in tx.find(INSTANCE, "host", host.uid)]
-            if carried and not force:
+            volumes = [found.value for found in tx.find(VOLUME, "host", host.uid)]
+            if (carried or volumes) and not force:
                 raise NotReady(
-                    f"{host.name} carries {len(carried)} instances; delete them, or give your word with --force that the "
-                    "machine is gone for good",
+                    f"{host.name} carries {len(carried)} instances and the files of {len(volumes)} volumes; delete them, or "
+                    "give your word with --force that the machine is gone for good",
                     reason="HOST_IN_USE",
-                    metadata={"instances": str(len(carried))},
+                    metadata={"instances": str(len(carried)), "volumes": str(len(volumes))},
                 )
             for instance in carried:
                 release(tx, instance, self._context.clock.now())

@@ -100,6 +100,8 @@ class VolumeKeeper:
         clock, project = self._context.clock, volume.project
         match action:
             case AskRemoval():
+                if tx.find(VOLUME, "fills", volume.uid):
+                    return  # a clone is being made of it, whose end begins another turn
                 ask_removal(self._context, tx, volume, action.why)
             case ForgetSnapshot():
                 self._forget_snapshot(tx, action.snapshot, action.why)
@@ -150,6 +152,8 @@ class VolumeKeeper:
             await store.update(lambda tx: _note(tx, volume.uid, work, problem))
         finally:
             self._busy.discard(volume.uid)
+        # What was written above was looked at while this volume was still busy: the next work of it would never begin.
+        await self.reconcile_once()
 
     async def _do(self, volume: Volume, work: Work) -> None:
         own = host_volume(volume)

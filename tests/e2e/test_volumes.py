@@ -9,9 +9,10 @@ import pytest
 from cli.dev.fleet import Fleet
 from cli.dev.host import Host
 from moorage.errors import NotFound, NotReady
+from moorage.v1 import instances_pb2
 from moorage.v1 import volumes_pb2 as pb
 from tests.e2e.conftest import moor
-from tests.support.plane import Plane, until
+from tests.support.plane import RUNNING, Plane, shell, until
 
 
 async def volume(plane: Plane, name: str) -> pb.Volume:
@@ -124,6 +125,50 @@ async def test_a_limited_volume_is_full_when_it_is_full(plane: Plane, fleet: Fle
         return not (await plane.client.volumes.ListVolumes(pb.ListVolumesRequest(parent=plane.project))).volumes
 
     await until(is_forgotten, what="the end of the volume")
+
+
+@pytest.fixture
+async def whole(fleet: Fleet) -> AsyncIterator[Fleet]:
+    """The fleet; whatever is missing of it after the test is started again."""
+    yield fleet
+    await fleet.up()
+
+
+async def test_a_slot_keeps_its_volume_and_loses_it_only_as_declared(plane: Plane, whole: Fleet) -> None:
+    script = "test -e /data/file || cat /proc/sys/kernel/random/uuid >/data/file; trap 'exit 0' TERM; sleep 1000 & wait"
+    slot_volume = "data:/data,on-host-loss=replace,removal=with-owner"
+    moor(whole, "group", "create", "db", "web", "-r", "1", "--slot-volume", slot_volume, "--wait", "--", *shell(script))
+
+    async def runs(not_on: str = "", revision: int = 1) -> list[instances_pb2.Instance]:
+        return [
+            found
+            for found in (await plane.instances()).values()
+            if found.status.state == RUNNING
+            and found.desired_state == instances_pb2.DESIRED_STATE_RUNNING
+            and found.status.host != not_on
+            and found.status.revision >= revision
+        ]
+
+    (first,) = await until(runs, what="the first member")
+    assert instances_pb2.CLAIM_VOLUME in first.status.claims
+    read = ("--", "cat", "/data/file")
+    written = moor(whole, "exec", first.name.rpartition("/")[2], *read)
+    moor(whole, "group", "update", "db", "-e", "A=B")
+    (second,) = await until(lambda: runs(revision=2), what="its successor", within_seconds=60)
+    assert second.status.host == first.status.host
+    assert moor(whole, "exec", second.name.rpartition("/")[2], *read) == written
+    lost = second.status.host
+    await whole.power_off(lost.removeprefix("hosts/"))
+    (third,) = await until(lambda: runs(not_on=lost), what="one elsewhere", within_seconds=90)
+    assert moor(whole, "exec", third.name.rpartition("/")[2], *read) != written
+    assert "BEGUN_ANEW" in moor(whole, "events", "-o", "json")
+    await whole.up()
+    moor(whole, "group", "rm", "db")
+
+    async def is_forgotten() -> bool:
+        return not (await plane.client.volumes.ListVolumes(pb.ListVolumesRequest(parent=plane.project))).volumes
+
+    await until(is_forgotten, what="the end of both copies", within_seconds=60)
 
 
 def _reads(fleet: Fleet, instance: str, text: str) -> Callable[[], Awaitable[bool]]:

@@ -14,6 +14,7 @@ from controlplane.domain.kinds import HOST, INSTANCE, VOLUME
 from controlplane.domain.volumes import (
     HostLossPolicy,
     Volume,
+    VolumeCopy,
     VolumeMount,
     VolumeSharing,
     VolumeSpec,
@@ -289,3 +290,30 @@ async def test_a_size_needs_a_host_that_can_limit_it(world: World) -> None:
     with pytest.raises(InvalidSpec) as required:
         await volume(world, "endless")
     assert problems(required.value) == [("volume.spec.size_bytes", "REQUIRED")]
+
+
+async def test_a_host_with_files_is_not_taken_away_by_mistake(world: World) -> None:
+    await world.host("h1")
+    await volume(world, spec=VolumeSpec(host="hosts/h1"))
+    with pytest.raises(NotReady) as refused:
+        await world.hosts.delete("h1")
+    assert (refused.value.reason, refused.value.metadata["volumes"]) == ("HOST_IN_USE", "1")
+    await world.hosts.delete("h1", force=True)
+    await settle(world, Hosts())
+    assert state_of(world.volumes.get(P, "data")) is VolumeState.LOST
+
+
+async def test_one_work_follows_the_other(world: World) -> None:
+    hosts = Hosts()
+    await world.host("h1")
+    await world.host("h2")
+    made = await volume(world, spec=VolumeSpec(host="hosts/h2"))
+    left = replace(made, incarnation=2, copies=(VolumeCopy("uid-h1", "h1", 1),))
+    await world.store.update(lambda tx: tx.put(VOLUME, left))
+    await world.volumes.delete(P, "data")
+    async with TaskOwner("work") as tasks, asyncio.timeout(5):
+        await VolumeKeeper(world.context, hosts, tasks).reconcile_once()  # type: ignore[arg-type]
+        while waiting := [task for task in asyncio.all_tasks() if task.get_name() in tasks.running]:
+            await asyncio.gather(*waiting)
+    assert sorted(hosts.removed) == [("uid-h1", made.uid, 1), ("uid-h2", made.uid, 2)]
+    assert not list(world.store.view().all(VOLUME))
