@@ -41,6 +41,7 @@ _CONNECT_SECONDS = 5
 _REQUEST_SECONDS = 10.0
 _CHECK_INTERVAL_SECONDS = 2.0
 _RISE, _FALL = 2, 3
+_SHORTEST_INTERVAL_SECONDS = 0.1
 _SAFE_ID = re.compile(r"[A-Za-z0-9_.-]+")
 _SAFE_ROUTE = re.compile(r"[A-Za-z0-9/._~!$&()*+,=:@%-]*")  # nothing that means something in a map or a runtime command
 
@@ -317,9 +318,7 @@ def _backend_values(pool: PoolBundle) -> Backend:
     check = pool.health_check
     options = []
     if not check.disabled:
-        options.append(
-            f"check inter {_milliseconds(_interval(check))} fall {check.fall or _FALL} rise {check.rise or _RISE}"
-        )
+        options.append(f"check {_intervals(_interval(check))} fall {check.fall or _FALL} rise {check.rise or _RISE}")
     if pool.send_proxy:
         options.append("send-proxy-v2")
     servers = tuple(
@@ -387,6 +386,14 @@ _ALGORITHMS: Mapping[BalancerAlgorithm, Iterable[str]] = {
 
 def _mode(balancer: BalancerBundle) -> str:
     return "http" if balancer.mode is BalancerMode.HTTP else "tcp"
+
+
+def _intervals(seconds: float) -> str:
+    """Between two checks: of a back end that is up, of one about which there is doubt, and of one that is down. What comes back, such as
+    all back ends after the balancer's own host was cut off, is led to within one interval.
+    """
+    soon = max(seconds / 4, min(seconds, _SHORTEST_INTERVAL_SECONDS))
+    return f"inter {_milliseconds(seconds)} fastinter {_milliseconds(soon)} downinter {_milliseconds(2 * soon)}"
 
 
 def _interval(check: BackendHealthCheck) -> float:

@@ -44,8 +44,14 @@ def section(text: str, head: str) -> list[str]:
 def test_a_pool_becomes_a_backend_with_a_line_for_each_server() -> None:
     text = made(HTTP).text
     lines = section(text, "backend lb.web")
-    assert "server ia_8080 10.1.0.4:8080 weight 100 check inter 2000ms fall 3 rise 2" in lines
-    assert "server ib_8080 10.1.0.5:8080 weight 0 check inter 2000ms fall 3 rise 2" in lines
+    assert (
+        "server ia_8080 10.1.0.4:8080 weight 100 check inter 2000ms fastinter 500ms downinter 1000ms fall 3 rise 2"
+        in lines
+    )
+    assert (
+        "server ib_8080 10.1.0.5:8080 weight 0 check inter 2000ms fastinter 500ms downinter 1000ms fall 3 rise 2"
+        in lines
+    )
     assert "balance roundrobin" in lines
     assert "default_backend lb.web" in section(text, "frontend lb:192.0.2.1:80")
 

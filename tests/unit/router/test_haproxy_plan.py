@@ -61,7 +61,7 @@ def test_another_shape_needs_a_reload() -> None:
 
 def test_servers_come_before_others_go() -> None:
     assert commands(running(wanted(A)), wanted(B)) == [
-        "add server lb.web/ib_8080 10.1.0.5:8080 weight 100 check inter 2000ms fall 3 rise 2",
+        "add server lb.web/ib_8080 10.1.0.5:8080 weight 100 check inter 2000ms fastinter 500ms downinter 1000ms fall 3 rise 2",
         "enable health lb.web/ib_8080",
         "set server lb.web/ib_8080 state ready",
         "set server lb.web/ia_8080 state maint",
