@@ -1,62 +1,17 @@
 """host: machines with an agent."""
 
-from typing import Any
-
 import click
 from google.protobuf import field_mask_pb2
 
+from cli.host_columns import COLUMNS
+from cli.host_drain import drain, maintenance
 from cli.host_settings import update
 from cli.names import in_fleet, short
-from cli.output import Column, age, enum_word, output_option, pairs, print_list, print_one
+from cli.output import output_option, print_list, print_one
 from cli.session import Session, pass_session
 from moorage.client import Client, paginate
 from moorage.errors import InvalidSpec
-from moorage.units import format_bytes, format_cpu
 from moorage.v1 import hosts_pb2
-
-
-def _link(host: Any) -> str:
-    return enum_word(hosts_pb2.HostLinkState, host.status.link_state)
-
-
-def _admin(host: Any) -> str:
-    return enum_word(hosts_pb2.HostAdminState, host.admin_state)
-
-
-def _conditions(host: Any) -> str:
-    words = [condition.reason for condition in host.status.conditions]
-    if host.status.HasField("loss"):
-        words.insert(0, "LOST")
-    elif host.status.link_message:
-        words.insert(0, "UNDECIDED")
-    if host.status.sweep_brake:
-        words.append("SWEEP_BRAKE")
-    if host.status.quarantined:
-        words.append(f"QUARANTINED:{len(host.status.quarantined)}")
-    return ",".join(words)
-
-
-def _share(used: int, total: int, render: Any) -> str:
-    return f"{render(used)}/{render(total)}" if total else render(used)
-
-
-COLUMNS = (
-    Column("NAME", lambda host: short(host.name)),
-    Column("LINK", _link),
-    Column("ADMIN", _admin),
-    Column("ZONE", lambda host: short(host.zone)),
-    Column("INSTANCES", lambda host: str(host.status.used.instances)),
-    Column("CPU", lambda host: _share(host.status.used.cpu_millis, host.capacity.cpu_millis, format_cpu)),
-    Column("MEMORY", lambda host: _share(host.status.used.memory_bytes, host.capacity.memory_bytes, format_bytes)),
-    Column("CONDITIONS", _conditions),
-    Column("AGE", lambda host: age(host.create_time)),
-    Column("ADDRESS", lambda host: host.status.facts.underlay_address, wide=True),
-    Column("PLATFORM", lambda host: host.status.facts.platform, wide=True),
-    Column("ENGINE", lambda host: host.status.facts.engine_version, wide=True),
-    Column("KERNEL", lambda host: host.status.facts.kernel, wide=True),
-    Column("AGENT", lambda host: host.status.facts.agent_version, wide=True),
-    Column("LABELS", lambda host: pairs(host.labels.items()), wide=True),
-)
 
 
 def parse_label_changes(changes: tuple[str, ...]) -> tuple[dict[str, str], list[str]]:
@@ -157,7 +112,7 @@ def cordon(session: Session, names: tuple[str, ...]) -> None:
 @click.argument("names", nargs=-1, required=True)
 @pass_session
 def uncordon(session: Session, names: tuple[str, ...]) -> None:
-    """Let hosts take instances again."""
+    """Let hosts take instances again, those in maintenance too. A drain that goes on ends."""
 
     async def work(client: Client) -> None:
         for name in names:
@@ -228,4 +183,5 @@ def release_brake(session: Session, name: str) -> None:
     session.run(work)
 
 
-host.add_command(update)
+for command in (drain, maintenance, update):
+    host.add_command(command)

@@ -51,6 +51,7 @@ from controlplane.dispatch.tasks import HostTasks
 from controlplane.dispatch.volume_work import HostVolumes
 from controlplane.domain.kinds import ALL_KINDS, CONFIG, EPOCH_START, SECRET
 from controlplane.domain.lineage import EpochStart
+from controlplane.drain.loop import Drains
 from controlplane.jobs.loop import Jobs
 from controlplane.leaving.loop import Leaving
 from controlplane.liveness.loop import Liveness
@@ -72,6 +73,7 @@ from controlplane.services.dns import DnsService
 from controlplane.services.enrollment import EnrollmentService
 from controlplane.services.group_changes import GroupChanges
 from controlplane.services.groups import GroupService
+from controlplane.services.host_drains import HostDrains
 from controlplane.services.host_losses import HostLosses
 from controlplane.services.hosts import HostService, ZoneService
 from controlplane.services.instance_changes import InstanceChanges
@@ -299,7 +301,13 @@ class ControlPlane:
             (zones_pb2_grpc.add_ZoneServiceServicer_to_server, ZoneServicer(ZoneService(context))),
             (
                 hosts_pb2_grpc.add_HostServiceServicer_to_server,
-                HostServicer(hosts, losses, heartbeat_of, lambda uid: dispatcher.session(uid).request(ReleaseBrake())),
+                HostServicer(
+                    hosts,
+                    HostDrains(context),
+                    losses,
+                    heartbeat_of,
+                    lambda uid: dispatcher.session(uid).request(ReleaseBrake()),
+                ),
             ),
             (
                 enrollment_pb2_grpc.add_EnrollmentServiceServicer_to_server,
@@ -398,6 +406,9 @@ class ControlPlane:
         rollout = Rollout(context, making, LogTails(broker))
         self._owner.spawn(rollout.run(), name="rollout")
         self._owner.spawn(rollout.keep_time(), name="time of groups")
+        drains = Drains(context, making)
+        self._owner.spawn(drains.run(), name="drains")
+        self._owner.spawn(drains.keep_time(), name="time of drains")
         jobs = Jobs(context, making)
         self._owner.spawn(jobs.run(), name="jobs")
         self._owner.spawn(jobs.keep_time(), name="time of jobs")

@@ -14,6 +14,7 @@ import grpc
 
 from moorage.client_channel import CallChannel, CallMetadata
 from moorage.client_group_waits import GroupWaits
+from moorage.client_host_waits import HostWaits
 from moorage.client_job_waits import JobWaits
 from moorage.client_pages import paginate
 from moorage.client_volume_waits import VolumeWaits
@@ -50,7 +51,7 @@ __all__ = ["Client", "paginate"]
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024  # a page of 1000 instances is more than gRPC's default of 4 MiB
 
 
-class Client(GroupWaits, JobWaits, VolumeWaits):
+class Client(GroupWaits, HostWaits, JobWaits, VolumeWaits):
     """A connection to a control plane. Make it with `connect`; use it as an async context manager, or call `close`.
 
     Its properties are the services' stubs, whose calls raise `MoorageError`s; how to wait is in `Waits`.

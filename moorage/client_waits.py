@@ -1,5 +1,5 @@
-"""Waiting for what was asked for: an operation, instances, interfaces, routers, rules. Groups: `client_group_waits`, jobs:
-`client_job_waits`, volumes: `client_volume_waits`.
+"""Waiting for what was asked for: an operation, instances, interfaces, routers, rules. Groups: `client_group_waits`, hosts:
+`client_host_waits`, jobs: `client_job_waits`, volumes: `client_volume_waits`.
 
 Owns the watch that every wait follows, and what each of them waits for. Invariants: waiting never polls, and survives
 compacted history and a control plane that is away for a while; one that runs out of time says what it waited for.

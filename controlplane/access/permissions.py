@@ -160,6 +160,7 @@ _SERVICES: Final[Mapping[str, Mapping[str, Rule]]] = {
         "UpdateHost": FLEET_ADMIN,
         "CordonHost": FLEET_ADMIN,
         "UncordonHost": FLEET_ADMIN,
+        "DrainHost": FLEET_ADMIN,
         "DeleteHost": FLEET_ADMIN,
         "DeclareHostLost": FLEET_ADMIN,
         "ReleaseSweepBrake": FLEET_ADMIN,

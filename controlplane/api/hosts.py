@@ -9,6 +9,7 @@ import grpc
 from controlplane.api import convert, masks, requests
 from controlplane.domain.hosts import Host, HostAdminState, HostSettings
 from controlplane.domain.names import parse_top
+from controlplane.services.host_drains import DrainWish, HostDrains
 from controlplane.services.host_losses import HostLosses
 from controlplane.services.hosts import HostService, ZoneService
 from moorage.protoconv import from_proto
@@ -23,11 +24,13 @@ class HostServicer(hosts_pb2_grpc.HostServiceServicer):
     def __init__(
         self,
         hosts: HostService,
+        drains: HostDrains,
         losses: HostLosses,
         heartbeat_of: Callable[[str], datetime | None],
         release_brake: Callable[[str], None],
     ) -> None:
         self._hosts = hosts
+        self._drains = drains
         self._losses = losses
         self._heartbeat_of = heartbeat_of
         self._release_brake = release_brake
@@ -64,6 +67,15 @@ class HostServicer(hosts_pb2_grpc.HostServiceServicer):
     async def UncordonHost(self, request: hosts_pb2.UncordonHostRequest, context: _Context) -> hosts_pb2.Host:
         host_id = parse_top(request.name, "hosts")
         return self._message(await self._hosts.set_admin_state(host_id, HostAdminState.ENABLED, request.etag))
+
+    async def DrainHost(self, request: hosts_pb2.DrainHostRequest, context: _Context) -> hosts_pb2.Host:
+        record = await self._drains.drain(
+            parse_top(request.name, "hosts"),
+            from_proto(DrainWish, request),
+            etag=request.etag,
+            validate_only=request.validate_only,
+        )
+        return self._message(record)
 
     async def DeleteHost(self, request: hosts_pb2.DeleteHostRequest, context: _Context) -> hosts_pb2.DeleteHostResponse:
         await self._hosts.delete(parse_top(request.name, "hosts"), etag=request.etag, force=request.force)

@@ -106,6 +106,28 @@ class HostLoss:
 
 
 @dataclass(frozen=True, slots=True)
+class HostDrainWait:
+    """Why an instance is still on a host that is being emptied."""
+
+    instance: str = ""  # full name
+    reason: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HostDrain:
+    """How a host is emptied, and how far that is."""
+
+    start_time: datetime
+    deadline_time: datetime | None = None
+    force: bool = False
+    delete_unmanaged: bool = False
+    left: int = 0
+    waits: tuple[HostDrainWait, ...] = ()
+    overdue: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Host:
     """A machine that carries instances."""
 
@@ -127,6 +149,7 @@ class Host:
     epoch: int = 0  # of the agent
     loss: HostLoss | None = None  # until its agent connects again
     link_message: str = ""  # why it is away and not given up
+    drain: HostDrain | None = None  # while it is DRAINING or in MAINTENANCE
     join_key: str = ""  # digest of the public key that it joined with: the same machine may ask again
 
     @property
@@ -149,6 +172,16 @@ class Zone:
     def name(self) -> str:
         """zones/{zone}."""
         return f"zones/{self.id}"
+
+
+def drain_why(host: Host) -> str:
+    """What `Instance.evict` says of those that go because the host is emptied; when it is not any more, those that have it may stay."""
+    return f"{host.name} is drained"
+
+
+def is_emptied(host: Host) -> bool:
+    """Whether the host is to have nothing."""
+    return host.admin_state in (HostAdminState.DRAINING, HostAdminState.MAINTENANCE)
 
 
 def capacity_of(host: Host) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from controlplane.domain.kinds import (
     ROUTER_RULE,
     TEMPLATE,
 )
-from controlplane.domain.routers import Router
+from controlplane.domain.routers import Router, is_router
 from controlplane.history import record_event
 from controlplane.router_members.plan import (
     Action,
@@ -27,6 +27,7 @@ from controlplane.router_members.plan import (
     plan,
 )
 from controlplane.routers.scene import read
+from controlplane.routers.status import is_running
 from controlplane.services import lookup
 from controlplane.services.context import Context
 from controlplane.services.effective import effective_spec
@@ -182,22 +183,23 @@ class RouterMembers:
 
 
 def _matters(change: Change) -> bool:
-    """Whether a change can ask for another set of containers. What agents observe cannot."""
+    """Whether a change can ask for another set of containers. Of what agents observe only that a member does its work."""
     if change.before is None or change.after is None:
         return True
     return bool(_wish(change.kind, change.before.value) != _wish(change.kind, change.after.value))
 
 
 def _wish(kind: Kind[Any], record: Any) -> Any:
-    """What of a record somebody asked for."""
+    """What of a record the plan looks at."""
     if kind is HOST:
-        return record.labels, record.admin_state, record.loss is None
+        return record.labels, record.admin_state, record.link_state, record.loss is None
     if kind is PROJECT:
         return record.quota
     if kind is INSTANCE:
-        return record.generation, record.desired, record.host
+        return record.generation, record.desired, record.host, record.evict, is_router(record) and is_running(record)
     if kind is TEMPLATE:
         return record.status.state
     if kind is ROUTER:
-        return record.generation, record.is_deleting
+        seen = tuple((one.instance_uid, one.role, one.running_version > 0) for one in record.observed)
+        return record.generation, record.is_deleting, seen
     return record.generation

@@ -4,16 +4,18 @@ A single router holds its networks' gateway addresses itself. Members of a pair 
 move between them; so do edge members, which only take ports of their hosts.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from controlplane.domain.containers import PublishedPort, RestartMode, RestartPolicy
-from controlplane.domain.hosts import Host
+from controlplane.domain.hosts import Host, HostAdminState, HostLinkState, is_emptied
 from controlplane.domain.instances import Affinity, DesiredState, Instance, InstanceSpec, Nic
 from controlplane.domain.networks import Network
 from controlplane.networks.subnets import prefix_length, subnet_of
 from controlplane.routers.bundle import main_ids, member_id
 from controlplane.routers.scene import RouterScene
+from controlplane.routers.status import is_running
+from moorage.router_bundle import RouterRole
 
 #: Label of members: what keeps a pair apart looks at it.
 LABEL = "moorage.router"
@@ -64,7 +66,7 @@ class ForgetRouter:
 Action = CreateMember | ChangeMember | DeleteMember | ForgetRouter
 
 
-def plan(scene: RouterScene, hosts: Iterable[Host]) -> list[Action]:
+def plan(scene: RouterScene, hosts: Sequence[Host]) -> list[Action]:
     """What is to be done now. An empty list: all is as it shall be."""
     router = scene.router
     alive = {member.id: member for member in scene.members if member.desired is not DesiredState.DELETED}
@@ -76,9 +78,13 @@ def plan(scene: RouterScene, hosts: Iterable[Host]) -> list[Action]:
     wanted = {w.id: w for w in _wanted(scene, scene.outside, alive, hosts)}
     taken = {member.id for member in scene.members}
     actions: list[Action] = [w for w in wanted.values() if w.id not in taken]
+    moving = _moving(scene, alive, hosts)
     for member in alive.values():
         want = wanted.get(member.id)
-        if want is None:
+        if member.id == moving:
+            # The successor has its name, and of a single router its addresses: it comes once this one is gone.
+            actions.append(DeleteMember(member.uid, f"another one is made elsewhere: {member.evict}"))
+        elif want is None:
             actions.append(DeleteMember(member.uid, "the router has no use for it any more"))
         elif [nic.network for nic in want.spec.nics] != [nic.network for nic in member.nics]:
             # Its interfaces are what it is; the successor comes once this one is gone, because it holds the same addresses.
@@ -88,6 +94,30 @@ def plan(scene: RouterScene, hosts: Iterable[Host]) -> list[Action]:
         elif change := _change(scene, scene.outside, member, want):
             actions.append(change)
     return actions
+
+
+def _moving(scene: RouterScene, alive: Mapping[str, Instance], hosts: Sequence[Host]) -> str:
+    """Id of the main member that goes now because it shall be elsewhere; empty: none.
+
+    Of a pair one goes while the other can do its work, first the one that stands by. A single one goes if there is another host at all.
+    """
+    main = [alive[name] for name in main_ids(scene.router) if name in alive]
+    evicted = [member for member in main if member.evict]
+    if not evicted:
+        return ""
+    seen = {observed.instance_uid: observed for observed in scene.router.observed}
+    if scene.router.spec.redundant:
+        evicted.sort(key=lambda m: (m.uid in seen and seen[m.uid].role is RouterRole.ACTIVE, m.id))
+        others = [member for member in main if member.uid != evicted[0].uid]
+        is_served = any(is_running(m) and m.uid in seen and seen[m.uid].running_version for m in others)
+        return evicted[0].id if is_served or not is_running(evicted[0]) else ""
+    has_place = any(
+        host.admin_state is HostAdminState.ENABLED
+        and host.link_state is HostLinkState.UP
+        and host.id != evicted[0].host
+        for host in hosts
+    )
+    return evicted[0].id if has_place else ""
 
 
 def _holds_gateways(scene: RouterScene, member: Instance) -> bool:
@@ -114,7 +144,7 @@ def _wanted(
     plain = _spec(scene, outside, holds_gateways=False)
     for host in sorted(hosts, key=lambda h: h.id):
         is_meant = edges.every_host or all(host.labels.get(k) == v for k, v in edges.host_labels.items())
-        if is_meant and host.id not in main:
+        if is_meant and host.id not in main and not is_emptied(host):
             edge = replace(plain, placement=replace(plain.placement, host=host.name))
             why = f"router {router.id} takes ports of {host.name}"
             found.append(CreateMember(member_id(router, f"e-{host.id[:30]}"), edge, labels, frozenset(), why))

@@ -59,7 +59,7 @@ class HostLosses:
             lookup.check_etag(host, etag, host.name)
             if host.link_state is HostLinkState.UP:
                 raise NotReady(
-                    f"the agent of {host.name} is connected, so that it is not lost; to empty it, cordon it and move what it has",
+                    f"the agent of {host.name} is connected, so that it is not lost; to empty it, drain it",
                     reason="HOST_CONNECTED",
                 )
             return host if validate_only else self._lose(tx, host, "an operator said so", (), is_word=True)

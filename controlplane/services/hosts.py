@@ -10,6 +10,7 @@ from controlplane.domain.names import check_id, check_labels, parse_top
 from controlplane.history import record_event
 from controlplane.services import lookup
 from controlplane.services.context import Context
+from controlplane.services.host_drains import let_stay
 from controlplane.services.instance_claims import release
 from controlplane.services.paging import Page, PageRequest, label_field, list_page
 from controlplane.services.placement_rules import check_settings
@@ -79,15 +80,16 @@ class HostService:
         return await self._context.store.update(change)
 
     async def set_admin_state(self, host_id: str, state: HostAdminState, etag: str = "") -> Host:
-        """Cordon or uncordon. Raises NotFound, VersionConflict."""
+        """Cordon or uncordon; either ends a drain. Raises NotFound, VersionConflict."""
 
         def change(tx: Transaction) -> Host:
             host = lookup.host(tx, host_id)
             lookup.check_etag(host, etag, host.name)
             if host.admin_state is state:
                 return host
-            changed = replace(host, admin_state=state, generation=host.generation + 1)
+            changed = replace(host, admin_state=state, drain=None, generation=host.generation + 1)
             tx.put(HOST, changed)
+            let_stay(tx, host)
             record_event(tx, self._context.clock, host, state.name, "asked for")
             return changed
 

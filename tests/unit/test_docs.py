@@ -43,7 +43,19 @@ NOT_REASONS = {
     "CERTIFICATE_VERIFY_FAILED",
 }
 #: Events whose reason is the name of a state.
-EVENTS_OF_STATES = {"UP", "DISCONNECTED", "DOWN", "CORDONED", "ENABLED", "RUNNING", "STOPPED", "FAILED", "PAUSED"}
+EVENTS_OF_STATES = {
+    "UP",
+    "DISCONNECTED",
+    "DOWN",
+    "CORDONED",
+    "DRAINING",
+    "ENABLED",
+    "MAINTENANCE",
+    "RUNNING",
+    "STOPPED",
+    "FAILED",
+    "PAUSED",
+}
 #: Modules in which every upper-case constant is a reason.
 ONLY_REASONS = ("hostagent/worker/status.py", "hostagent/worker/loop.py")
 #: Where the reason stands among the arguments of a call.

@@ -255,6 +255,11 @@ class Hosts(hosts_pb2_grpc.HostServiceServicer):
     def UncordonHost(self, request: Any, context: Any) -> Any:
         return self._admin(request.name, hosts_pb2.HOST_ADMIN_STATE_ENABLED)
 
+    def DrainHost(self, request: Any, context: Any) -> Any:
+        if request.validate_only:
+            return self.plane.get(request.name)
+        return self._admin(request.name, hosts_pb2.HOST_ADMIN_STATE_DRAINING)
+
     def DeleteHost(self, request: Any, context: Any) -> Any:
         self.plane.get(request.name)
         self.plane.remove(request.name)
