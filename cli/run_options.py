@@ -156,6 +156,15 @@ _PLACEMENT: tuple[Decorator, ...] = (
     ),
 )
 
+#: Not among those of INSTANCE: a group has one of its own.
+PROTECTION: tuple[Decorator, ...] = (
+    click.option(
+        "--delete-protection/--no-delete-protection",
+        default=None,
+        help="Refuse deletes, also with force, until it is cleared.",
+    ),
+)
+
 INSTANCE: tuple[Decorator, ...] = (*_NETWORK, *_PROCESS, *RESOURCES, *_PLACEMENT, *_RIGHTS, *HEALTH, *PROBES)
 
 

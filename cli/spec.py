@@ -238,7 +238,7 @@ def _apply_process(
         raise InvalidSpec.of("workdir", f"{options['workdir']!r} is not an absolute path")
     if options.get("stop_timeout"):
         spec.stop_grace.CopyFrom(duration("stop-timeout", options["stop_timeout"]))
-    for field in ("init", "tty", "stdin_open", "exclusive", "survives_isolation"):
+    for field in ("init", "tty", "stdin_open", "exclusive", "survives_isolation", "delete_protection"):
         if options.get(field):
             setattr(spec, field, True)
     if options.get("log_max_size"):

@@ -36,6 +36,7 @@ _PATHS = (
     "spec.depends_on",
     "spec.kept_revisions",
     "labels",
+    "delete_protection",
 )
 
 
@@ -103,7 +104,7 @@ def create(
         request = groups_pb2.CreateGroupRequest(
             parent=session.project,
             group_id=own_name,
-            group=groups_pb2.Group(labels=group.labels, spec=group.spec),
+            group=groups_pb2.Group(labels=group.labels, spec=group.spec, delete_protection=group.delete_protection),
             request_id=new_id(),
             validate_only=validate_only,
         )
@@ -170,6 +171,7 @@ class Wish:
             found = read_file(self._options["file"])
             after.spec.CopyFrom(found.spec)
             after.spec.mode = found.spec.mode or before.spec.mode
+            after.delete_protection = found.delete_protection
             after.labels.clear()
             after.labels.update(found.labels)
         changed(after, self._options, self._session.project)
@@ -193,7 +195,7 @@ def wish(session: Session, name: str | None, image: str | None, options: Mapping
     own_name = name or (short(read_file(options["file"]).name) if options["file"] else "")
     if not own_name:
         raise click.UsageError("say which group")
-    if not image and not given_options(options):
+    if not image and not given_options(options) and options["delete_protection"] is None:
         raise click.UsageError("nothing to change: give an option")
     if options["file"] and str(options["file"]) == "-" and not name:
         raise InvalidSpec.of("file", "from standard input it is read once: give the NAME as well")

@@ -10,7 +10,7 @@ import yaml
 from google.protobuf import json_format
 
 from cli.dependencies import DEPENDS_ON, dependencies
-from cli.run_options import Decorator, flag, many, one
+from cli.run_options import PROTECTION, Decorator, flag, many, one
 from cli.spec import duration, key_values
 from cli.volume.words import slot_volume
 from moorage.errors import InvalidSpec
@@ -34,6 +34,7 @@ POLICY: tuple[Decorator, ...] = (
     click.option("--failure-limit", type=click.IntRange(min=1), help="Failed starts of one member; default 3."),
     click.option("--keep", "kept_revisions", type=click.IntRange(1, 100), help="Revisions kept; default 10."),
     DEPENDS_ON,
+    *PROTECTION,
     click.option("--group-label", multiple=True, metavar="K=V", help="Label of the group itself."),
     click.option(
         "-f", "--file", type=click.Path(path_type=Path), help="YAML or JSON as `get` prints it; - is standard input."
@@ -68,6 +69,7 @@ NAMES = frozenset(
             "failure_limit",
             "kept_revisions",
             "group_label",
+            "delete_protection",
             "file",
             "per_host",
             "sticky_name",
@@ -104,6 +106,8 @@ def apply_policy(group: groups_pb2.Group, options: Mapping[str, Any]) -> None:
     if options.get("group_label"):
         group.labels.clear()
         group.labels.update(key_values("group-label", options["group_label"]))
+    if options.get("delete_protection") is not None:
+        group.delete_protection = options["delete_protection"]
     if options.get("per_host"):
         spec.mode = groups_pb2.GROUP_MODE_PER_HOST
     if options.get("sticky_name"):
@@ -116,7 +120,7 @@ def apply_policy(group: groups_pb2.Group, options: Mapping[str, Any]) -> None:
 
 
 def read_file(path: Path) -> groups_pb2.Group:
-    """A group of a file: labels and spec, and a name if it has one; status and the like are passed over.
+    """A group of a file: labels, spec and delete protection, and a name if it has one; status and the like are passed over.
 
     Raises:
         InvalidSpec: it cannot be read, or has a field that no group has.
@@ -128,7 +132,7 @@ def read_file(path: Path) -> groups_pb2.Group:
         raise InvalidSpec.of("file", f"{path} cannot be read: {error}") from error
     if not isinstance(found, dict):
         raise InvalidSpec.of("file", f"{path} must be a mapping with a spec, as `moor group get` prints it")
-    known = {key: found[key] for key in ("name", "labels", "spec") if found.get(key)}
+    known = {key: found[key] for key in ("name", "labels", "spec", "delete_protection") if found.get(key)}
     unknown = sorted(set(map(str, found)) - {field.name for field in groups_pb2.Group.DESCRIPTOR.fields})
     if unknown:
         raise InvalidSpec.of("file", f"{path} has {unknown[0]}, which no group has")

@@ -13,7 +13,7 @@ from cli.instance.inspect import COLUMNS
 from cli.instance.lifecycle import HAS_RUN, no_wait_option, timeout_option
 from cli.output import output_option, print_one
 from cli.probes import apply_probes
-from cli.run_options import INSTANCE, PROBES, RESOURCES, add_options, many, one
+from cli.run_options import INSTANCE, PROBES, PROTECTION, RESOURCES, add_options, many, one
 from cli.session import Session, pass_session, project_option
 from cli.spec import apply_options, apply_resources, key_values, publish, restart, user_data
 from moorage.client import Client
@@ -122,8 +122,7 @@ def replace(
 @one("--restart", metavar="POLICY", text="no, on-failure[:N] or always.")
 @one("--user-data", metavar="TEXT | @FILE", text="What it reads at 169.254.169.254; '' removes it.")
 @click.option("--validate-only", is_flag=True, help="Check only.")
-@add_options(RESOURCES)
-@add_options(PROBES)
+@add_options((*RESOURCES, *PROBES, *PROTECTION))
 @project_option
 @output_option("name")
 @pass_session
@@ -139,7 +138,7 @@ def update(session: Session, /, name: str, validate_only: bool, output: str, **o
         )
         return await client.instances.UpdateInstance(request)
 
-    if not any(value not in (None, False, ()) for value in options.values()):
+    if not given_options(options) and options["delete_protection"] is None:
         raise click.UsageError("nothing to change: give an option")
     print_one(session.run(work), COLUMNS, output)
 
@@ -175,4 +174,7 @@ def _updated(found: instances_pb2.Instance, options: dict[str, Any]) -> tuple[in
     changed.spec.probes.CopyFrom(found.spec.probes)
     if apply_probes(changed.spec, options):
         paths.append("spec.probes")
+    if options["delete_protection"] is not None:
+        changed.spec.delete_protection = options["delete_protection"]
+        paths.append("spec.delete_protection")
     return changed, paths

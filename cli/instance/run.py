@@ -14,7 +14,7 @@ from cli.instance.inspect import COLUMNS, addresses_of
 from cli.names import short
 from cli.output import output_option, print_list
 from cli.progress import OperationProgress
-from cli.run_options import INSTANCE, add_options
+from cli.run_options import INSTANCE, PROTECTION, add_options
 from cli.session import Session, pass_session, project_option
 from moorage.client import Client
 from moorage.errors import MoorageError
@@ -37,7 +37,7 @@ _COMMAND_SETTINGS = {"ignore_unknown_options": False, "allow_interspersed_args":
 @click.option("--wait", "wait_for_room", is_flag=True, help="Wait too while no host fits it; else moor ends after 5 s.")
 @click.option("--timeout", default="5m", metavar="TIME", show_default=True, help="Longest wait until it runs.")
 @click.option("--dry-run", is_flag=True, help="Change nothing; say where it would go and why.")
-@add_options(INSTANCE)
+@add_options((*INSTANCE, *PROTECTION))
 @project_option
 @output_option()
 @pass_session
@@ -100,7 +100,7 @@ def run(session: Session, /, image: str, output: str, timeout: str, **options: A
 @click.option("-i", "--interactive", "stdin_open", is_flag=True, help="Keep its input open for attach.")
 @click.option("-t", "--tty", is_flag=True, help="Give it a terminal.")
 @click.option("--validate-only", is_flag=True, help="Check only.")
-@add_options(INSTANCE)
+@add_options((*INSTANCE, *PROTECTION))
 @project_option
 @output_option("name")
 @pass_session

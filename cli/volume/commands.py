@@ -12,6 +12,7 @@ from cli.completion import complete_names
 from cli.instance.lifecycle import no_wait_option, timeout_option
 from cli.names import in_fleet, short
 from cli.output import Column, age, enum_word, output_option, pairs, print_list, print_one
+from cli.run_options import PROTECTION, add_options
 from cli.session import Session, pass_session, project_option
 from cli.tarstream import CHUNK_BYTES
 from cli.volume.snapshots import snapshot
@@ -75,6 +76,7 @@ def volume() -> None:
 @click.option("--sharing", type=click.Choice(list(SHARING)), help="Whether one instance at a time may have it.")
 @_on_host_loss
 @_removal
+@add_options(PROTECTION)
 @click.option("--owner", "owner_word", default="", metavar="UID[:GID]", help="Owner of its top folder; default root.")
 @click.option("--mode", "mode_word", default="", metavar="BITS", help="Permissions of its top folder; default 0755.")
 @click.option("--label", "-l", multiple=True, metavar="K=V", help="Label of the volume.")
@@ -93,6 +95,7 @@ def create(
     sharing: str | None,
     on_host_loss: str | None,
     removal: str | None,
+    delete_protection: bool | None,
     owner_word: str,
     mode_word: str,
     label: tuple[str, ...],
@@ -115,6 +118,8 @@ def create(
         spec.on_host_loss = ON_HOST_LOSS[on_host_loss]
     if removal:
         spec.removal = REMOVAL[removal]
+    if delete_protection:
+        spec.delete_protection = True
     if owner_word:
         spec.owner_uid, spec.owner_gid = owner(owner_word)
     if mode_word:
@@ -170,10 +175,18 @@ def get(session: Session, name: str, output: str) -> None:
 @_name
 @_on_host_loss
 @_removal
+@add_options(PROTECTION)
 @project_option
 @output_option("name")
 @pass_session
-def update(session: Session, name: str, on_host_loss: str | None, removal: str | None, output: str) -> None:
+def update(
+    session: Session,
+    name: str,
+    on_host_loss: str | None,
+    removal: str | None,
+    delete_protection: bool | None,
+    output: str,
+) -> None:
     """Change what happens to a volume."""
     changed = volumes_pb2.Volume(name=session.name_in_project("volumes", name))
     paths = []
@@ -183,6 +196,9 @@ def update(session: Session, name: str, on_host_loss: str | None, removal: str |
     if removal:
         changed.spec.removal = REMOVAL[removal]
         paths.append("spec.removal")
+    if delete_protection is not None:
+        changed.spec.delete_protection = delete_protection
+        paths.append("spec.delete_protection")
     if not paths:
         raise click.UsageError("nothing to change: give an option")
 

@@ -130,6 +130,7 @@ def security_group(record: SecurityGroup, members: int) -> security_groups_pb2.S
 def group(record: Group, status: GroupStatus) -> groups_pb2.Group:
     """A group of instances, with what is seen of it."""
     message = groups_pb2.Group(name=record.name, uid=record.uid, etag=etag_of(record), labels=record.labels)
+    message.delete_protection = record.delete_protection
     message.create_time.FromDatetime(record.create_time)
     protoconv.fill(record.spec, message.spec)
     protoconv.fill(status, message.status)

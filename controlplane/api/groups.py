@@ -22,7 +22,8 @@ _PARTS = (
     *(f"spec.instance.{field.name}" for field in instances_pb2.InstanceSpec.DESCRIPTOR.fields),
     *(f"spec.rollout.{field.name}" for field in groups_pb2.RolloutPolicy.DESCRIPTOR.fields),
 )
-_FINEST = ("labels", *(path for path in _WHOLE if path.removeprefix("spec.") not in _PARTED), *_PARTS)
+_OWN = ("labels", "delete_protection")
+_FINEST = (*_OWN, *(path for path in _WHOLE if path.removeprefix("spec.") not in _PARTED), *_PARTS)
 
 
 def _change(group: groups_pb2.Group, mask: Any) -> GroupChange:
@@ -30,19 +31,20 @@ def _change(group: groups_pb2.Group, mask: Any) -> GroupChange:
     if not mask.paths:
         allowed: tuple[str, ...] = _FINEST
     elif list(mask.paths) == ["*"]:
-        allowed = ("labels", *_WHOLE)
+        allowed = (*_OWN, *_WHOLE)
     else:
-        allowed = ("labels", *_WHOLE, *_PARTS)
+        allowed = (*_OWN, *_WHOLE, *_PARTS)
     paths = masks.paths(mask, group, allowed, "a group")
     spec = requests.read(GroupSpec, group.spec, "group.spec")
     fields: dict[str, object] = {}
-    for path in paths - {"labels"}:
+    for path in paths - set(_OWN):
         *outer, name = path.removeprefix("spec.").split(".")
         part = getattr(spec, outer[0]) if outer else spec
         # Durations have the unit in the record's name.
         name = name if hasattr(part, name) else f"{name}_seconds"
         fields[".".join([*outer, name])] = getattr(part, name)
-    return GroupChange(dict(group.labels) if "labels" in paths else None, fields)
+    labels = dict(group.labels) if "labels" in paths else None
+    return GroupChange(labels, group.delete_protection if "delete_protection" in paths else None, fields)
 
 
 class GroupServicer(groups_pb2_grpc.GroupServiceServicer):
@@ -63,6 +65,7 @@ class GroupServicer(groups_pb2_grpc.GroupServiceServicer):
             dict(request.group.labels),
             requests.read(GroupSpec, request.group.spec, "group.spec"),
             author=current_user().user,
+            delete_protection=request.group.delete_protection,
             validate_only=request.validate_only,
             **requests.retry("CreateGroup", request),
         )

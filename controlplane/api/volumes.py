@@ -17,7 +17,7 @@ from moorage.errors import InvalidSpec
 from moorage.v1 import volumes_pb2, volumes_pb2_grpc
 
 _Context = grpc.aio.ServicerContext[Any, Any]
-_CHANGEABLE = ("labels", "spec.on_host_loss", "spec.removal")
+_CHANGEABLE = ("labels", "spec.on_host_loss", "spec.removal", "spec.delete_protection")
 
 
 class VolumeServicer(volumes_pb2_grpc.VolumeServiceServicer):

@@ -160,6 +160,7 @@ class Group:
     reason: str = ""
     message: str = ""
     progress_time: datetime | None = None  # when the rollout last came nearer to its end
+    delete_protection: bool = False
 
     @property
     def name(self) -> str:

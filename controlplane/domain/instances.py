@@ -199,6 +199,7 @@ class InstanceSpec:
     survives_isolation: bool = False
     drain_seconds: float | None = None
     device_requests: tuple[DeviceRequest, ...] = ()
+    delete_protection: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ volume is deleted.
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 
@@ -77,6 +77,7 @@ class VolumeSpec:
     mode: int = 0
     size_bytes: int = 0  # 0: no limit
     source: str = ""  # a clone: full name of the volume or snapshot that it began with
+    delete_protection: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,17 +183,13 @@ def own_copy(volume: Volume) -> VolumeCopy:
 
 def with_defaults(spec: VolumeSpec) -> VolumeSpec:
     """The spec with nothing left to guess."""
-    return VolumeSpec(
-        VolumeKind.LOCAL if spec.kind is VolumeKind.UNSPECIFIED else spec.kind,
-        VolumeSharing.EXCLUSIVE if spec.sharing is VolumeSharing.UNSPECIFIED else spec.sharing,
-        HostLossPolicy.WAIT if spec.on_host_loss is HostLossPolicy.UNSPECIFIED else spec.on_host_loss,
-        VolumeRemoval.RETAIN if spec.removal is VolumeRemoval.UNSPECIFIED else spec.removal,
-        spec.host,
-        spec.owner_uid,
-        spec.owner_gid,
-        spec.mode or 0o755,
-        spec.size_bytes,
-        spec.source,
+    return replace(
+        spec,
+        kind=VolumeKind.LOCAL if spec.kind is VolumeKind.UNSPECIFIED else spec.kind,
+        sharing=VolumeSharing.EXCLUSIVE if spec.sharing is VolumeSharing.UNSPECIFIED else spec.sharing,
+        on_host_loss=HostLossPolicy.WAIT if spec.on_host_loss is HostLossPolicy.UNSPECIFIED else spec.on_host_loss,
+        removal=VolumeRemoval.RETAIN if spec.removal is VolumeRemoval.UNSPECIFIED else spec.removal,
+        mode=spec.mode or 0o755,
     )
 
 

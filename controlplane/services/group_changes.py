@@ -31,6 +31,7 @@ class GroupChange:
     """What an update sets. `fields` has paths below the spec, in the records' names, such as `replicas` or `instance.template`."""
 
     labels: Mapping[str, str] | None = None
+    delete_protection: bool | None = None
     fields: Mapping[str, object] = field(default_factory=dict)
 
     def apply(self, spec: GroupSpec) -> GroupSpec:
@@ -186,6 +187,8 @@ class GroupChanges:
                 found = resolved(tx, group.project, group.name, spec.depends_on, f"{_FIELD}.depends_on")
                 spec = replace(spec, depends_on=found)
             changed = replace(group, spec=spec, labels=labels)
+            if change.delete_protection is not None:
+                changed = replace(changed, delete_protection=change.delete_protection)
             is_other = (spec.instance, dict(spec.instance_labels)) != (before.instance, dict(before.instance_labels))
             if is_other:
                 changed = revisions.follow_spec(tx, changed, author, self._context.clock.now())

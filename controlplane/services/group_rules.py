@@ -53,6 +53,9 @@ def _size(spec: GroupSpec, field: str) -> Iterator[FieldViolation]:
 
 def _members(spec: GroupSpec, field: str) -> Iterator[FieldViolation]:
     yield from instance_rules.check_spec(spec.instance, f"{field}.instance")
+    if spec.instance.delete_protection:
+        text = "is for instances that no group looks after; leave it out, and set the group's own delete_protection"
+        yield FieldViolation(f"{field}.instance.delete_protection", text, "NOT_ALLOWED")
     yield from check_labels(dict(spec.instance_labels), f"{field}.instance_labels")
     if spec.replicas <= 1 and spec.mode is not GroupMode.PER_HOST:
         return

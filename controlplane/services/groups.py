@@ -22,6 +22,7 @@ from controlplane.services.group_rules import check_group_id, check_spec
 from controlplane.services.instance_claims import InstanceClaims
 from controlplane.services.jobs import ask_removal
 from controlplane.services.paging import Page, PageRequest, label_field, list_page
+from controlplane.services.protection import refuse_protected
 from moorage.errors import AlreadyExists, InvalidSpec
 from moorage.store.base import Transaction
 
@@ -45,6 +46,7 @@ class GroupService:
         author: str = "",
         request_key: str = "",
         body: bytes = b"",
+        delete_protection: bool = False,
         validate_only: bool = False,
     ) -> Group:
         """Make a group's record and its first revision; its members follow.
@@ -70,6 +72,7 @@ class GroupService:
             full = replace(full, depends_on=resolved(tx, project_id, name, spec.depends_on, f"{_FIELD}.depends_on"))
             now = self._context.clock.now()
             group = Group(uid, project_id, group_id, now, full, labels=dict(labels), progress_time=now)
+            group = replace(group, delete_protection=delete_protection)
             tx.put(GROUP, group)
             revisions.add_revision(tx, group, 1, author, now)
             record_event(tx, self._context.clock, group, "CREATED", _describe(full), project=project_id)
@@ -109,7 +112,7 @@ class GroupService:
         Args:
             with_dependents: also of the groups and jobs that depend on it, and on those; they stop first.
         Raises:
-            NotFound, VersionConflict, NotReady (DEPENDED_ON).
+            NotFound, VersionConflict, NotReady (DEPENDED_ON; DELETE_PROTECTED, of any of them).
         """
 
         def ask(tx: Transaction) -> None:
@@ -126,6 +129,8 @@ class GroupService:
         if isinstance(doomed, Job):
             ask_removal(tx, self._context, doomed, why)
         elif not doomed.is_deleting:
+            command = f"moor group update {doomed.id} --no-delete-protection"
+            refuse_protected(doomed.name, is_protected=doomed.delete_protection, command=command)
             changed = replace(doomed, is_deleting=True, state=GroupState.DELETING, generation=doomed.generation + 1)
             tx.put(GROUP, changed)
             record_event(tx, self._context.clock, changed, "DELETING", why, project=doomed.project)

@@ -33,7 +33,9 @@ from moorage.store.base import Transaction
 
 _PLUGGING = frozenset({"nics", "no_network"})
 #: Fields that the host can change while the instance runs; all others need a new container.
-IN_PLACE = frozenset({"resources", "restart", "published_ports", "extra_hosts", "user_data", "probes", *_PLUGGING})
+IN_PLACE = frozenset(
+    {"resources", "restart", "published_ports", "extra_hosts", "user_data", "probes", "delete_protection", *_PLUGGING}
+)
 
 #: Fields that nobody can change once it is made: what was granted to the instance depends on them.
 FOR_GOOD = ("exclusive", "survives_isolation")

@@ -23,6 +23,7 @@ from controlplane.services.instance_admission import (
 )
 from controlplane.services.instance_making import InstanceMaking, NewInstance
 from controlplane.services.paging import Page, PageRequest, label_field, list_page
+from controlplane.services.protection import refuse_protected
 from moorage.errors import InvalidSpec, NotReady
 from moorage.store.base import Transaction, View
 
@@ -97,7 +98,7 @@ class InstanceService:
         is behind a balancer goes when its connections have ended, or its `drain` is over. The group of a member makes another.
 
         Raises:
-            NotFound, VersionConflict, InvalidSpec (more than LARGEST_BATCH), NotReady (INSTANCE_OWNED).
+            NotFound, VersionConflict, InvalidSpec (more than LARGEST_BATCH), NotReady (INSTANCE_OWNED, DELETE_PROTECTED).
         """
         if len(instance_ids) > LARGEST_BATCH:
             raise InvalidSpec.of("names", f"at most {LARGEST_BATCH} at a time", "OUT_OF_RANGE")
@@ -107,6 +108,8 @@ class InstanceService:
                 instance = lookup.instance(tx, project_id, instance_id)
                 lookup.check_etag(instance, etag, instance.name)
                 refuse_of_router(instance)
+                command = f"moor instance update {instance.id} --no-delete-protection"
+                refuse_protected(instance.name, is_protected=instance.spec.delete_protection, command=command)
                 why = f"asked for; {instance.owner} makes another" if is_member(instance) else "asked for"
                 if force:
                     self._making.ask_removal(tx, instance, why, force=True)

@@ -50,6 +50,9 @@ def _instance(spec: JobSpec, field: str) -> Iterator[FieldViolation]:
     if spec.instance.restart.mode not in (RestartMode.UNSPECIFIED, RestartMode.NEVER):
         text = "must be RESTART_MODE_NEVER: it is the job that tries again (retries), also on another host"
         yield FieldViolation(f"{where}.restart.mode", text, "NOT_ALLOWED")
+    if spec.instance.delete_protection:
+        text = "is for instances that no job looks after; leave it out"
+        yield FieldViolation(f"{where}.delete_protection", text, "NOT_ALLOWED")
     for name in OWN_ENV:
         if name in spec.instance.env:
             yield FieldViolation(f"{where}.env[{name}]", "is written by the job itself; leave it out", "NOT_ALLOWED")

@@ -24,6 +24,7 @@ from controlplane.services.dry_run import commit
 from controlplane.services.group_uses import groups_needing
 from controlplane.services.instance_claims import charge_project
 from controlplane.services.paging import Page, PageRequest, label_field, list_page
+from controlplane.services.protection import refuse_protected
 from controlplane.services.volume_rules import check_spec
 from moorage.errors import AlreadyExists, InvalidSpec, NotReady
 from moorage.store.base import Transaction, View
@@ -119,11 +120,13 @@ class VolumeService:
         return await commit(self._context.store, change, validate_only=validate_only)
 
     async def delete(self, project_id: str, volume_id: str, *, etag: str = "") -> None:
-        """Ask for the removal of a volume with its files. Raises NotFound, NotReady (VOLUME_IN_USE), VersionConflict."""
+        """Ask for the removal of a volume with its files. Raises NotFound, NotReady (VOLUME_IN_USE, DELETE_PROTECTED), VersionConflict."""
 
         def remove(tx: Transaction) -> None:
             volume = lookup.volume(tx, project_id, volume_id)
             lookup.check_etag(volume, etag, volume.name)
+            command = f"moor volume update {volume.id} --no-delete-protection"
+            refuse_protected(volume.name, is_protected=volume.spec.delete_protection, command=command)
             groups = groups_needing(tx, project_id, lambda spec: any(m.volume == volume.name for m in spec.volumes))
             if groups:
                 raise NotReady(

@@ -36,6 +36,7 @@ from hostagent.secret_files import Payloads, SecretFiles, mounts
 from moorage.clock import Clock
 from moorage.errors import InvalidSpec, NotFound, NotReady, Unavailable
 from moorage.ids import ContainerId, InstanceId, NetworkId
+from moorage.units import format_bytes
 
 log = logging.getLogger(__name__)
 
@@ -477,8 +478,21 @@ class Executor:
         await self._switch(instance_id, container_id, self._engine.unpause, ContainerPhase.RUNNING)
 
     async def update_limits(self, assignment: InstanceAssignment, container_id: ContainerId) -> None:
-        """Give the container the assigned limits."""
+        """Give the container the assigned limits.
+
+        Raises:
+            NotReady: MEMORY_IN_USE, it uses more memory than it shall have: the kernel would kill it, and it need not be.
+        """
         limits = assignment.container.resources
+        before = self._journal.local(assignment.instance_id).limits
+        if limits.memory_bytes and (before is None or not 0 < before.memory_bytes <= limits.memory_bytes):
+            used = (await self._engine.stats(container_id)).memory_bytes
+            if used > limits.memory_bytes:
+                raise NotReady(
+                    f"it uses {format_bytes(used)} of memory, more than its new limit of {format_bytes(limits.memory_bytes)}; the limits "
+                    "change once it uses less, or is started anew",
+                    reason="MEMORY_IN_USE",
+                )
         await self._engine.update(container_id, limits)
         self._change(assignment.instance_id, limits=limits)
 

@@ -394,7 +394,9 @@ class Reconciler:
         if (view := self.view(instance_id)) is not None:
             self._report(view, [step], worker)
         delay = min(_BACKOFF.initial * 2.0 ** min(worker.failures - 1, 20), _BACKOFF.maximum)
-        await self._pause(worker, delay * (1.0 - _BACKOFF.jitter * self._random()), only_assignments=True)
+        # Limits below what is used may have to wait for long, and must not keep the end of the process waiting.
+        is_patient = not isinstance(step, do.UpdateLimits)
+        await self._pause(worker, delay * (1.0 - _BACKOFF.jitter * self._random()), only_assignments=is_patient)
 
     async def _pause(self, worker: _Worker, seconds: float, *, only_assignments: bool = False) -> None:
         """Wait for `seconds` or until woken."""

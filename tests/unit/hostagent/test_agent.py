@@ -7,7 +7,7 @@ import pytest
 from hostagent.domain import ContainerSpec
 from moorage.errors import Internal, InvalidSpec, Unavailable
 from moorage.ids import InstanceId, NetworkId
-from moorage.v1 import agent_pb2, security_groups_pb2
+from moorage.v1 import agent_pb2, common_pb2, security_groups_pb2
 from moorage.v1 import instances_pb2 as pb
 from tests.fakes.engine import FakeEngine
 from tests.unit.hostagent.conftest import PULLED_IMAGE, Host, instance, network
@@ -245,6 +245,24 @@ async def test_a_failing_step_is_told_and_tried_again(host: Host) -> None:
     await host.start_agent()
     await host.control_plane.until_state("i1", pb.INSTANCE_STATE_RUNNING)
     assert "NETLINK_BUSY" in {report.reason for report in host.control_plane.history}
+    assert host.control_plane.reports["i1"].reason == ""
+
+
+async def test_a_memory_limit_below_what_is_used_is_told_and_waits_for_the_next_start(host: Host) -> None:
+    host.control_plane.set_complete([instance()], [network()])
+    await host.start_agent()
+    await host.control_plane.until_state("i1", pb.INSTANCE_STATE_RUNNING)
+    (container,) = host.engine.containers.values()
+    spec = pb.InstanceSpec(command=["serve"], resources=common_pb2.Resources(memory_bytes=1 << 19, cpu_millis=500))
+    host.control_plane.change(instance(generation=2, spec=spec))
+    await host.control_plane.until(lambda: host.control_plane.reports["i1"].reason == "MEMORY_IN_USE")
+    report = host.control_plane.reports["i1"]
+    assert (report.state, report.run) == (pb.INSTANCE_STATE_RUNNING, 1)
+    assert "1Mi of memory, more than its new limit of 512Ki" in report.message
+    assert container.resources.memory_bytes == 0
+    host.engine.finish(container.spec.name, 1)
+    await host.control_plane.until_state("i1", pb.INSTANCE_STATE_RUNNING, run=2)
+    assert container.resources.memory_bytes == 1 << 19
     assert host.control_plane.reports["i1"].reason == ""
 
 
