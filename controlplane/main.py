@@ -79,6 +79,7 @@ from controlplane.services.hosts import HostService, ZoneService
 from controlplane.services.instance_changes import InstanceChanges
 from controlplane.services.instance_claims import InstanceClaims
 from controlplane.services.instance_making import InstanceMaking
+from controlplane.services.instance_names import InstanceNames
 from controlplane.services.instances import InstanceService
 from controlplane.services.jobs import JobService
 from controlplane.services.networks import NetworkService
@@ -345,7 +346,10 @@ class ControlPlane:
                 VolumeServicer(volumes, VolumeSnapshotService(context), host_volumes),
             ),
             (templates_pb2_grpc.add_TemplateServiceServicer_to_server, TemplateServicer(templates, runner)),
-            (instances_pb2_grpc.add_InstanceServiceServicer_to_server, InstanceServicer(instances, changes, store)),
+            (
+                instances_pb2_grpc.add_InstanceServiceServicer_to_server,
+                InstanceServicer(instances, changes, InstanceNames(context), store),
+            ),
             (
                 instance_streams_pb2_grpc.add_InstanceStreamServiceServicer_to_server,
                 InstanceStreamServicer(instances, broker),

@@ -9,7 +9,7 @@ from cli.instance.forward import forward
 from cli.instance.inspect import get, ls
 from cli.instance.lifecycle import pause, reboot, rm, start, stop, unpause
 from cli.instance.logs import logs
-from cli.instance.replace import replace, update
+from cli.instance.replace import rename, replace, update
 from cli.instance.run import create, run
 from cli.instance.stats import stats
 
@@ -28,6 +28,7 @@ for command in (
     stop,
     reboot,
     replace,
+    rename,
     pause,
     unpause,
     rm,

@@ -11,6 +11,7 @@ from cli.completion import complete_names
 from cli.host import parse_label_changes
 from cli.instance.inspect import COLUMNS
 from cli.instance.lifecycle import HAS_RUN, no_wait_option, timeout_option
+from cli.names import short
 from cli.output import output_option, print_one
 from cli.probes import apply_probes
 from cli.run_options import INSTANCE, PROBES, PROTECTION, RESOURCES, add_options, many, one
@@ -178,3 +179,24 @@ def _updated(found: instances_pb2.Instance, options: dict[str, Any]) -> tuple[in
         changed.spec.delete_protection = options["delete_protection"]
         paths.append("spec.delete_protection")
     return changed, paths
+
+
+@click.command("rename")
+@click.argument("name", shell_complete=complete_names("instances"))
+@click.argument("new_name")
+@click.option("--validate-only", is_flag=True, help="Check only.")
+@project_option
+@output_option("name")
+@pass_session
+def rename(session: Session, name: str, new_name: str, validate_only: bool, output: str) -> None:
+    """Give an instance another name while it runs; its host name, DNS, and the rules and balancers that name it follow."""
+
+    async def work(client: Client) -> instances_pb2.Instance:
+        request = instances_pb2.RenameInstanceRequest(
+            name=session.name_in_project("instances", name),
+            new_instance_id=short(new_name),
+            validate_only=validate_only,
+        )
+        return await client.instances.RenameInstance(request)
+
+    print_one(session.run(work), COLUMNS, output)

@@ -214,6 +214,7 @@ _SERVICES: Final[Mapping[str, Mapping[str, Rule]]] = {
             "spec.configs.config",
             "spec.volumes.volume",
         ),
+        "RenameInstance": project_rule(_OPERATOR, "name"),
         "PauseInstance": project_rule(_OPERATOR, "name"),
         "UnpauseInstance": project_rule(_OPERATOR, "name"),
     },

@@ -10,6 +10,7 @@ from controlplane.domain.kinds import HOST
 from controlplane.domain.names import parse_child
 from controlplane.services.instance_changes import IN_PLACE, InstanceChanges
 from controlplane.services.instance_making import NewInstance
+from controlplane.services.instance_names import InstanceNames
 from controlplane.services.instances import InstanceService
 from moorage.errors import InvalidSpec
 from moorage.store.base import Store
@@ -28,9 +29,12 @@ def _new(request: instances_pb2.CreateInstanceRequest, field: str) -> NewInstanc
 class InstanceServicer(instances_pb2_grpc.InstanceServiceServicer):
     """Containers."""
 
-    def __init__(self, instances: InstanceService, changes: InstanceChanges, store: Store) -> None:
+    def __init__(
+        self, instances: InstanceService, changes: InstanceChanges, names: InstanceNames, store: Store
+    ) -> None:
         self._instances = instances
         self._changes = changes
+        self._names = names
         self._store = store
 
     def _message(self, record: Instance) -> instances_pb2.Instance:
@@ -135,6 +139,17 @@ class InstanceServicer(instances_pb2_grpc.InstanceServiceServicer):
         spec = requests.read(InstanceSpec, request.spec, "spec") if request.HasField("spec") else None
         record = await self._changes.replace(
             *parse_child(request.name, "instances"), spec=spec, etag=request.etag, validate_only=request.validate_only
+        )
+        return self._message(record)
+
+    async def RenameInstance(
+        self, request: instances_pb2.RenameInstanceRequest, context: _Context
+    ) -> instances_pb2.Instance:
+        record = await self._names.rename(
+            *parse_child(request.name, "instances"),
+            request.new_instance_id,
+            etag=request.etag,
+            validate_only=request.validate_only,
         )
         return self._message(record)
 

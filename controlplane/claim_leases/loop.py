@@ -13,7 +13,7 @@ from controlplane.history import record_event
 from controlplane.services import lookup
 from controlplane.services.context import Context
 from moorage.errors import HistoryCompacted
-from moorage.store.base import Transaction
+from moorage.store.base import Transaction, Versioned
 
 log = logging.getLogger(__name__)
 
@@ -39,13 +39,17 @@ class ClaimLeases:
                     async for batch in watch:
                         lost = False
                         for change in batch.changes:
-                            if change.after is None and change.before is not None:
+                            if change.after is None and change.before is not None and not self._is_there(change.before):
                                 self._ledger.forget(change.before.value.uid)
                             lost |= change.after is not None and is_kept(change.after.value)
                         if lost:
                             await self.reconcile_once()
                 except HistoryCompacted:
                     log.info("fell behind the store's history; looking at all that were given up")
+
+    def _is_there(self, before: Versioned[Instance]) -> bool:
+        """Whether what was deleted has only got another name."""
+        return bool(self._context.store.view().find(INSTANCE, "uid", before.value.uid))
 
     async def keep_time(self) -> None:
         """Look when a last lease ends, until cancelled."""

@@ -81,7 +81,7 @@ def advance(meter: UsageMeter | None, seen: Metered, now: datetime) -> tuple[Usa
             at = _within(_told(meter, seen) or now, meter.since, now)
         days += spread(meter, at)
         meter = replace(meter, since=at, rates=seen.rates)
-    return replace(meter, run_start=seen.start_time or meter.run_start), days
+    return replace(meter, name=seen.name, run_start=seen.start_time or meter.run_start), days
 
 
 def _told(meter: UsageMeter, seen: Metered) -> datetime | None:

@@ -29,6 +29,7 @@ from hostagent.executor.leftovers import kill_leftovers
 from hostagent.executor.ports import Claims, Engine, Fabric, Leases, Names, RuntimeKeys
 from hostagent.executor.volumes import InstanceVolumes
 from hostagent.files import HostsLine, InstanceFiles, render
+from hostagent.host_name import set_host_name
 from hostagent.journal.journal import Journal
 from hostagent.journal.state import LocalState, PulledImage, RunStage
 from hostagent.probes.plan import fresh_verdict
@@ -129,6 +130,7 @@ class Executor:
                 reason="",
                 message="",
                 verdict=fresh_verdict(assignment.probes),
+                hostname=before.container_hostname,
                 last_lines=(),
                 restarts=before.restarts + 1 if is_restart else 0,
                 failures_in_row=before.failures_in_row if is_restart else 0,
@@ -360,7 +362,13 @@ class Executor:
             self._state.put(
                 ContainerObservation(container_id, spec.name, spec.labels, ContainerPhase.CREATED, image=spec.image)
             )
-        self._change(instance_id, container_id=container_id, limits=spec.resources)
+        self._change(
+            instance_id,
+            container_id=container_id,
+            limits=spec.resources,
+            container_hostname=spec.hostname,
+            hostname=spec.hostname,
+        )
 
     def write_files(self, assignment: InstanceAssignment) -> None:
         """Write hosts, resolv.conf and hostname, in place."""
@@ -495,6 +503,18 @@ class Executor:
                 )
         await self._engine.update(container_id, limits)
         self._change(assignment.instance_id, limits=limits)
+
+    async def set_host_name(self, assignment: InstanceAssignment, container_id: ContainerId) -> None:
+        """Call the process by the assigned host name. The engine gives each start the name that the container was made with.
+
+        Raises:
+            NotReady: NO_PROCESS.
+        """
+        seen = await self.look(assignment.instance_id, container_id)
+        if seen is None or not seen.pid:
+            raise NotReady("the process has ended", reason="NO_PROCESS")
+        await asyncio.to_thread(set_host_name, seen.pid, assignment.container.hostname)
+        self._change(assignment.instance_id, hostname=assignment.container.hostname)
 
     async def remove_container(self, instance_id: InstanceId, container_id: ContainerId) -> None:
         """Remove a container and its runtime key."""

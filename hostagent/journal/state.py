@@ -57,6 +57,8 @@ class LocalState:
     restarts: int = 0  # by us, since the last request
     failures_in_row: int = 0  # runs that ended soon, one after the other; the back-off grows with it
     limits: Resources | None = None  # that the container has
+    container_hostname: str = ""  # with which the container was made; empty: not known
+    hostname: str = ""  # that the process of the newest run has; empty: not known
     verdict: ProbeVerdict = ProbeVerdict()  # on the process of the newest run
     last_lines: tuple[str, ...] = ()  # that a run which failed has printed; at most five
 

@@ -136,6 +136,13 @@ class UpdateLimits(Action):
 
 
 @dataclass(frozen=True, slots=True)
+class SetHostName(Action):
+    """Call the process by the assigned host name."""
+
+    container_id: ContainerId
+
+
+@dataclass(frozen=True, slots=True)
 class RemoveContainer(Action):
     """Remove a container, killing it if it runs, and its runtime key."""
 

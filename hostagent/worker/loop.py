@@ -360,6 +360,8 @@ class Reconciler:
                 await executor.unpause(instance_id, step.container_id)
             case do.UpdateLimits():
                 await executor.update_limits(assignment, step.container_id)
+            case do.SetHostName():
+                await executor.set_host_name(assignment, step.container_id)
             case do.RemoveContainer():
                 await executor.remove_container(instance_id, step.container_id)
             case do.RemoveNamespace():

@@ -50,6 +50,7 @@ from hostagent.worker.actions import (
     RemoveContainer,
     RemoveFiles,
     RemoveNamespace,
+    SetHostName,
     Start,
     Stop,
     Unpause,
@@ -265,6 +266,8 @@ def _keep_running(view: InstanceView) -> list[Action]:
     limits = assignment.container.resources
     if view.local.limits is not None and view.local.limits != limits:
         steps.append(UpdateLimits("the limits were changed", container.container_id, limits))
+    if view.local.hostname and view.local.hostname != assignment.container.hostname:
+        steps.append(SetHostName("the instance has another name", container.container_id))
     if assignment.desired is DesiredState.PAUSED and container.phase is ContainerPhase.RUNNING:
         steps.append(Pause("the instance shall be frozen", container.container_id))
     elif assignment.desired is DesiredState.RUNNING and container.phase is ContainerPhase.PAUSED and not view.is_held:

@@ -23,6 +23,7 @@ from controlplane.domain.routers import (
     StaticNat,
 )
 from controlplane.router_members.loop import RouterMembers
+from controlplane.services.instance_names import InstanceNames
 from controlplane.services.lookup import etag_of
 from controlplane.services.paging import PageRequest
 from controlplane.services.router_rules import NewRule
@@ -219,3 +220,19 @@ async def test_how_it_stands(edge: World, members: RouterMembers) -> None:
     assert edge.balancers.active_member(made).uid == member.uid
     assert edge.balancers.instance_name(member.uid) == member.name
     assert edge.balancers.instance_name("gone") == "gone"
+
+
+async def test_a_renamed_instance_stays_behind_its_balancers_and_rules(edge: World) -> None:
+    await add(edge, "lb", spec(Listener(port=80), backends=(Backend("web", 8080), Backend("web", 8081))))
+    forward = RouterRuleSpec(port_forward=PortForward(first_port=8000, last_port=8010, instance="web"))
+    nat = RouterRuleSpec(static_nat=StaticNat("one", "web"))
+    await edge.rules.create(P, "edge", [NewRule("f", {}, forward), NewRule("n", {}, nat)])
+    before = edge.balancers.get(P, "edge", "lb")
+    await InstanceNames(edge.context).rename(P, "web", "shop")
+    shop = f"projects/{P}/instances/shop"
+    after = edge.balancers.get(P, "edge", "lb")
+    assert [backend.instance for backend in after.spec.pools[0].backends] == [shop, shop]
+    assert after.generation == before.generation + 1
+    assert edge.rules.get(P, "edge", "f").spec.port_forward.instance == shop  # type: ignore[union-attr]
+    assert edge.rules.get(P, "edge", "n").spec.static_nat.instance == shop  # type: ignore[union-attr]
+    edge.audit()

@@ -312,6 +312,24 @@ def test_changed_limits_are_set_in_place() -> None:
     assert world.starts == 1
 
 
+def test_a_renamed_instance_gets_its_host_name_now_and_after_each_start() -> None:
+    world = running()
+    assert world.local.hostname == ""
+    world.wanted = replace(world.wanted, container=replace(world.wanted.container, hostname="one"))
+    assert world.plan() == [], "a container of an agent that did not write names down keeps its own"
+    world.wanted = replace(world.wanted, container_generation=2, run_request=2)
+    settle(world)
+    world.wanted = replace(world.wanted, container=replace(world.wanted.container, hostname="two"), generation=2)
+    assert [type(step) for step in world.plan()] == [do.SetHostName]
+    starts = world.starts
+    settle(world)
+    assert (world.starts, world.local.hostname) == (starts, "two")
+    world.exit(1)
+    world.now += 100
+    settle(world)
+    assert (world.starts, world.local.hostname, world.local.container_hostname) == (starts + 1, "two", "one")
+
+
 def test_security_groups_filter_before_the_start_and_change_in_place() -> None:
     first = NicFilter("eth0", NETWORK, ("10.1.0.5",), (SecurityGroup("g1", "web"),))
     world = World(wanted_filters=None)

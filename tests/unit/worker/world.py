@@ -109,6 +109,7 @@ class World:
                     is_final=False,
                     reason="",
                     verdict=ProbeVerdict(),
+                    hostname=self.local.container_hostname,
                     failures_in_row=self.local.failures_in_row if step.is_restart else 0,
                 )
             case do.AbandonRun():
@@ -146,7 +147,9 @@ class World:
                 self.containers[self.wanted.container_generation] = ContainerObservation(
                     ContainerId(f"c{self.ids}"), "web", {}, ContainerPhase.CREATED
                 )
-                self.local = replace(self.local, limits=self.wanted.container.resources)
+                name = self.wanted.container.hostname
+                limits = self.wanted.container.resources
+                self.local = replace(self.local, limits=limits, container_hostname=name, hostname=name)
             case do.PublishRuntimeKey():
                 assert self.namespace
                 self.keys.add(step.container_id)
@@ -165,6 +168,9 @@ class World:
                 self._set(step.container_id, phase=ContainerPhase.RUNNING)
             case do.UpdateLimits():
                 self.local = replace(self.local, limits=step.limits)
+            case do.SetHostName():
+                assert any(c.phase in ALIVE for c in self.containers.values()), "nobody has the name"
+                self.local = replace(self.local, hostname=self.wanted.container.hostname)
             case do.RemoveContainer():
                 self.containers = {g: c for g, c in self.containers.items() if c.container_id != step.container_id}
                 self.keys.discard(step.container_id)
