@@ -4,9 +4,9 @@ from dataclasses import replace
 from typing import Any
 
 from controlplane.domain.containers import PublishedPort
-from controlplane.domain.hosts import Host
-from controlplane.domain.instances import DesiredState
-from controlplane.domain.routers import EdgeHosts, PortForward
+from controlplane.domain.hosts import Host, HostAdminState
+from controlplane.domain.instances import DesiredState, Instance, InstanceState, Observed
+from controlplane.domain.routers import EdgeHosts, PortForward, RouterObserved
 from controlplane.router_members.plan import (
     LABEL,
     ChangeMember,
@@ -16,6 +16,8 @@ from controlplane.router_members.plan import (
     plan,
 )
 from controlplane.routers.bundle import member_id
+from controlplane.routers.scene import RouterScene
+from moorage.router_bundle import RouterRole
 from tests.support.controlplane import make_host
 from tests.unit.routers import scenes as s
 
@@ -128,3 +130,40 @@ def test_names_fit() -> None:
     long = replace(s.router(), id="a" * 63)
     assert len(member_id(long, "1")) <= 63
     assert len(member_id(long, "e-" + "h" * 30)) <= 63
+
+
+def going(scene: RouterScene, *names: str) -> list[str]:
+    """Who is sent away, with these hosts."""
+    uids = [action.instance_uid for action in plan(scene, hosts(*names)) if isinstance(action, DeleteMember)]
+    return [member.id for member in scene.members if member.uid in uids]
+
+
+def test_a_single_router_leaves_a_drained_host_if_there_is_another() -> None:
+    scene = s.scene(members=(s.member(evict="hosts/a is drained", host="a"),))
+    assert going(scene, "a") == []
+    assert going(scene, "a", "b") == ["edge-router-1"]
+
+
+def test_of_a_pair_one_goes_at_a_time_and_the_active_one_last() -> None:
+    runs = Observed(InstanceState.RUNNING)
+    one, two = (s.member(slot, evict="hosts/a is drained", observed=runs) for slot in ("1", "2"))
+    active = RouterObserved(one.uid, running_version=5, role=RouterRole.ACTIVE)
+    standby = RouterObserved(two.uid, running_version=5, role=RouterRole.STANDBY)
+
+    def sent(*observed: RouterObserved, members: tuple[Instance, ...]) -> list[str]:
+        scene = s.scene(members=members, router=s.router(redundant=True, observed=observed))
+        found = plan(scene, hosts("a", "b", "c"))
+        return [a.instance_uid for a in found if isinstance(a, DeleteMember) and "elsewhere" in a.why]
+
+    assert sent(active, standby, members=(one, two)) == [two.uid]
+    assert sent(active, members=(one, replace(two, desired=DesiredState.DELETED))) == []
+    fresh = replace(two, evict="")
+    assert sent(active, members=(one, fresh)) == [], "the other one has no configuration yet"
+    assert sent(active, standby, members=(one, fresh)) == [one.uid]
+    assert sent(active, standby, members=(one, replace(fresh, observed=Observed()))) == []
+
+
+def test_edge_members_do_not_come_to_hosts_that_are_emptied() -> None:
+    scene = s.scene(router=s.router(edge_hosts=EdgeHosts(every_host=True)), members=(s.member(host="a"),))
+    found = [*hosts("a", "b"), replace(*hosts("c"), admin_state=HostAdminState.DRAINING)]
+    assert [action.id for action in plan(scene, found) if isinstance(action, CreateMember)] == ["edge-router-e-b"]
