@@ -3,6 +3,7 @@
 import click
 from google.protobuf import field_mask_pb2
 
+from cli.host_add.commands import add
 from cli.host_columns import COLUMNS
 from cli.host_drain import drain, maintenance
 from cli.host_settings import update
@@ -35,7 +36,7 @@ def parse_label_changes(changes: tuple[str, ...]) -> tuple[dict[str, str], list[
 
 @click.group("host")
 def host() -> None:
-    """Hosts: machines with an agent. They join with `moor join-token create` and `moorage-hostagent`."""
+    """Hosts: machines with an agent. They join with `moor host add`, or `moor join-token create` and `moorage-hostagent`."""
 
 
 @host.command("ls")
@@ -183,5 +184,5 @@ def release_brake(session: Session, name: str) -> None:
     session.run(work)
 
 
-for command in (drain, maintenance, update):
+for command in (add, drain, maintenance, update):
     host.add_command(command)

@@ -31,7 +31,7 @@ from hostagent.runtime import wrapper
 from hostagent.secret_files import SecretFiles
 from hostagent.session.channel import Dialer
 from hostagent.setup import command as setup
-from moorage import core_dumps, logs
+from moorage import __version__, core_dumps, logs
 from moorage.clock import SystemClock
 from moorage.errors import MoorageError, NotReady
 from moorage.retry import Backoff, retry
@@ -43,6 +43,7 @@ _M_ARENA_MAX = -8  # malloc.h
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="moorage-hostagent")
 def main() -> None:
     """The agent of one Moorage host."""
 

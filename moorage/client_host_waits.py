@@ -55,6 +55,35 @@ class HostWaits(Waits):
                 said = f"{waits[0].instance}: {waits[0].message}" if waits else "about to begin"
         raise Internal("a watch ended without an error")
 
+    async def wait_host_up(self, name: str, timeout_seconds: float | None = None) -> "hosts_pb2.Host":
+        """Wait until a host's agent is connected; one that has not enrolled yet is waited for. Raises DeadlineExceeded.
+
+        Args:
+            name: hosts/{host}.
+        """
+        from moorage.v1 import hosts_pb2
+
+        said = "it has not enrolled"
+
+        async def read() -> list[hosts_pb2.Host]:
+            try:
+                return [await self.hosts.GetHost(hosts_pb2.GetHostRequest(name=name))]
+            except NotFound:
+                return []
+
+        def pick(change: "watch_pb2.Change") -> hosts_pb2.Host:
+            return change.host
+
+        following = aclosing(self._follow(_EVERYWHERE, "hosts", read, pick))
+        async with Limit(timeout_seconds, lambda: f"{name} ({said})"), following as changes:
+            async for _, host in changes:
+                if host.name != name:
+                    continue
+                if host.status.link_state == hosts_pb2.HOST_LINK_STATE_UP:
+                    return host
+                said = hosts_pb2.HostLinkState.Name(host.status.link_state).removeprefix("HOST_LINK_STATE_")
+        raise Internal("a watch ended without an error")
+
     async def _follow_host(self, name: str) -> "AsyncGenerator[hosts_pb2.Host, None]":
         """The host now, and each later version. Raises NotFound."""
         from moorage.v1 import hosts_pb2, watch_pb2

@@ -14,9 +14,9 @@ needs=(
     mmdebstrap:mmdebstrap haproxy:haproxy dnsmasq:dnsmasq-base keepalived:keepalived
     nft:nftables iptables:iptables ip:iproute2 ping:iputils-ping tcpdump:tcpdump
     busybox:busybox-static nsenter:util-linux ps:procps curl:curl git:git iperf3:iperf3 wrk:wrk
-    /etc/ssl/certs/ca-certificates.crt:ca-certificates
+    /etc/ssl/certs/ca-certificates.crt:ca-certificates ssh:openssh-client sshd:openssh-server
 )
-units=(docker.service docker.socket containerd.service docker-registry.service haproxy.service keepalived.service iperf3.service)
+units=(docker.service docker.socket containerd.service docker-registry.service haproxy.service keepalived.service iperf3.service ssh.service ssh.socket)
 policy=/usr/sbin/policy-rc.d
 mark="# made by Moorage's install_packages.sh; removed by it again"
 export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"

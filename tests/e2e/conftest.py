@@ -69,8 +69,15 @@ def router_image(fleet: Fleet) -> None:
 
 def moor(fleet: Fleet, *words: str) -> str:
     """What a command of moor prints as the fleet's administrator."""
+    done = run_moor(fleet, *words)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def run_moor(fleet: Fleet, *words: str) -> subprocess.CompletedProcess[str]:
+    """A command of moor as the fleet's administrator, however it ends."""
     access = fleet.access()
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-c", "from cli.main import main; main()", *words],
         env={
             **os.environ,
@@ -82,5 +89,3 @@ def moor(fleet: Fleet, *words: str) -> str:
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
