@@ -240,6 +240,8 @@ class PairBundle:
     priority: int
     own_address: str
     peer_address: str
+    outside_virtual_id: int = 0
+    outside_addresses: tuple[str, ...] = ()  # those of the router's that only the active member has
 
 
 def virtual_interface(interface: str) -> str:

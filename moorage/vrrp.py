@@ -12,3 +12,9 @@ def virtual_version(addresses: Iterable[str]) -> int:
 def virtual_mac(virtual_id: int, addresses: Iterable[str]) -> str:
     """The MAC of the virtual router 1-255 that holds these addresses."""
     return f"00:00:5e:00:{'01' if virtual_version(addresses) == 4 else '02'}:{virtual_id:02x}"
+
+
+def virtual_link_local(virtual_id: int, addresses: Iterable[str]) -> str:
+    """The link-local address that goes with `virtual_mac` (RFC 4291, modified EUI-64)."""
+    kind = "1" if virtual_version(addresses) == 4 else "2"
+    return f"fe80::200:5eff:fe00:{kind}{virtual_id:02x}"

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from controlplane.dispatch.volumes import VolumeAssignment
 from controlplane.domain.dns import DnsRecordSpec
 from controlplane.domain.hosts import Host
-from controlplane.domain.instances import DesiredState, Instance, InstanceSpec, NicRoute, NicRule, uses_of
+from controlplane.domain.instances import DesiredState, Instance, InstanceNic, InstanceSpec, NicRoute, NicRule, uses_of
 from controlplane.domain.kinds import DNS_RECORD, HOST, INSTANCE, NETWORK, ROUTER
 from controlplane.domain.networks import MacvlanMode, Network, NetworkDns, NetworkKind, SharedAttachment, Subnet
 from controlplane.domain.readiness import takes_traffic
@@ -156,7 +156,7 @@ def instance_assignment(
                 nic.network_uid,
                 nic.interface,
                 nic.mac,
-                nic.addresses + nic.lent_addresses,
+                _held(nic),
                 nic.gateways,
                 nic.forwards,
                 nic.mtu,
@@ -213,7 +213,11 @@ def network_assignment(view: View, network: Network) -> NetworkAssignment:
     spec = network.spec
     router = _router_of(view, network.uid)
     is_behind = router is not None
-    station = _station(network) if router is not None and router.spec.redundant else None
+    stations = [_station(network)] if router is not None and router.spec.redundant else []
+    if spec.kind is NetworkKind.ISOLATED:
+        stations += [
+            _outside_station(view, found.value, network) for found in view.find(ROUTER, "outside", network.uid)
+        ]
     return NetworkAssignment(
         network_id=network.uid,
         name=network.id,
@@ -230,21 +234,37 @@ def network_assignment(view: View, network: Network) -> NetworkAssignment:
         attachment=spec.attachment,
         macvlan_mode=spec.macvlan_mode,
         vlan_id=spec.vlan_id,
-        virtual_stations=(station,) if station is not None else (),
+        virtual_stations=tuple(station for station in stations if station is not None),
     )
 
 
 def stations_of(view: View, instance: Instance) -> dict[str, VirtualStation]:
-    """By uid of the network, the gateways that a member of a redundant pair holds in turn with the other."""
+    """By uid of the network, the gateways and public addresses that a member of a redundant pair holds in turn with the other."""
+    router = _owner(view, instance)
+    if router is None or not router.spec.redundant or instance.id not in main_ids(router):
+        return {}
     found: dict[str, VirtualStation] = {}
-    for uid in {nic.network_uid for nic in instance.nics} if is_router(instance) else ():
-        router, networks = _router_of(view, uid), view.find(NETWORK, "uid", uid)
-        if router is None or router.name != instance.owner or not router.spec.redundant or not networks:
+    for uid in {nic.network_uid for nic in instance.nics}:
+        networks = view.find(NETWORK, "uid", uid)
+        if not networks:
             continue
-        station = _station(networks[0].value)
-        if station is not None and instance.id in main_ids(router):
+        network = networks[0].value
+        if uid == router.outside_uid:
+            station = _outside_station(view, router, network)
+        else:
+            station = _station(network) if uid in router.network_uids else None
+        if station is not None:
             found[uid] = station
     return found
+
+
+def _owner(view: View, instance: Instance) -> Router | None:
+    """The router that an instance is a container of."""
+    if not is_router(instance):
+        return None
+    project, _, router_id = instance.owner.removeprefix("projects/").partition("/routers/")
+    found = view.get(ROUTER, f"{project}/{router_id}")
+    return None if found is None else found.value
 
 
 def _router_of(view: View, network_uid: str) -> Router | None:
@@ -257,13 +277,25 @@ def _station(network: Network) -> VirtualStation | None:
     return VirtualStation(virtual_mac(VIRTUAL_ID, gateways), gateways) if gateways else None
 
 
+def _outside_station(view: View, router: Router, outside: Network) -> VirtualStation | None:
+    """What a pair has on its outside, with or without public addresses: it is there before the first one comes."""
+    if not router.outside_virtual_id or not outside.spec.subnets:
+        return None
+    members = [found.value for found in view.find(INSTANCE, "owner", router.name) if found.value.id in main_ids(router)]
+    lent = [a.partition("/")[0] for m in members for n in m.nics if n.lent_in_turn for a in n.lent_addresses]
+    families = tuple(subnet.cidr.partition("/")[0] for subnet in outside.spec.subnets)
+    return VirtualStation(virtual_mac(router.outside_virtual_id, families), tuple(dict.fromkeys(lent)))
+
+
+def _held(nic: InstanceNic) -> tuple[str, ...]:
+    """The addresses that its interface always has."""
+    return nic.addresses + (() if nic.lent_in_turn else nic.lent_addresses)
+
+
 def router_bundle(view: View, instance: Instance) -> RouterBundle | None:
     """What its host is told of a router's container; None when the instance is none."""
-    if not is_router(instance):
-        return None
-    project, _, router_id = instance.owner.removeprefix("projects/").partition("/routers/")
-    found = view.get(ROUTER, f"{project}/{router_id}")
-    return None if found is None else derive(read(view, found.value), instance, view.revision)
+    router = _owner(view, instance)
+    return None if router is None else derive(read(view, router), instance, view.revision)
 
 
 def _has_way_out(view: View, network: Network) -> bool:
@@ -329,7 +361,7 @@ def peers_by_mac(instance: Instance, network_uid: str, host: Host) -> dict[str, 
     return {
         nic.mac: Peer(
             nic.mac,
-            tuple(address.split("/")[0] for address in nic.addresses + nic.lent_addresses),
+            tuple(address.split("/")[0] for address in _held(nic)),
             host.facts.underlay_address,
             host.facts.vxlan_port or 4789,
             names,

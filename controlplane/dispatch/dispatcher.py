@@ -206,7 +206,8 @@ class Dispatcher:
         touched: set[str] = set()
         was_redundant = before is not None and before.spec.redundant
         is_redundant = after is not None and after.spec.redundant
-        for network_uid in old ^ new if was_redundant == is_redundant else old | new:
+        outside = {router.outside_uid for router in (before, after) if router is not None}
+        for network_uid in old ^ new if was_redundant == is_redundant else old | new | outside:
             for host_uid in hosts_of_network(self._store.view(), network_uid):
                 session = self._sessions.get(host_uid)
                 if session is not None:

@@ -248,6 +248,7 @@ class InstanceNic:
     forwards: bool = False  # a router's: it sends on what others sent
     lent_addresses: tuple[str, ...] = ()  # with prefix length; held by public addresses, not by the instance
     lent_revision: int = 0  # of the commit that changed them last
+    lent_in_turn: bool = False  # a pair's: those that were lent are on its active member only
     mtu: int = 0
     routes: tuple[NicRoute, ...] = ()
     rules: tuple[NicRule, ...] = ()

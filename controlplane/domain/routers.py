@@ -104,6 +104,7 @@ class Router:
     asked_revision: int = (
         0  # of the newest call that changed it, its rules or its balancers; in force once members run it
     )
+    outside_virtual_id: int = 0  # of a pair, 1-254: its own among the pairs of its outside network; 0: it is no pair
 
     @property
     def name(self) -> str:

@@ -161,8 +161,9 @@ class RouterMembers:
             return
         outside, *legs = member.nics
         nics_generation = member.nics_generation
-        if outside.lent_addresses != action.lent_addresses:
-            outside = replace(outside, lent_addresses=action.lent_addresses, lent_revision=tx.revision)
+        if (outside.lent_addresses, outside.lent_in_turn) != (action.lent_addresses, action.lent_in_turn):
+            lent, in_turn = action.lent_addresses, action.lent_in_turn
+            outside = replace(outside, lent_addresses=lent, lent_revision=tx.revision, lent_in_turn=in_turn)
             nics_generation = member.generation + 1
         changed = replace(
             member,

@@ -40,10 +40,14 @@ class CreateMember:
 
 @dataclass(frozen=True, slots=True)
 class ChangeMember:
-    """Give the outside interface these addresses beside its own (with prefix length), and the container these ports."""
+    """Give the outside interface these addresses beside its own (with prefix length), and the container these ports.
+
+    `lent_in_turn`: a pair has the addresses, on whichever member is active.
+    """
 
     instance_uid: str
     lent_addresses: tuple[str, ...]
+    lent_in_turn: bool
     published_ports: tuple[PublishedPort, ...]
     why: str
 
@@ -174,13 +178,14 @@ def _spec(scene: RouterScene, outside: Network, *, holds_gateways: bool) -> Inst
 
 
 def _change(scene: RouterScene, outside: Network, member: Instance, want: CreateMember) -> ChangeMember | None:
-    # Members of a pair and edge members share no public address: they would be two that answer for it.
-    lent = _lent(scene, outside) if want.behind and not scene.router.spec.redundant else ()
-    now = next((nic.lent_addresses for nic in member.nics if nic.network_uid == outside.uid), ())
+    # Edge members share no public address: they would be two that answer for it. Of a pair only the active one does.
+    lent = _lent(scene, outside) if want.behind else ()
+    in_turn = bool(lent) and scene.router.spec.redundant
+    now = next(((n.lent_addresses, n.lent_in_turn) for n in member.nics if n.network_uid == outside.uid), ((), False))
     ports = want.spec.published_ports
-    if (lent, ports) == (now, member.effective.published_ports):
+    if (lent, in_turn, ports) == (*now, member.effective.published_ports):
         return None
-    return ChangeMember(member.uid, lent, ports, "its public addresses or ports are others now")
+    return ChangeMember(member.uid, lent, in_turn, ports, "its public addresses or ports are others now")
 
 
 def _lent(scene: RouterScene, outside: Network) -> tuple[str, ...]:

@@ -180,11 +180,14 @@ def _pair(scene: RouterScene, member: Instance) -> PairBundle | None:
     own, peer = (_on(one, scene.legs[0].uid) for one in (member, other))
     if own is None or peer is None:
         return None
+    outside = _on(member, scene.router.outside_uid)
     return PairBundle(
         virtual_id=VIRTUAL_ID,
         priority=_PRIORITIES[pair.index(member)],
         own_address=_addresses(own)[0],
         peer_address=_addresses(peer)[0],
+        outside_virtual_id=scene.router.outside_virtual_id,
+        outside_addresses=() if outside is None else _bare(outside.lent_addresses),
     )
 
 

@@ -10,7 +10,7 @@ from controlplane.domain.kinds import INSTANCE, NETWORK, ROUTER, TEMPLATE
 from controlplane.domain.names import child_name, parse_child
 from controlplane.domain.networks import Network, NetworkKind, NetworkSpec
 from controlplane.domain.projects import Project
-from controlplane.domain.routers import RouterSpec, is_router
+from controlplane.domain.routers import Router, RouterSpec, is_router
 from controlplane.domain.templates import Template, TemplateState
 from controlplane.networks import attachments
 from controlplane.networks.subnets import with_defaults
@@ -19,12 +19,13 @@ from controlplane.services.context import Context
 from controlplane.services.instance_claims import charge_project
 from controlplane.services.networks import cidrs_of_project, free_vni
 from controlplane.services.router_field_rules import check_networks
-from moorage.errors import InvalidSpec, NotReady
+from moorage.errors import Exhausted, InvalidSpec, NotReady
 from moorage.store.base import Transaction, View
 
 SYSTEM_PROJECT = "system"
 DEFAULT_TEMPLATE = f"projects/{SYSTEM_PROJECT}/templates/router"
 OUTSIDE_NETWORK = "outside"
+_HIGHEST_VIRTUAL_ID = 254
 #: What members get (controlplane/router_members/plan.py). A template of users must not gain it by way of a router.
 _CAPABILITIES = ("NET_ADMIN", "NET_RAW")
 
@@ -69,6 +70,29 @@ def find_place(tx: Transaction, context: Context, project: Project, spec: Router
     for leg in legs:
         _check_free(tx, leg, uid)
     return Place(full, legs, outside)
+
+
+def outside_virtual_id(view: View, place: Place, before: Router | None = None) -> int:
+    """What tells a pair on its outside network from the other pairs there; 0 for a router that is none.
+
+    The highest that is free: on a network that is shared with others, what is not ours has the low ones as a rule.
+
+    Raises: Exhausted: VIRTUAL_IDS_EXHAUSTED.
+    """
+    if not place.spec.redundant:
+        return 0
+    if before is not None and before.outside_virtual_id:
+        return before.outside_virtual_id
+    taken = {found.value.outside_virtual_id for found in view.find(ROUTER, "outside", place.outside.uid)}
+    free = next((one for one in range(_HIGHEST_VIRTUAL_ID, 0, -1) if one not in taken), 0)
+    if not free:
+        raise Exhausted(
+            f"{place.outside.name} has {_HIGHEST_VIRTUAL_ID} redundant routers already, and VRRP tells no more apart; "
+            "give this one another outside network",
+            reason="VIRTUAL_IDS_EXHAUSTED",
+            metadata={"network": place.outside.name},
+        )
+    return free
 
 
 def member_template(view: View, name: str) -> Template:

@@ -22,6 +22,7 @@ from controlplane.services.router_admission import (
     check_template,
     describe,
     find_place,
+    outside_virtual_id,
 )
 from controlplane.services.router_field_rules import check_spec
 from moorage.errors import AlreadyExists, InvalidSpec, NotReady
@@ -75,7 +76,7 @@ class RouterService:
 
         Raises:
             InvalidSpec (OUTSIDE_UNSUITABLE, LEG_UNSUITABLE, SUBNET_OVERLAPS and others), AlreadyExists, NotFound, QuotaExceeded,
-            NotReady (NETWORK_HAS_ROUTER, NETWORK_HAS_PUBLISHED_PORTS, ROUTER_TEMPLATE_MISSING).
+            NotReady (NETWORK_HAS_ROUTER, NETWORK_HAS_PUBLISHED_PORTS, ROUTER_TEMPLATE_MISSING), Exhausted (VIRTUAL_IDS_EXHAUSTED).
         """
         uid = self._context.new_id()
 
@@ -104,6 +105,7 @@ class RouterService:
                 outside_uid=place.outside.uid,
                 labels=dict(labels),
                 asked_revision=tx.revision,
+                outside_virtual_id=outside_virtual_id(tx, place),
             )
             tx.put(ROUTER, router)
             record_event(tx, self._context.clock, router, "CREATED", describe(place), project=project_id)
@@ -147,7 +149,8 @@ class RouterService:
         """Change a router in place.
 
         Raises:
-            NotFound, VersionConflict, InvalidSpec, NotReady (ROUTER_DELETING, NETWORK_HAS_ROUTER, NETWORK_HAS_PUBLISHED_PORTS).
+            NotFound, VersionConflict, InvalidSpec, NotReady (ROUTER_DELETING, NETWORK_HAS_ROUTER, NETWORK_HAS_PUBLISHED_PORTS),
+            Exhausted (VIRTUAL_IDS_EXHAUSTED).
         """
 
         def write(tx: Transaction) -> Router:
@@ -167,6 +170,7 @@ class RouterService:
                 labels=labels,
                 generation=router.generation + 1,
                 asked_revision=tx.revision,
+                outside_virtual_id=outside_virtual_id(tx, place, router),
             )
             tx.put(ROUTER, changed)
             return changed

@@ -161,6 +161,7 @@ class _Table:
             _matching(_RULE_ID, rule_id, "id of a rule")
         self._numbers = numbered(self._ids, known.numbers)
         self._outside = _name(bundle.outside_interface) if bundle.outside_interface else ""
+        self._from_outside = _set(self._arriving(bundle.outside_interface)) if bundle.outside_interface else ""
         self._legs = [_name(leg.interface) for leg in bundle.legs]
         self._inbound = [name for leg in bundle.legs for name in self._arriving(leg.interface)]
         self._rules: list[tuple[str, str]] = []
@@ -190,7 +191,8 @@ class _Table:
     def _arriving(self, interface: str) -> list[str]:
         """The interfaces on which packets from this side come in: those to a pair's virtual MAC come in on one of their own."""
         names = [_name(interface)]
-        if self._bundle.pair is not None and interface != self._bundle.outside_interface:
+        pair = self._bundle.pair
+        if pair is not None and (interface != self._bundle.outside_interface or pair.outside_virtual_id):
             names.append(_name(virtual_interface(interface)))
         return names
 
@@ -303,8 +305,8 @@ class _Table:
         if self._outside and legs:
             for version in (4, 6):
                 if cidrs := [cidr for leg in bundle.legs for cidr in _networks(leg.cidrs, version)]:
-                    self._rule("forward", f"iifname {self._outside} {_ip(version)} saddr {_set(cidrs)} drop")
-            self._rule("forward", f"iifname {self._outside} oifname {_set(legs)} jump inward")
+                    self._rule("forward", f"iifname {self._from_outside} {_ip(version)} saddr {_set(cidrs)} drop")
+            self._rule("forward", f"iifname {self._from_outside} oifname {_set(legs)} jump inward")
             self._rule("forward", f"iifname {_set(self._inbound)} oifname {self._outside} jump outward")
             denied = [name for leg in bundle.legs if leg.deny_egress for name in self._arriving(leg.interface)]
             if denied:
@@ -348,14 +350,18 @@ class _Table:
             self._rule("input", f"iifname {_set(serving)} meta l4proto {{ tcp, udp }} th dport 53 accept")
         if bundle.pair is not None:
             # Nobody but a pair's members can send it there: see guard.py.
-            self._rule("input", f"iifname {_set(self._inbound)} meta l4proto 112 accept")
+            heard = [
+                *self._inbound,
+                *(self._arriving(bundle.outside_interface) if bundle.pair.outside_virtual_id else []),
+            ]
+            self._rule("input", f"iifname {_set(heard)} meta l4proto 112 accept")
         for balancer in bundle.balancers:
             for listener in balancer.listeners:
                 address = _address(listener.address)
                 ip = _ip(address.version)
                 # a gateway address is no address of the outside
                 side = (
-                    f"iifname != {self._outside} "
+                    f"iifname != {self._from_outside} "
                     if self._outside and listener.interface != bundle.outside_interface
                     else ""
                 )

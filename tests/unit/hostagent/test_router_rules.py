@@ -108,6 +108,12 @@ def test_what_goes_to_a_pairs_gateway_comes_in_on_an_interface_of_its_own() -> N
     assert not any("v-eth0" in one or ("oifname" in one and "v-" in one.split("oifname")[1]) for one in forward)
 
 
+def test_what_goes_to_a_pairs_public_address_comes_in_on_an_interface_of_its_own() -> None:
+    pair = replace(BUNDLE, pair=PairBundle(7, 100, "10.1.0.2", "10.1.0.3", 254, ("198.51.100.20",)))
+    assert 'iifname { "eth0", "v-eth0" } oifname { "eth1", "eth2" } jump inward' in lines(pair, "forward")
+    assert any('"v-eth0" } meta l4proto 112 accept' in one for one in lines(pair, "input"))
+
+
 def test_without_an_outside_nothing_is_translated() -> None:
     inner = replace(BUNDLE, outside_interface="", outside_addresses=())
     assert not any("snat" in rule for rule in lines(inner, "leaving"))

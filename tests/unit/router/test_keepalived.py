@@ -53,6 +53,57 @@ def test_several_legs_move_together() -> None:
     assert "fd00:2::1/128\n" in text
 
 
+OUTSIDE = """\
+vrrp_instance eth0 {
+    state BACKUP
+    interface eth0
+    virtual_router_id 254
+    priority 200
+    nopreempt
+    version 3
+    advert_int 0.25
+    use_vmac v-eth0
+    virtual_ipaddress {
+        192.0.0.8/32
+    }
+    virtual_ipaddress_excluded {
+        198.51.100.20/32 dev v-eth0
+    }
+}
+"""
+
+
+def outside(*addresses: str, public: tuple[str, ...] = ()) -> RouterBundle:
+    pair = replace(PAIR, outside_virtual_id=254, outside_addresses=public)
+    return replace(BUNDLE, outside_interface="eth0", outside_addresses=(*addresses, *public), pair=pair)
+
+
+def test_public_addresses_move_with_the_gateways() -> None:
+    text = configuration(outside("198.51.100.9", public=("198.51.100.20",)))
+    assert "vrrp_sync_group router {\n    group {\n        eth1\n        eth0\n    }\n    notify " in text
+    assert text.endswith(OUTSIDE)
+
+
+def test_the_outside_is_there_before_its_first_public_address() -> None:
+    text = configuration(outside("198.51.100.9"))
+    assert "virtual_router_id 254" in text
+    assert "192.0.0.8/32\n" in text
+    assert "dev v-eth0" not in text
+
+
+def test_an_outside_with_ipv6_has_a_link_local_address() -> None:
+    both = configuration(outside("198.51.100.9", "2001:db8::9", public=("2001:db8::20",)))
+    assert "fe80::200:5eff:fe00:1fe/128 dev v-eth0\n        2001:db8::20/128 dev v-eth0\n" in both
+    alone = configuration(outside("2001:db8::9", public=("2001:db8::20",)))
+    assert "    virtual_ipaddress {\n        fe80::200:5eff:fe00:2fe/128\n    }" in alone
+    assert "192.0.0.8" not in alone
+
+
+def test_an_outside_where_nothing_moves_has_no_instance() -> None:
+    assert configuration(replace(outside("198.51.100.9"), pair=PAIR)) == ONE_LEG
+    assert configuration(outside()) == ONE_LEG
+
+
 def test_a_leg_without_gateways_has_nothing_to_hold() -> None:
     assert configuration(replace(BUNDLE, legs=(BACK, replace(FRONT, addresses=())))) == ONE_LEG
     assert configuration(replace(BUNDLE, legs=(replace(BACK, addresses=()),))) == ""

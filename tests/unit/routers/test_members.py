@@ -5,7 +5,7 @@ from typing import Any
 
 from controlplane.domain.containers import PublishedPort
 from controlplane.domain.hosts import Host, HostAdminState
-from controlplane.domain.instances import DesiredState, Instance, InstanceState, Observed
+from controlplane.domain.instances import DesiredState, Instance, InstanceNic, InstanceState, Observed
 from controlplane.domain.routers import EdgeHosts, PortForward, RouterObserved
 from controlplane.router_members.plan import (
     LABEL,
@@ -61,13 +61,39 @@ def test_a_pair_has_addresses_of_its_own_and_stays_apart() -> None:
 def test_public_addresses_are_lent_and_taken_back() -> None:
     forward = s.rule("f", PortForward(ONE, "tcp", 80, 0, s.WEB.name))
     assert plan(s.scene(forward), []) == [
-        ChangeMember("uid-edge-router-1", ("198.51.100.20/24",), (), "its public addresses or ports are others now")
+        ChangeMember(
+            "uid-edge-router-1", ("198.51.100.20/24",), False, (), "its public addresses or ports are others now"
+        )
     ]
     lent = s.member(lent=("198.51.100.20/24",))
     assert plan(s.scene(forward, members=(lent,)), []) == []
     (back,) = plan(s.scene(members=(lent,)), [])
     assert isinstance(back, ChangeMember)
     assert back.lent_addresses == ()
+
+
+def test_a_pair_has_public_addresses_in_turn() -> None:
+    forward = s.rule("f", PortForward(ONE, "tcp", 80, 0, s.WEB.name))
+    one, two = (replace(s.member(slot), nics=_own(s.member(slot), slot)) for slot in "12")
+    scene = s.scene(forward, members=(one, two), router=s.router(redundant=True, outside_virtual_id=254))
+    changes = plan(scene, [])
+    assert [(a.lent_addresses, a.lent_in_turn) for a in changes if isinstance(a, ChangeMember)] == [
+        (("198.51.100.20/24",), True)
+    ] * 2
+    held = tuple(
+        replace(m, nics=(replace(m.nics[0], lent_addresses=("198.51.100.20/24",), lent_in_turn=True), *m.nics[1:]))
+        for m in (one, two)
+    )
+    assert plan(replace(scene, members=held), []) == []
+
+
+def _own(member: Instance, slot: str) -> tuple[InstanceNic, ...]:
+    """Interfaces with addresses of a pair's member's own on the legs."""
+    return (
+        member.nics[0],
+        replace(member.nics[1], addresses=(f"10.1.0.1{slot}/24",)),
+        replace(member.nics[2], addresses=(f"10.2.0.1{slot}/24",)),
+    )
 
 
 def test_a_balancer_uses_public_addresses_too() -> None:

@@ -11,7 +11,7 @@ from controlplane.dispatch.dispatcher import Dispatcher
 from controlplane.dispatch.sessions import AssignmentSet, HostSession
 from controlplane.domain.instances import Nic
 from controlplane.domain.kinds import ROUTER, ROUTER_RULE
-from controlplane.domain.routers import PortForward, RouterObserved, RouterRule, RouterRuleSpec
+from controlplane.domain.routers import PortForward, PublicAddressSpec, RouterObserved, RouterRule, RouterRuleSpec
 from controlplane.router_members.loop import RouterMembers
 from tests.unit.controlplane.world import P, World
 from tests.unit.routers.test_loop import place, put_router, the_member
@@ -132,3 +132,39 @@ async def test_hosts_hear_of_the_gateway_that_a_pair_holds_in_turn(
     assert (back.forwards, back.gateways) == (True, ())
     assert front.virtual == VirtualStation("00:00:5e:00:01:01", ("10.2.0.1",))
     assert not {"10.1.0.1/24", "10.2.0.1/24"} & {*back.addresses, *front.addresses}
+
+
+async def test_hosts_hear_of_the_public_addresses_that_a_pair_holds_in_turn(
+    world: World, members: RouterMembers, dispatcher: Dispatcher
+) -> None:
+    await world.create("world", Nic("outside"))
+    await world.place("world", "h2")
+    router = await put_router(world)
+    pair = replace(router, spec=replace(router.spec, redundant=True), outside_virtual_id=254)
+    await world.store.update(lambda tx: tx.put(ROUTER, pair))
+    await members.reconcile_once()
+    await place(world)
+    elsewhere, at_member = dispatcher.open("uid-h2", 1), dispatcher.open("uid-h1", 1)
+    (told,) = (network for network, _ in elsewhere.complete(world.store.view()).networks)
+    assert told.virtual_stations == (VirtualStation("00:00:5e:00:01:fe", ()),), "there before the first one"
+    at_member.complete(world.store.view())
+
+    public = await world.public_addresses.create(P, "one", {}, PublicAddressSpec("outside"))
+    address = public.address
+    rule = RouterRuleSpec(port_forward=PortForward(public.name, "tcp", 8080, 0, f"projects/{P}/instances/web", 80))
+    await world.store.update(
+        lambda tx: tx.put(ROUTER_RULE, replace(forward("f", f"projects/{P}/instances/web"), spec=rule))
+    )
+    await members.reconcile_once()
+    station = VirtualStation("00:00:5e:00:01:fe", (address,))
+    ((told, peers),) = (await news(world, elsewhere)).networks
+    assert told.virtual_stations == (station,)
+    assert address not in str(peers), "it is no member's own"
+    heard = await news(world, at_member)
+    (member,) = heard.instances
+    assert member.nics[0].virtual == station
+    assert f"{address}/24" not in member.nics[0].addresses
+    (bundle,) = heard.routers
+    assert bundle.pair is not None
+    assert (bundle.pair.outside_virtual_id, bundle.pair.outside_addresses) == (254, (address,))
+    assert address in bundle.outside_addresses

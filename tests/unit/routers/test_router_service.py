@@ -28,7 +28,8 @@ from controlplane.services.paging import PageRequest
 from controlplane.services.router_field_rules import check_networks
 from controlplane.services.router_rules import NewRule
 from controlplane.services.routers import RouterChange
-from moorage.errors import AlreadyExists, InvalidSpec, NotFound, NotReady, QuotaExceeded, VersionConflict
+from moorage.errors import AlreadyExists, Exhausted, InvalidSpec, NotFound, NotReady, QuotaExceeded, VersionConflict
+from moorage.store.base import Transaction
 from tests.support.controlplane import ready_template
 from tests.unit.controlplane.world import P, World, problems
 
@@ -137,6 +138,32 @@ async def test_names_labels_quota_retries_and_dry_runs(world: World) -> None:
     await world.projects.update(P, quota=Quota(addresses=1))
     with pytest.raises(QuotaExceeded):
         await make(world, "front", router_id="other")
+
+
+async def test_pairs_on_one_outside_have_ids_of_their_own(world: World) -> None:
+    one = await make(world, redundant=True)
+    other = await make(world, "front", router_id="other", redundant=True)
+    assert (one.outside_virtual_id, other.outside_virtual_id) == (254, 253)
+    alone = await world.routers.update(P, "edge", RouterChange(redundant=False))
+    assert alone.outside_virtual_id == 0
+    kept = await world.routers.update(P, "other", RouterChange(labels={"a": "b"}))
+    assert kept.outside_virtual_id == 253
+    again = await world.routers.update(P, "edge", RouterChange(redundant=True))
+    assert again.outside_virtual_id == 254
+
+
+async def test_vrrp_tells_254_pairs_apart(world: World) -> None:
+    one = await make(world, redundant=True)
+
+    def fill(tx: Transaction) -> None:
+        for number in range(1, 254):
+            tx.put(ROUTER, replace(one, uid=f"u{number}", id=f"r{number}", network_uids=(), outside_virtual_id=number))
+
+    await world.store.update(fill)
+    with pytest.raises(Exhausted) as caught:
+        await make(world, "front", router_id="other", redundant=True)
+    assert caught.value.reason == "VIRTUAL_IDS_EXHAUSTED"
+    await make(world, "front", router_id="other")
 
 
 async def test_a_pair_needs_twice_the_quota(world: World) -> None:
