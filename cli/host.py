@@ -6,6 +6,7 @@ from google.protobuf import field_mask_pb2
 from cli.host_add.commands import add
 from cli.host_columns import COLUMNS
 from cli.host_drain import drain, maintenance
+from cli.host_rebalance import rebalance
 from cli.host_settings import update
 from cli.names import in_fleet, short
 from cli.output import output_option, print_list, print_one
@@ -184,5 +185,5 @@ def release_brake(session: Session, name: str) -> None:
     session.run(work)
 
 
-for command in (add, drain, maintenance, update):
+for command in (add, drain, maintenance, rebalance, update):
     host.add_command(command)

@@ -12,6 +12,8 @@ import yaml
 from controlplane.domain.claims import DEFAULT_TERMS as DEFAULT_LEASES
 from controlplane.domain.claims import LeaseTerms
 from controlplane.liveness.terms import DEFAULT_TERMS, ROUND_SECONDS, LivenessTerms
+from controlplane.rebalance.plan import DEFAULT_TERMS as DEFAULT_REBALANCING
+from controlplane.rebalance.plan import RebalanceTerms
 from moorage.errors import FieldViolation, InvalidSpec
 from moorage.logs import LEVELS
 
@@ -19,6 +21,11 @@ _SECONDS = (
     *("heartbeat_seconds", "silent_after_seconds", "lost_after_seconds", "agent_restart_seconds"),
     *("lease_seconds", "lease_renewal_seconds"),
 )
+_NUMBERS = {
+    "rebalance_at_once": (0, 100),
+    "rebalance_per_hour": (1, 1000),
+    "rebalance_threshold_percent": (5, 100),
+}
 _ORIGIN = re.compile(r"https://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?")
 
 
@@ -45,6 +52,9 @@ class Config:
         silent_after_seconds: a host that was not heard for so long is DISCONNECTED, and its neighbours are asked.
         lost_after_seconds: it is given up after that, if they do not reach it either.
         agent_restart_seconds: the same for a host whose agent has ended in order.
+        rebalance_at_once: so many members of groups are moved at a time for balance, 0 to 100; 0: it is off.
+        rebalance_per_hour: so many within an hour, 1 to 1000.
+        rebalance_threshold_percent: how much fuller than another a host must be, 5 to 100.
     """
 
     data_dir: Path
@@ -65,6 +75,9 @@ class Config:
     agent_restart_seconds: float = DEFAULT_TERMS.restart_seconds
     lease_seconds: float = DEFAULT_LEASES.lease_seconds
     lease_renewal_seconds: float = DEFAULT_LEASES.renewal_seconds
+    rebalance_at_once: int = DEFAULT_REBALANCING.at_once
+    rebalance_per_hour: int = DEFAULT_REBALANCING.per_hour
+    rebalance_threshold_percent: int = DEFAULT_REBALANCING.threshold_percent
 
     @property
     def liveness(self) -> LivenessTerms:
@@ -72,6 +85,11 @@ class Config:
         return LivenessTerms(
             self.heartbeat_seconds, self.silent_after_seconds, self.lost_after_seconds, self.agent_restart_seconds
         )
+
+    @property
+    def rebalancing(self) -> RebalanceTerms:
+        """How much is moved by itself."""
+        return RebalanceTerms(self.rebalance_at_once, self.rebalance_per_hour, self.rebalance_threshold_percent)
 
     @property
     def lease_terms(self) -> LeaseTerms:
@@ -120,6 +138,13 @@ def parse(document: dict[str, Any]) -> Config:
                 found.append(FieldViolation(name, "must be a number of seconds", "CONFIG_INVALID"))
                 continue
             values[name] = float(value)
+        elif name in _NUMBERS:
+            least, greatest = _NUMBERS[name]
+            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= greatest:
+                problem = f"must be a whole number between {least} and {greatest}"
+                found.append(FieldViolation(name, problem, "CONFIG_INVALID"))
+                continue
+            values[name] = value
         elif name in known:
             if not isinstance(value, str):
                 found.append(FieldViolation(name, "must be a text", "CONFIG_INVALID"))

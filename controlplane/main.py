@@ -56,6 +56,7 @@ from controlplane.jobs.loop import Jobs
 from controlplane.leaving.loop import Leaving
 from controlplane.liveness.loop import Liveness
 from controlplane.liveness.rounds import Rounds
+from controlplane.rebalance.loop import Rebalancer
 from controlplane.registry.external import ExternalRegistry
 from controlplane.registry.managed import ManagedRegistry
 from controlplane.rollout.looking import Looking
@@ -280,6 +281,7 @@ class ControlPlane:
         looking = Looking(context)
         hosts = HostService(context)
         losses = HostLosses(context, making)
+        rebalancer = Rebalancer(context, config.rebalancing)
         rounds = Rounds(dispatcher, clock)
         templates = TemplateService(context)
         operations = OperationService(context)
@@ -306,6 +308,7 @@ class ControlPlane:
                     hosts,
                     HostDrains(context),
                     losses,
+                    rebalancer,
                     heartbeat_of,
                     lambda uid: dispatcher.session(uid).request(ReleaseBrake()),
                 ),
@@ -413,6 +416,8 @@ class ControlPlane:
         drains = Drains(context, making)
         self._owner.spawn(drains.run(), name="drains")
         self._owner.spawn(drains.keep_time(), name="time of drains")
+        if rebalancer.is_on:
+            self._owner.spawn(rebalancer.run(), name="rebalancing")
         jobs = Jobs(context, making)
         self._owner.spawn(jobs.run(), name="jobs")
         self._owner.spawn(jobs.keep_time(), name="time of jobs")

@@ -161,6 +161,7 @@ _SERVICES: Final[Mapping[str, Mapping[str, Rule]]] = {
         "CordonHost": FLEET_ADMIN,
         "UncordonHost": FLEET_ADMIN,
         "DrainHost": FLEET_ADMIN,
+        "RebalanceHosts": FLEET_ADMIN,
         "DeleteHost": FLEET_ADMIN,
         "DeclareHostLost": FLEET_ADMIN,
         "ReleaseSweepBrake": FLEET_ADMIN,

@@ -9,10 +9,11 @@ import grpc
 from controlplane.api import convert, masks, requests
 from controlplane.domain.hosts import Host, HostAdminState, HostSettings
 from controlplane.domain.names import parse_top
+from controlplane.rebalance.loop import Rebalancer
 from controlplane.services.host_drains import DrainWish, HostDrains
 from controlplane.services.host_losses import HostLosses
 from controlplane.services.hosts import HostService, ZoneService
-from moorage.protoconv import from_proto
+from moorage.protoconv import from_proto, to_proto
 from moorage.v1 import hosts_pb2, hosts_pb2_grpc, zones_pb2, zones_pb2_grpc
 
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -26,12 +27,14 @@ class HostServicer(hosts_pb2_grpc.HostServiceServicer):
         hosts: HostService,
         drains: HostDrains,
         losses: HostLosses,
+        rebalancer: Rebalancer,
         heartbeat_of: Callable[[str], datetime | None],
         release_brake: Callable[[str], None],
     ) -> None:
         self._hosts = hosts
         self._drains = drains
         self._losses = losses
+        self._rebalancer = rebalancer
         self._heartbeat_of = heartbeat_of
         self._release_brake = release_brake
 
@@ -85,6 +88,13 @@ class HostServicer(hosts_pb2_grpc.HostServiceServicer):
         host_id = parse_top(request.name, "hosts")
         record = await self._losses.declare(host_id, etag=request.etag, validate_only=request.validate_only)
         return self._message(record)
+
+    async def RebalanceHosts(
+        self, request: hosts_pb2.RebalanceHostsRequest, context: _Context
+    ) -> hosts_pb2.RebalanceHostsResponse:
+        moves = await self._rebalancer.move(request.max_moves, validate_only=request.validate_only)
+        told = [to_proto(move, hosts_pb2.RebalanceMove) for move in moves]
+        return hosts_pb2.RebalanceHostsResponse(moves=told, automatic=self._rebalancer.is_on)
 
     async def ReleaseSweepBrake(self, request: hosts_pb2.ReleaseSweepBrakeRequest, context: _Context) -> hosts_pb2.Host:
         record = self._hosts.get(parse_top(request.name, "hosts"))
