@@ -65,7 +65,7 @@ def print_list(messages: Sequence[Any], columns: Sequence[Column], output: str) 
     if output == "json":
         click.echo(json.dumps([to_dict(message) for message in messages], indent=2))
     elif output == "yaml":
-        click.echo(_yaml([to_dict(message) for message in messages]), nl=False)
+        click.echo(to_yaml([to_dict(message) for message in messages]), nl=False)
     elif output == "name":
         for message in messages:
             click.echo(message.name)
@@ -79,7 +79,7 @@ def print_one(message: Any, columns: Sequence[Column], output: str) -> None:
     if output == "json":
         click.echo(json.dumps(to_dict(message), indent=2))
     elif output == "yaml":
-        click.echo(_yaml(to_dict(message)), nl=False)
+        click.echo(to_yaml(to_dict(message)), nl=False)
     else:
         print_list([message], columns, output)
 
@@ -113,7 +113,8 @@ def _coloured(text: str) -> str:
     return click.style(text, fg=colour) if colour else text
 
 
-def _yaml(value: Any) -> str:
+def to_yaml(value: Any) -> str:
+    """For people, keys in the order in which they are."""
     import yaml
 
     text: str = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)

@@ -121,7 +121,7 @@ class NetworkService:
             lookup.check_etag(network, etag, network.name)
             spec = network.spec if egress is None else replace(network.spec, egress=egress)
             spec = replace(spec, dns=replace(spec.dns, **dict(dns or {})))  # type: ignore[arg-type]
-            spec = spec if dhcp is None else replace(spec, dhcp=dhcp)
+            spec = spec if dhcp is None else replace(spec, dhcp=None if dhcp == DhcpSpec() else dhcp)
             new_labels = dict(network.labels if labels is None else labels)
             violations = check_labels(new_labels, "network.labels") + check_spec(spec, "network.spec")
             if violations:
