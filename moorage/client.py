@@ -17,6 +17,7 @@ from moorage.client_group_waits import GroupWaits
 from moorage.client_host_waits import HostWaits
 from moorage.client_job_waits import JobWaits
 from moorage.client_pages import paginate
+from moorage.client_router_waits import RouterWaits
 from moorage.client_volume_waits import VolumeWaits
 from moorage.errors import InvalidSpec
 
@@ -51,7 +52,7 @@ __all__ = ["Client", "paginate"]
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024  # a page of 1000 instances is more than gRPC's default of 4 MiB
 
 
-class Client(GroupWaits, HostWaits, JobWaits, VolumeWaits):
+class Client(GroupWaits, HostWaits, JobWaits, RouterWaits, VolumeWaits):
     """A connection to a control plane. Make it with `connect`; use it as an async context manager, or call `close`.
 
     Its properties are the services' stubs, whose calls raise `MoorageError`s; how to wait is in `Waits`.

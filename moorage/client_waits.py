@@ -1,5 +1,5 @@
-"""Waiting for what was asked for: an operation, instances, interfaces, routers, rules. Groups: `client_group_waits`, hosts:
-`client_host_waits`, jobs: `client_job_waits`, volumes: `client_volume_waits`.
+"""Waiting for what was asked for: an operation, instances, interfaces. Groups: `client_group_waits`, hosts: `client_host_waits`,
+jobs: `client_job_waits`, routers: `client_router_waits`, volumes: `client_volume_waits`.
 
 Owns the watch that every wait follows, and what each of them waits for. Invariants: waiting never polls, and survives
 compacted history and a control plane that is away for a while; one that runs out of time says what it waited for.
@@ -14,7 +14,6 @@ from contextlib import aclosing
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
-from moorage.client_pages import paginate
 from moorage.errors import (
     DeadlineExceeded,
     HistoryCompacted,
@@ -27,11 +26,9 @@ from moorage.errors import (
 from moorage.status import error_from_status
 
 if TYPE_CHECKING:
-    from moorage.v1 import instances_pb2, operations_pb2, router_rules_pb2, routers_pb2, watch_pb2
+    from moorage.v1 import instances_pb2, operations_pb2, watch_pb2
     from moorage.v1.instances_pb2_grpc import InstanceServiceAsyncStub
     from moorage.v1.operations_pb2_grpc import OperationServiceAsyncStub
-    from moorage.v1.router_rules_pb2_grpc import RouterRuleServiceAsyncStub
-    from moorage.v1.routers_pb2_grpc import RouterServiceAsyncStub
     from moorage.v1.watch_pb2_grpc import WatchServiceAsyncStub
 
 _AWAY_SECONDS = 60.0  # how long a wait without a time limit goes on trying to reach the control plane
@@ -49,14 +46,6 @@ class Waits(ABC):
     @property
     @abstractmethod
     def operations(self) -> "OperationServiceAsyncStub": ...
-
-    @property
-    @abstractmethod
-    def routers(self) -> "RouterServiceAsyncStub": ...
-
-    @property
-    @abstractmethod
-    def router_rules(self) -> "RouterRuleServiceAsyncStub": ...
 
     @property
     @abstractmethod
@@ -226,82 +215,6 @@ class Waits(ABC):
                 said = instance.status.message or said
         raise Internal("a watch ended without an error")
 
-    async def wait_router(self, name: str, timeout_seconds: float | None = None) -> "routers_pb2.Router":
-        """Wait until a router runs its newest configuration.
-
-        Raises:
-            DeadlineExceeded: it is not so yet. NotFound: the router is gone.
-            NotReady: it could not load the configuration; CONFIGURATION_REFUSED, with the tool's words.
-        """
-        from moorage.v1 import routers_pb2
-
-        said = "not seen"
-        async with (
-            Limit(timeout_seconds, lambda: f"router {name} ({said})"),
-            aclosing(self._follow_router(name)) as versions,
-        ):
-            async for router in versions:
-                if router.status.state == routers_pb2.ROUTER_STATE_ACTIVE:
-                    return router
-                _raise_if_refused(router)
-                said = router.status.message or routers_pb2.RouterState.Name(router.status.state)[13:]
-        raise Internal("a watch ended without an error")
-
-    async def wait_router_rules(
-        self, names: Collection[str], timeout_seconds: float | None = None
-    ) -> "list[router_rules_pb2.RouterRule]":
-        """Wait until rules are in force; their versions then, in the order of the names.
-
-        Args:
-            names: projects/{project}/routers/{router}/rules/{rule}; all of one router.
-        Raises:
-            DeadlineExceeded: not all are; the message says why the first of them is not. NotFound: a rule or the router is gone.
-            NotReady: the router could not load its configuration; CONFIGURATION_REFUSED, with the tool's words.
-        """
-        from moorage.v1 import router_rules_pb2
-
-        active: dict[str, router_rules_pb2.RouterRule] = {}
-        if not names:
-            return []
-        said = "not seen"
-
-        def waits_for() -> str:
-            return f"rule {next(name for name in names if name not in active)} ({said})"
-
-        router_name = next(iter(names)).rpartition("/rules/")[0]
-        request = router_rules_pb2.ListRouterRulesRequest(parent=router_name, page_size=1000)
-        async with (
-            Limit(timeout_seconds, waits_for),
-            aclosing(self._follow_router(router_name)) as versions,
-        ):
-            async for router in versions:
-                pages = paginate(self.router_rules.ListRouterRules, request, lambda page: page.rules)
-                found = {rule.name: rule async for rule in pages}
-                for name in names:
-                    if name not in found:
-                        raise NotFound(f"{name} does not exist (any more)", metadata={"name": name})
-                active = {name: found[name] for name in names if found[name].status.active}
-                if len(active) == len(set(names)):
-                    return [active[name] for name in names]
-                _raise_if_refused(router)
-                said = next(found[name].status.message for name in names if name not in active)
-        raise Internal("a watch ended without an error")
-
-    async def _follow_router(self, name: str) -> "AsyncGenerator[routers_pb2.Router, None]":
-        """The router now, and anew whenever it or one of its containers changes. Raises NotFound."""
-        from moorage.v1 import routers_pb2
-
-        async def read() -> list[str]:
-            return [name]
-
-        def concerned(change: "watch_pb2.Change") -> str:
-            return change.router.name if change.HasField("router") else change.instance.status.owner
-
-        async with aclosing(self._follow(project_of(name), ("routers", "instances"), read, concerned)) as changes:
-            async for _, concerns in changes:
-                if concerns == name:
-                    yield await self.routers.GetRouter(routers_pb2.GetRouterRequest(name=name))
-
     async def _follow(
         self,
         parent: str,
@@ -337,12 +250,6 @@ class Waits(ABC):
                 if time.monotonic() - away_since > _AWAY_SECONDS:
                     raise
             await asyncio.sleep(next(delays))
-
-
-def _raise_if_refused(router: "routers_pb2.Router") -> None:
-    """Raises NotReady (CONFIGURATION_REFUSED): the newest configuration could not be loaded."""
-    if router.status.reason == "CONFIGURATION_REFUSED":
-        raise NotReady(router.status.message, reason="CONFIGURATION_REFUSED", metadata={"name": router.name})
 
 
 def project_of(name: str) -> str:

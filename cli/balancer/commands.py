@@ -10,14 +10,17 @@ from google.protobuf import field_mask_pb2
 
 from cli.balancer import words
 from cli.completion import complete_names
+from cli.instance.lifecycle import timeout_option
 from cli.names import short
 from cli.output import Column, age, output_option, pairs, print_list, print_one, print_rows
+from cli.router.figures import warn_of_missing
 from cli.run_options import Decorator, add_options, many, one
 from cli.session import Session, pass_session, project_option
 from cli.spec import duration, key_values
 from moorage.client import Client, paginate
 from moorage.errors import InvalidSpec
 from moorage.ids import new_id
+from moorage.units import parse_duration
 from moorage.v1 import balancers_pb2
 
 COLUMNS = (
@@ -62,6 +65,7 @@ _router = click.option(
     "--router", required=True, metavar="ROUTER", shell_complete=complete_names("routers"), help="Whose balancer it is."
 )
 _name = click.argument("name")
+_wait = click.option("--wait", is_flag=True, help="Until all of the router's containers that run have it in force.")
 _backends = click.argument("backends", nargs=-1, required=True, metavar="INSTANCE:PORT | groups/GROUP:PORT...")
 _POOL_OPTIONS = ("check_host", "check_interval", "check_timeout", "rise", "fall")
 
@@ -77,6 +81,8 @@ def balancer() -> None:
 @add_options(_SPEC)
 @click.option("--label", "-l", multiple=True, metavar="K=V", help="Label of the balancer.")
 @click.option("--validate-only", is_flag=True, help="Check only.")
+@_wait
+@timeout_option
 @project_option
 @output_option("name")
 @pass_session
@@ -87,6 +93,8 @@ def create(
     router: str,
     label: tuple[str, ...],
     validate_only: bool,
+    wait: bool,
+    timeout: str,
     output: str,
     **options: Any,
 ) -> None:
@@ -113,7 +121,12 @@ def create(
             request_id=new_id(),
             validate_only=validate_only,
         )
-        return await client.balancers.CreateBalancer(request)
+        made = await client.balancers.CreateBalancer(request)
+        return (
+            await client.wait_balancer(made.name, parse_duration(timeout, field="timeout"))
+            if wait and not validate_only
+            else made
+        )
 
     print_one(session.run(work), COLUMNS, output)
 
@@ -154,10 +167,12 @@ def get(session: Session, name: str, router: str, output: str) -> None:
 @_name
 @_router
 @add_options(_SPEC)
+@_wait
+@timeout_option
 @project_option
 @output_option("name")
 @pass_session
-def update(session: Session, /, name: str, router: str, output: str, **options: Any) -> None:
+def update(session: Session, /, name: str, router: str, wait: bool, timeout: str, output: str, **options: Any) -> None:
     """Change a balancer: listeners, back ends and routes that are named take the place of all that there are.
 
     Options of pools alone (--sticky, --check ...) change every pool and leave its back ends.
@@ -178,7 +193,8 @@ def update(session: Session, /, name: str, router: str, output: str, **options: 
         if not paths:
             raise click.UsageError("nothing to change: give an option")
         wanted.name, wanted.etag = found.name, found.etag
-        return await _write(client, wanted, sorted(paths))
+        changed = await _write(client, wanted, sorted(paths))
+        return await client.wait_balancer(changed.name, parse_duration(timeout, field="timeout")) if wait else changed
 
     print_one(session.run(work), COLUMNS, output)
 
@@ -207,13 +223,14 @@ def rm(session: Session, names: tuple[str, ...], router: str) -> None:
 @output_option()
 @pass_session
 def stats(session: Session, name: str, router: str, output: str) -> None:
-    """Show what its pools and back ends do now, read from the router."""
+    """Show what its pools and back ends do now, summed over the router's containers."""
 
     async def work(client: Client) -> balancers_pb2.GetBalancerStatisticsResponse:
         request = balancers_pb2.GetBalancerStatisticsRequest(name=_full_name(session, router, name))
         return await client.balancers.GetBalancerStatistics(request)
 
     answer = session.run(work)
+    warn_of_missing(answer.missing)
     if output in ("json", "yaml"):
         print_one(answer, (), output)
         return

@@ -43,7 +43,7 @@ _PLACE: tuple[Decorator, ...] = (
     one("--host", metavar="HOST", text="This host only."),
     many("--host-label", metavar="K=V", text="Hosts with this label only."),
 )
-wait_option = click.option("--wait", is_flag=True, help="Until it is in force.")
+wait_option = click.option("--wait", is_flag=True, help="Until it is in force in all of its containers.")
 router_argument = click.argument("router", shell_complete=complete_names("routers"))
 
 
@@ -116,7 +116,11 @@ def create(
             validate_only=validate_only,
         )
         made = await client.routers.CreateRouter(request)
-        return await client.wait_router(made.name, _seconds(timeout)) if wait and not validate_only else made
+        return (
+            await client.wait_router(made.name, _seconds(timeout), every_member=True)
+            if wait and not validate_only
+            else made
+        )
 
     print_one(session.run(work), COLUMNS, output)
 
@@ -214,7 +218,7 @@ def update(
         mask = field_mask_pb2.FieldMask(paths=paths)
         request = routers_pb2.UpdateRouterRequest(router=changed, update_mask=mask)
         made = await client.routers.UpdateRouter(request)
-        return await client.wait_router(made.name, _seconds(timeout)) if wait else made
+        return await client.wait_router(made.name, _seconds(timeout), every_member=True) if wait else made
 
     print_one(session.run(work), COLUMNS, output)
 

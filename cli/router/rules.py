@@ -12,6 +12,7 @@ from cli.instance.lifecycle import timeout_option
 from cli.names import short
 from cli.output import Column, age, output_option, pairs, print_list, print_one
 from cli.router import words
+from cli.router.figures import warn_of_missing
 from cli.router.rule_file import read_rules
 from cli.run_options import Decorator, add_options, many, one
 from cli.session import Session, pass_session, project_option
@@ -38,7 +39,7 @@ _ADD: tuple[Decorator, ...] = (
     one("--name", metavar="NAME", text="Name of the rule; default one is made."),
     many("--label", "-l", metavar="K=V", text="Label of the rule."),
     click.option("--validate-only", is_flag=True, help="Check only."),
-    click.option("--wait", is_flag=True, help="Until the router has it in force."),
+    click.option("--wait", is_flag=True, help="Until all of its containers that run have it in force."),
     timeout_option,
     project_option,
     output_option("name"),
@@ -252,13 +253,15 @@ COUNTER_COLUMNS = (
 )
 @pass_session
 def counters(session: Session, router: str, output: str) -> None:
-    """Show what each rule of a router counted since its start; of translations, connections' first packets."""
+    """Show what each rule of a router counted since its start, in all of its containers; of translations, connections' first packets."""
 
-    async def work(client: Client) -> list[router_rules_pb2.RuleCounter]:
+    async def work(client: Client) -> router_rules_pb2.ListRuleCountersResponse:
         request = router_rules_pb2.ListRuleCountersRequest(parent=session.name_in_project("routers", router))
-        return list((await client.router_rules.ListRuleCounters(request)).counters)
+        return await client.router_rules.ListRuleCounters(request)
 
-    print_list(session.run(work), COUNTER_COLUMNS, output)
+    answer = session.run(work)
+    print_list(list(answer.counters), COUNTER_COLUMNS, output)
+    warn_of_missing(answer.missing)
 
 
 @rule.command("apply")
@@ -267,7 +270,7 @@ def counters(session: Session, router: str, output: str) -> None:
     "--file", "-f", "file", required=True, type=click.Path(dir_okay=False, path_type=Path), help="YAML; - reads."
 )
 @click.option("--prune", is_flag=True, help="Delete the router's rules that are not in the file.")
-@click.option("--wait", is_flag=True, help="Until the router has all of it in force.")
+@click.option("--wait", is_flag=True, help="Until all of its containers that run have all of it in force.")
 @timeout_option
 @project_option
 @pass_session

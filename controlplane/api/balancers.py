@@ -4,7 +4,7 @@ from typing import Any
 
 import grpc
 
-from controlplane.api import convert, masks, requests
+from controlplane.api import convert, masks, requests, router_figures
 from controlplane.dispatch.streams import StreamBroker
 from controlplane.domain.names import parse_child, parse_grandchild
 from controlplane.domain.routers import Balancer, BalancerSpec
@@ -83,19 +83,16 @@ class BalancerServicer(balancers_pb2_grpc.BalancerServiceServicer):
         self, request: balancers_pb2.GetBalancerStatisticsRequest, context: _Context
     ) -> balancers_pb2.GetBalancerStatisticsResponse:
         balancer = self._balancers.get(*parse_grandchild(request.name, "routers", "balancers"))
-        member = self._balancers.active_member(balancer)
+        members = self._balancers.counting_members(balancer)
         wanted = router_bundles_pb2.RouterFiguresRequest(balancers=True)
-        stream_id, stream = await self._broker.open(member.host_uid, member.uid, "router_figures", wanted)
-        figures: dict[str, router_bundles_pb2.PoolFigure] = {}
-        try:
-            async for answer in stream.messages():
-                figures |= {pool.pool_id: pool for pool in answer.pools if pool.balancer_id == balancer.id}
-        finally:
-            self._broker.close(stream_id)
+        answers, missing = await router_figures.read_all(self._broker, members, wanted)
+        figures = router_figures.sum_pools(answers, balancer.id)
         if not figures:
-            raise Unavailable(f"{member.name} does not have {balancer.name} in force yet", reason="ROUTER_NOT_RUNNING")
+            raise Unavailable(
+                f"{members[0].name} does not have {balancer.name} in force yet", reason="ROUTER_NOT_RUNNING"
+            )
         return balancers_pb2.GetBalancerStatisticsResponse(
-            pools=[self._pool(figures[pool.id]) for pool in balancer.spec.pools if pool.id in figures]
+            pools=[self._pool(figures[pool.id]) for pool in balancer.spec.pools if pool.id in figures], missing=missing
         )
 
     def _pool(self, figure: router_bundles_pb2.PoolFigure) -> balancers_pb2.PoolStatistics:

@@ -4,7 +4,7 @@ from typing import Any
 
 import grpc
 
-from controlplane.api import convert, masks, requests
+from controlplane.api import convert, masks, requests, router_figures
 from controlplane.dispatch.streams import StreamBroker
 from controlplane.domain.names import parse_child, parse_grandchild
 from controlplane.domain.routers import RouterRule, RouterRuleSpec
@@ -109,17 +109,13 @@ class RouterRuleServicer(router_rules_pb2_grpc.RouterRuleServiceServicer):
     async def ListRuleCounters(
         self, request: router_rules_pb2.ListRuleCountersRequest, context: _Context
     ) -> router_rules_pb2.ListRuleCountersResponse:
-        member = self._rules.counting_member(*parse_child(request.parent, "routers", "parent"))
+        members = self._rules.counting_members(*parse_child(request.parent, "routers", "parent"))
         wanted = router_bundles_pb2.RouterFiguresRequest(rules=True)
-        stream_id, stream = await self._broker.open(member.host_uid, member.uid, "router_figures", wanted)
-        try:
-            figures = [figure async for answer in stream.messages() for figure in answer.rules]
-        finally:
-            self._broker.close(stream_id)
+        answers, missing = await router_figures.read_all(self._broker, members, wanted)
         counters = [
             router_rules_pb2.RuleCounter(
                 rule=f"{request.parent}/rules/{figure.rule_id}", packets=figure.packets, bytes=figure.bytes
             )
-            for figure in sorted(figures, key=lambda f: f.rule_id)
+            for figure in router_figures.sum_rules(answers)
         ]
-        return router_rules_pb2.ListRuleCountersResponse(counters=counters)
+        return router_rules_pb2.ListRuleCountersResponse(counters=counters, missing=missing)

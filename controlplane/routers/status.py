@@ -89,6 +89,9 @@ def _state(
     state = RouterState.UPDATING if behind or router.reason else RouterState.ACTIVE
     if router.reason:
         return state, router.reason, router.message
+    missing = [name for name in pair if name not in {member.id for member in members}]
+    if missing:
+        return state, "MEMBER_NOT_RUNNING", f"projects/{router.project}/instances/{missing[0]} is not made yet"
     idle = [member for member in members if not is_running(member)]
     if idle:
         said = idle[0].observed.message
@@ -114,12 +117,12 @@ def is_running(member: Instance) -> bool:
     return member.desired is DesiredState.RUNNING and member.observed.state is InstanceState.RUNNING
 
 
-def active_member(router: Router, members: Sequence[Instance]) -> Instance | None:
-    """The running one that has the traffic; of those that say nothing of it, the first. None: none runs."""
+def running_members(router: Router, members: Sequence[Instance]) -> list[Instance]:
+    """Those that have or may have traffic, the one first that has it: of a pair the active one, then the other, then edge members."""
     roles = {observed.instance_uid: observed.role for observed in router.observed}
-    running = [member for member in members if is_running(member)]
-    active = [member for member in running if roles.get(member.uid) is RouterRole.ACTIVE]
-    return next(iter([*active, *running]), None)
+    main = main_ids(router)
+    running = [member for member in members if is_running(member) and not member.given_up]
+    return sorted(running, key=lambda m: (m.id not in main, roles.get(m.uid) is not RouterRole.ACTIVE, m.id))
 
 
 def _members(members: Sequence[Instance], seen: dict[str, RouterObserved]) -> tuple[RouterMember, ...]:
@@ -198,7 +201,7 @@ def _leads_nowhere(rule: RouterRule, scene: RouterScene, target: str, public: Pu
 
 def _why_not_yet(router: Router, scene: RouterScene, revision: int, public: PublicAddress | None) -> str:
     seen = {observed.instance_uid: observed for observed in router.observed}
-    running = [member for member in scene.members if is_running(member)]
+    running = running_members(router, scene.members)
     if not running:
         return "the router does not run"
     for member in running:
@@ -207,7 +210,8 @@ def _why_not_yet(router: Router, scene: RouterScene, revision: int, public: Publ
             return f"{member.name} could not load it: {observed.error}"
         if observed.running_version < revision:
             return f"{member.name} is still at version {observed.running_version}, and this came with {revision}"
-    if public is not None and not any(_has_in_force(member, public, seen) for member in running):
+    holders = [member for member in running if member.id in main_ids(router)]  # edge members have no public addresses
+    if public is not None and not (holders and all(_has_in_force(member, public, seen) for member in holders)):
         return f"the router's containers do not have {public.address} yet"
     return ""
 

@@ -12,10 +12,9 @@ from controlplane.domain.kinds import BALANCER, INSTANCE
 from controlplane.domain.names import check_id, check_labels
 from controlplane.domain.routers import Balancer, BalancerSpec, Router
 from controlplane.routers.balancer_status import BalancerStatus, balancer_status
-from controlplane.routers.bundle import main_members
 from controlplane.routers.claims import claims_of_balancer, clashes
 from controlplane.routers.scene import read
-from controlplane.routers.status import active_member
+from controlplane.routers.status import running_members
 from controlplane.services import lookup
 from controlplane.services.balancer_field_rules import check_spec, normal_spec, other_family
 from controlplane.services.certificate_rules import admit, ended
@@ -163,8 +162,8 @@ class BalancerService:
 
         await self._context.store.update(remove)
 
-    def active_member(self, balancer: Balancer) -> Instance:
-        """The member of its router that has the traffic now.
+    def counting_members(self, balancer: Balancer) -> Sequence[Instance]:
+        """The members of its router that run; first the one that has the traffic.
 
         Raises:
             NotFound: its router is gone.
@@ -172,10 +171,10 @@ class BalancerService:
         """
         view = self._context.store.view()
         router = lookup.router(view, balancer.project, balancer.router)
-        member = active_member(router, main_members(read(view, router)))
-        if member is None:
+        members = running_members(router, read(view, router).members)
+        if not members:
             raise Unavailable(f"{router.name} does not run now", reason="ROUTER_NOT_RUNNING")
-        return member
+        return members
 
     def instance_name(self, uid: str) -> str:
         """The name of an instance; its uid once it is gone."""

@@ -11,10 +11,9 @@ from controlplane.domain.instances import Instance
 from controlplane.domain.kinds import BALANCER, PUBLIC_ADDRESS, ROUTER_RULE
 from controlplane.domain.names import check_id, check_labels, parse_grandchild
 from controlplane.domain.routers import PublicAddress, Router, RouterRule, RouterRuleSpec
-from controlplane.routers.bundle import main_members
 from controlplane.routers.claims import Claim, claims_of_balancer, claims_of_rule, clashes
 from controlplane.routers.scene import read
-from controlplane.routers.status import RuleStatus, active_member, rule_status
+from controlplane.routers.status import RuleStatus, rule_status, running_members
 from controlplane.services import lookup
 from controlplane.services.context import Context
 from controlplane.services.dry_run import commit
@@ -120,18 +119,18 @@ class RouterRuleService:
         found = view.get(ROUTER_RULE, ROUTER_RULE.key(rule))
         return rule_status(view, rule, found.revision if found is not None and found.value.uid == rule.uid else 0)
 
-    def counting_member(self, project_id: str, router_id: str) -> Instance:
-        """The container that counts what a router's rules see.
+    def counting_members(self, project_id: str, router_id: str) -> Sequence[Instance]:
+        """The containers that count what a router's rules see; first the one that has its traffic.
 
         Raises:
             NotFound: the router does not exist. Unavailable (ROUTER_NOT_RUNNING): none of its containers runs.
         """
         view = self._context.store.view()
         router = lookup.router(view, project_id, router_id)
-        member = active_member(router, main_members(read(view, router)))
-        if member is None:
+        members = running_members(router, read(view, router).members)
+        if not members:
             raise Unavailable(f"{router.name} does not run", reason="ROUTER_NOT_RUNNING")
-        return member
+        return members
 
     async def update(
         self,

@@ -319,6 +319,36 @@ def test_waiting_for_a_router(moor: Moor, plane: Plane) -> None:
     assert "nft says no" in result.output
 
 
+def test_waiting_for_every_container_of_a_router(moor: Moor, plane: Plane) -> None:
+    idle = _becomes(plane, "ACTIVE", "edge-router-2 waits for a host", "MEMBER_NOT_RUNNING")
+    plane.script.extend([idle, _becomes(plane, "ACTIVE")])
+    moor("router", "create", "edge", "--network", "back", "--redundant", "--wait")
+    assert plane.get(EDGE).status.reason == ""
+    idle()
+    result = moor("router", "update", "edge", "--drain-time", "1s", "--wait", "--timeout", "300ms", code=8)
+    assert "edge-router-2 waits for a host" in result.output
+    moor("router", "rule", "add", "forward", "edge", "80:web", "--name", "c")
+    moor("router", "rule", "rm", "edge", "c", "--wait")  # whoever runs does without it
+
+
+def test_waiting_for_a_balancer(moor: Moor, plane: Plane) -> None:
+    _becomes(plane, "ACTIVE")()
+    name = f"{EDGE}/balancers/web"
+
+    def in_force() -> None:
+        with plane.changed:
+            assert plane.changed.wait_for(lambda: name in plane.objects, timeout=20)
+        plane.objects[name].status.active = True
+        _becomes(plane, "ACTIVE")()
+
+    plane.script.extend([_becomes(plane, "UPDATING"), in_force])
+    moor("balancer", "create", "web", "--router", "edge", "--listen", "80", "--backend", "web:80", "--wait")
+    assert plane.get(name).status.active
+    plane.objects[name].status.active, plane.objects[name].status.message = False, "edge-router-2 is behind"
+    words = ("balancer", "update", "web", "--router", "edge", "--listen", "81", "--wait", "--timeout", "300ms")
+    assert "edge-router-2 is behind" in moor(*words, code=8).output
+
+
 def test_waiting_for_rules(moor: Moor, plane: Plane) -> None:
     _becomes(plane, "ACTIVE")()
     member = instances_pb2.Instance(name=f"{P}/instances/edge-router-1")

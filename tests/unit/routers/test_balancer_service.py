@@ -188,7 +188,7 @@ async def test_how_it_stands(edge: World, members: RouterMembers) -> None:
     )
     assert edge.balancers.status(made).message == "the router does not run"
     with pytest.raises(Unavailable):
-        edge.balancers.active_member(made)
+        edge.balancers.counting_members(made)
     await members.reconcile_once()
     (member,) = (found.value for found in edge.store.view().find(INSTANCE, "owner", f"projects/{P}/routers/edge"))
 
@@ -217,7 +217,7 @@ async def test_how_it_stands(edge: World, members: RouterMembers) -> None:
     assert (status.active, status.message) == (True, "")
     own = member.nics[0].addresses[0].partition("/")[0]
     assert status.endpoints == (f"{own}:80", "10.1.0.1:80")  # the public address is not on the member yet
-    assert edge.balancers.active_member(made).uid == member.uid
+    assert [one.uid for one in edge.balancers.counting_members(made)] == [member.uid]
     assert edge.balancers.instance_name(member.uid) == member.name
     assert edge.balancers.instance_name("gone") == "gone"
 

@@ -20,7 +20,7 @@ from controlplane.domain.routers import (
     StaticNat,
 )
 from controlplane.router_members.loop import RouterMembers
-from controlplane.routers.status import RuleStatus, active_member, status_of
+from controlplane.routers.status import RuleStatus, running_members, status_of
 from controlplane.services.router_rules import NewRule
 from controlplane.services.routers import RouterChange
 from moorage.router_bundle import FirewallDirection, RouterRole
@@ -100,10 +100,14 @@ def test_members_and_addresses_are_shown() -> None:
 
 def test_who_has_the_traffic() -> None:
     both = (seen(role=STANDBY), seen("2", role=ACTIVE))
-    assert active_member(router(observed=both), [ONE, TWO]) == TWO
-    assert active_member(router(), [ONE, TWO]) == ONE
-    assert active_member(router(observed=both), [ONE, member("2")]) == ONE, "one that does not run says nothing"
-    assert active_member(router(), [WAITING]) is None
+    pair = router(observed=both, redundant=True)
+    assert running_members(pair, [ONE, TWO]) == [TWO, ONE]
+    assert running_members(router(redundant=True), [TWO, ONE]) == [ONE, TWO]
+    assert running_members(pair, [ONE, member("2")]) == [ONE], "one that does not run says nothing"
+    edge = replace(ONE, uid="uid-edge", id="edge-router-e-h3")
+    assert running_members(router(observed=(seen(role=STANDBY),)), [edge, ONE]) == [ONE, edge]
+    assert running_members(router(), [WAITING]) == []
+    assert running_members(pair, [replace(TWO, given_up="its host is lost")]) == []
 
 
 class _Edge:
