@@ -14,6 +14,8 @@ _SHOWN = 2  # members whose trouble is told in the group's message; slots tell t
 _LACKS = {
     "link": ("is not connected", "are not connected"),
     "admin": ("is cordoned", "are cordoned"),
+    "draining": ("is being drained", "are being drained"),
+    "maintenance": ("is in maintenance", "are in maintenance"),
     "condition": ("reports a condition", "report a condition"),
     "cpu": ("lacks cpu", "lack cpu"),
     "memory": ("lacks memory", "lack memory"),

@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from controlplane.domain.containers import DeviceRequest
-from controlplane.domain.hosts import Host
+from controlplane.domain.hosts import Host, HostAdminState
 from controlplane.domain.instances import Instance
 from controlplane.domain.kinds import GROUP, HOST, INSTANCE, NETWORK
 from controlplane.domain.networks import NetworkKind
@@ -54,7 +54,8 @@ def fit_on(
     """
     settings = replace(host.settings, dedicated_to=(), taints=())
     fleet = Fleet((replace(host, settings=settings),), others)
-    fleet.is_up[:] = fleet.is_enabled[:] = fleet.is_healthy[:] = True
+    fleet.is_up[:] = fleet.is_healthy[:] = True
+    fleet.admin[:] = HostAdminState.ENABLED.value
     request = request_of(after, wiring_of(view, after))
     had, wants = before.effective.resources, after.effective.resources
     request = replace(

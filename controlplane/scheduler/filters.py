@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from controlplane.domain.hosts import tolerates
+from controlplane.domain.hosts import HostAdminState, tolerates
 from controlplane.scheduler import volumes
 from controlplane.scheduler.devices import count_of
 from controlplane.scheduler.fleet import BoolColumn, Fleet, bare_platform
@@ -34,8 +34,12 @@ def _link(_: PlacementRequest, fleet: Fleet) -> BoolColumn:
     return fleet.is_up
 
 
-def _admin(_: PlacementRequest, fleet: Fleet) -> BoolColumn:
-    return fleet.is_enabled
+def _is_not(state: HostAdminState) -> Callable[[PlacementRequest, Fleet], BoolColumn]:
+    def keeps(_: PlacementRequest, fleet: Fleet) -> BoolColumn:
+        kept: BoolColumn = fleet.admin != state.value
+        return kept
+
+    return keeps
 
 
 def _condition(_: PlacementRequest, fleet: Fleet) -> BoolColumn:
@@ -228,7 +232,9 @@ def _terms_text(terms: tuple[AffinityTerm, ...]) -> str:
 
 FILTERS: tuple[Filter, ...] = (
     Filter("link", _link, lambda r: "agent not connected"),
-    Filter("admin", _admin, lambda r: "cordoned, draining or in maintenance"),
+    Filter("admin", _is_not(HostAdminState.CORDONED), lambda r: "cordoned"),
+    Filter("draining", _is_not(HostAdminState.DRAINING), lambda r: "being drained"),
+    Filter("maintenance", _is_not(HostAdminState.MAINTENANCE), lambda r: "in maintenance"),
     Filter("condition", _condition, lambda r: "reports a condition, such as a full disk or an engine that is down"),
     Filter("given-up", _given_up, lambda r: "was lost, and still has to remove what was replaced elsewhere"),
     Filter("host", _host, lambda r: f"is not hosts/{r.host}"),

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from controlplane.domain.containers import DeviceRequest
-from controlplane.domain.hosts import Host, HostAdminState, HostLinkState, capacity_of
+from controlplane.domain.hosts import Host, HostLinkState, capacity_of
 from controlplane.domain.instances import Instance
 from controlplane.scheduler.devices import choose
 from controlplane.scheduler.placed import Kin, Placed, placed_of
@@ -73,7 +73,7 @@ class Fleet:
         self.cpu_total: IntColumn = np.zeros(size, np.int64)
         self.memory_total: IntColumn = np.zeros(size, np.int64)
         self.is_up: BoolColumn = np.zeros(size, np.bool_)
-        self.is_enabled: BoolColumn = np.zeros(size, np.bool_)
+        self.admin: IntColumn = np.zeros(size, np.int64)  # numbers of HostAdminState
         self.is_healthy: BoolColumn = np.zeros(size, np.bool_)
         self.cpu_used: IntColumn = np.zeros(size, np.int64)
         self.memory_used: IntColumn = np.zeros(size, np.int64)
@@ -113,7 +113,7 @@ class Fleet:
             self._with_devices.discard(row)
         self._judge_devices(row)
         self.is_up[row] = host.link_state is HostLinkState.UP
-        self.is_enabled[row] = host.admin_state is HostAdminState.ENABLED
+        self.admin[row] = host.admin_state.value
         self.is_healthy[row] = not host.conditions
 
     def _add(self, placed: Placed) -> None:

@@ -260,6 +260,14 @@ class Hosts(hosts_pb2_grpc.HostServiceServicer):
             return self.plane.get(request.name)
         return self._admin(request.name, hosts_pb2.HOST_ADMIN_STATE_DRAINING)
 
+    def RebalanceHosts(self, request: Any, context: Any) -> Any:
+        """A host with this name is too full."""
+        answer = hosts_pb2.RebalanceHostsResponse()
+        if "hosts/full" in self.plane.objects:
+            words = {"instance": "projects/p/instances/web-0", "to_host": "hosts/h2", "why": "2 members are there"}
+            answer.moves.add(from_host="hosts/full", **words)
+        return answer
+
     def DeleteHost(self, request: Any, context: Any) -> Any:
         self.plane.get(request.name)
         self.plane.remove(request.name)

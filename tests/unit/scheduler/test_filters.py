@@ -36,8 +36,10 @@ def test_link_admin_and_condition() -> None:
         expected = ["a"] if state is HostLinkState.UP else []
         assert kept("link", request, host("a", link_state=state)) == expected
     for admin in HostAdminState:
-        expected = ["a"] if admin is HostAdminState.ENABLED else []
-        assert kept("admin", request, host("a", admin_state=admin)) == expected
+        names = {HostAdminState.CORDONED: "admin"}
+        for name in ("admin", "draining", "maintenance"):
+            expected = [] if name == names.get(admin, admin.name.lower()) else ["a"]
+            assert kept(name, request, host("a", admin_state=admin)) == expected
     ill = host("b", conditions=(HostCondition("ENGINE_DOWN", ""),))
     assert kept("condition", request, host("a"), ill) == ["a"]
 

@@ -21,7 +21,7 @@ _COLUMNS = (
     "cpu_total",
     "memory_total",
     "is_up",
-    "is_enabled",
+    "admin",
     "is_healthy",
     "cpu_used",
     "memory_used",

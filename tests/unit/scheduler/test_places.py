@@ -181,7 +181,14 @@ def test_where_the_image_is_comes_before_small_differences_of_load() -> None:
     assert placements(decide(fleet, [instance("i")], [instance("o", on="b")])) == ["a"], "but not before the spread"
 
 
-@pytest.mark.parametrize("state", [HostAdminState.CORDONED, HostAdminState.DRAINING, HostAdminState.MAINTENANCE])
-def test_hosts_that_shall_take_nothing_take_nothing(state: HostAdminState) -> None:
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        (HostAdminState.CORDONED, "admin took 1 (cordoned)"),
+        (HostAdminState.DRAINING, "draining took 1 (being drained)"),
+        (HostAdminState.MAINTENANCE, "maintenance took 1 (in maintenance)"),
+    ],
+)
+def test_hosts_that_shall_take_nothing_take_nothing(state: HostAdminState, words: str) -> None:
     (found,) = decide([host("a", admin_state=state)], [instance("i")])
-    assert found.why.summary == "none of 1 hosts fits: admin took 1 (cordoned, draining or in maintenance)"
+    assert found.why.summary == f"none of 1 hosts fits: {words}"
