@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 from google.protobuf import field_mask_pb2
 
+from moorage.client import paginate
 from moorage.v1 import events_pb2, hosts_pb2, instances_pb2, projects_pb2
 from tests.support.plane import PROJECT, RUNNING, Plane, until
 
@@ -55,8 +56,9 @@ async def test_a_place_is_made_kept_and_taken(plane: Plane, small: str) -> None:
     assert high.status.host == small
     assert f"{PROJECT}/instances/low" not in await plane.instances()
     assert (equal.status.state, equal.status.reason) == (instances_pb2.INSTANCE_STATE_PENDING, "UNPLACEABLE")
-    listed = await plane.client.events.ListEvents(events_pb2.ListEventsRequest(parent=PROJECT, page_size=1000))
-    (why,) = [event.message for event in listed.events if event.reason == "PREEMPTED"]
+    request = events_pb2.ListEventsRequest(parent=PROJECT, page_size=1000)
+    listed = [event async for event in paginate(plane.client.events.ListEvents, request, lambda page: page.events)]
+    (why,) = [event.message for event in listed if event.reason == "PREEMPTED"]
     assert why == f"pushed out by {PROJECT}/instances/high: priority 9 over 0, on {small}"
     await plane.delete(["high"])
     await plane.reach(["equal"], RUNNING)

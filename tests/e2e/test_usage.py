@@ -3,6 +3,8 @@
 import csv
 import io
 
+import pytest
+
 from cli.dev.fleet import Fleet
 from moorage.v1 import common_pb2
 from tests.e2e.conftest import moor
@@ -31,7 +33,7 @@ async def test_an_instance_is_counted(plane: Plane, fleet: Fleet) -> None:
     assert after is not None
     seconds = float(after["instance_seconds"])
     assert seconds > float(while_it_runs["instance_seconds"])
-    assert float(after["cpu_milli_seconds"]) / seconds == 100
+    assert float(after["cpu_milli_seconds"]) / seconds == pytest.approx(100)
     assert round(float(after["memory_byte_seconds"]) / seconds) == 64 * MIB
     assert float(after["address_seconds"]) > seconds
     assert told() == after
