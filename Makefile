@@ -13,7 +13,7 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 export BUF_CACHE_DIR := $(abspath build)/buf
 
 .PHONY: help setup python packages root check unit test test-benchmarks test-leaks demo demo-down protos protos-archive fmt lint types imports proto-lint \
-	router-image bench-deploy bench-healing bench-store bench-schedule clean
+	router-image bench-deploy bench-healing bench-rollout bench-store bench-schedule clean
 
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | \
@@ -104,6 +104,9 @@ bench-network: root $(STUBS) ## Networks against Docker's bridge and Swarm's ove
 
 bench-healing: root $(STUBS) ## A lost host's instances elsewhere, against Docker Swarm (root)
 	@$(BIN)/python -m benchmarks.healing
+
+bench-rollout: root $(STUBS) ## Requests that fail during rolling updates and drains, beside Docker Swarm (root)
+	@$(BIN)/python -m benchmarks.rollout
 
 bench-store: $(STUBS) ## The store's commits and rows a second
 	@$(BIN)/python -m benchmarks.store

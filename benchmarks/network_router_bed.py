@@ -17,7 +17,7 @@ from benchmarks.network_bed import PROJECT, Endpoint, NetworkBed
 from cli.dev.fleet import Fleet
 from moorage.errors import Internal, NotFound
 from moorage.ids import new_id
-from moorage.v1 import balancers_pb2, instances_pb2, networks_pb2, router_rules_pb2, routers_pb2
+from moorage.v1 import balancers_pb2, common_pb2, instances_pb2, networks_pb2, router_rules_pb2, routers_pb2
 
 ROUTER = "bench"
 ROUTER_NAME = f"{PROJECT}/routers/{ROUTER}"
@@ -272,11 +272,19 @@ async def outside_network(bed: NetworkBed) -> AsyncIterator[str]:
 
 @contextlib.asynccontextmanager
 async def router(
-    bed: NetworkBed, back: str, outside: str, *, redundant: bool = False
+    bed: NetworkBed,
+    back: str,
+    outside: str,
+    *,
+    redundant: bool = False,
+    ingress_ports: Sequence[common_pb2.PublishedPort] = (),
 ) -> AsyncIterator[routers_pb2.Router]:
     """A router, active inside the block: on h1, or a pair where the scheduler wants it."""
     spec = routers_pb2.RouterSpec(
-        legs=[routers_pb2.RouterLeg(network=back)], outside_network=outside, redundant=redundant
+        legs=[routers_pb2.RouterLeg(network=back)],
+        outside_network=outside,
+        redundant=redundant,
+        ingress_ports=ingress_ports,
     )
     if not redundant:
         spec.placement.host = "hosts/h1"

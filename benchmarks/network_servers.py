@@ -49,7 +49,7 @@ async def servers(endpoints: Iterable[Endpoint]) -> AsyncIterator[None]:
     async with contextlib.AsyncExitStack() as stack:
         for endpoint in endpoints:
             text = _SERVER.format(address=endpoint.address, port=SERVER_PORT)
-            await stack.enter_async_context(_haproxy(endpoint, text, SERVER_PORT))
+            await stack.enter_async_context(haproxy(endpoint, text, SERVER_PORT))
         yield
 
 
@@ -58,12 +58,18 @@ async def balancer_by_hand(endpoint: Endpoint, port: int, backends: Iterable[End
     """What somebody would write who does it without us."""
     lines = [f"    server s{n} {one.address}:{SERVER_PORT} check" for n, one in enumerate(backends)]
     text = _BALANCER.format(address=endpoint.address, port=port, servers="\n".join(lines))
-    async with _haproxy(endpoint, text, port):
+    async with haproxy(endpoint, text, port):
         yield
 
 
 @contextlib.asynccontextmanager
-async def _haproxy(endpoint: Endpoint, text: str, port: int) -> AsyncIterator[None]:
+async def haproxy(endpoint: Endpoint, text: str, port: int, *, listens_on: str = "") -> AsyncIterator[None]:
+    """It runs inside the block, and listens on the port when that begins.
+
+    Args:
+        text: its configuration.
+        listens_on: an address; empty: the endpoint's.
+    """
     with tempfile.TemporaryDirectory(prefix="moorage-bench-") as folder:
         config = Path(folder, "haproxy.cfg")
         await asyncio.to_thread(config.write_text, text)
@@ -71,7 +77,7 @@ async def _haproxy(endpoint: Endpoint, text: str, port: int) -> AsyncIterator[No
             *endpoint.contained_command("haproxy", "-db", "-q", "-f", str(config)), stdin=asyncio.subprocess.DEVNULL
         )
         try:
-            await _listening(endpoint, port)
+            await _listening(endpoint, listens_on or endpoint.address, port)
             yield
         finally:
             if running.returncode is None:
@@ -79,9 +85,9 @@ async def _haproxy(endpoint: Endpoint, text: str, port: int) -> AsyncIterator[No
             await running.wait()
 
 
-async def _listening(endpoint: Endpoint, port: int) -> None:
+async def _listening(endpoint: Endpoint, address: str, port: int) -> None:
     """Wait until somebody listens there, as the kernel's table of the endpoint's network says."""
-    wanted = f"{int.from_bytes(socket.inet_aton(endpoint.address), 'little'):08X}:{port:04X} 00000000:0000 0A"
+    wanted = f"{int.from_bytes(socket.inet_aton(address), 'little'):08X}:{port:04X} 00000000:0000 0A"
     deadline = time.monotonic() + _WAIT_SECONDS
     while True:
         look = await asyncio.create_subprocess_exec(
@@ -91,5 +97,5 @@ async def _listening(endpoint: Endpoint, port: int) -> None:
         if wanted in table.decode():
             return
         if time.monotonic() > deadline:
-            raise DeadlineExceeded(f"nobody listens on {endpoint.address}:{port} after {_WAIT_SECONDS:.0f} s")
+            raise DeadlineExceeded(f"nobody listens on {address}:{port} after {_WAIT_SECONDS:.0f} s")
         await asyncio.sleep(0.02)

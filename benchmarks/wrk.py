@@ -6,6 +6,7 @@ processors from those who answer and from those who are changed.
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import signal
@@ -24,7 +25,13 @@ _END_SECONDS = 20.0
 _REQUESTS = re.compile(r"^\s*(\d+) requests in ", re.MULTILINE)
 _SOCKET_ERRORS = re.compile(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)")
 _OTHER_ANSWERS = re.compile(r"Non-2xx or 3xx responses: (\d+)")
-_SCRIPT = f"function delay() return {_PAUSE_MILLISECONDS} end\n"
+_SCRIPT = """local paths, turn = {{{paths}}}, 0
+function request()
+    turn = turn + 1
+    return wrk.format("GET", paths[turn % #paths + 1])
+end
+function delay() return {pause} end
+"""
 
 
 @dataclass
@@ -61,11 +68,15 @@ def read(words: str) -> Asked:
 
 
 @contextlib.asynccontextmanager
-async def asking(command: Callable[[Sequence[str]], list[str]], url: str) -> AsyncIterator[Asked]:
+async def asking(
+    command: Callable[[Sequence[str]], list[str]], url: str, paths: Sequence[str] = ("/",)
+) -> AsyncIterator[Asked]:
     """Clients ask inside the block.
 
     Args:
         command: makes of wrk's command the one that runs it where the clients shall be.
+        url: without a path.
+        paths: what is asked for, in turn; begin with /.
 
     Raises:
         Internal: wrk does not run. DeadlineExceeded: it does not end.
@@ -73,7 +84,7 @@ async def asking(command: Callable[[Sequence[str]], list[str]], url: str) -> Asy
     asked = Asked()
     with tempfile.TemporaryDirectory(prefix="moorage-wrk-") as folder:
         script = Path(folder, "clients.lua")
-        await asyncio.to_thread(script.write_text, _SCRIPT)
+        await asyncio.to_thread(script.write_text, _script(paths))
         options = ["-t", "1", "-c", str(CONNECTIONS), "-d", f"{_LONGEST_SECONDS}s", "--timeout", f"{_TIMEOUT_SECONDS}s"]
         running = await asyncio.create_subprocess_exec(
             *command(["wrk", *options, "-s", str(script), url]),
@@ -98,3 +109,7 @@ async def asking(command: Callable[[Sequence[str]], list[str]], url: str) -> Asy
                 await running.wait()
     found = read(words)
     asked.answered, asked.refused, asked.broken, asked.words = found.answered, found.refused, found.broken, found.words
+
+
+def _script(paths: Sequence[str]) -> str:
+    return _SCRIPT.format(paths=", ".join(json.dumps(path) for path in paths), pause=_PAUSE_MILLISECONDS)

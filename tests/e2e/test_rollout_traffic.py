@@ -79,7 +79,7 @@ async def test_no_request_fails_while_a_group_is_updated(
         return {await value() for _ in range(6)} == {wanted}
 
     await until(lambda: only("0"), what="the group answers")
-    async with asking(client.command, f"http://{hosts[0].address}:{PORT}/up") as asked:
+    async with asking(client.command, f"http://{hosts[0].address}:{PORT}", ("/up",)) as asked:
         for number in range(1, UPDATES + 1):
             await groups.change("web", served(plane, str(number)))
             await until(lambda value=str(number): only(value), what="only new members answer")
