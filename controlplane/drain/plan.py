@@ -100,6 +100,8 @@ class _Decision:
 
 def _decide(host: Host, drain: HostDrain, one: Carried, is_late: bool) -> _Decision:
     instance = one.instance
+    if instance.given_up:
+        return _Decision(reason="LEAVING", message="it is given up, and the host has not said that it has removed it")
     if instance.desired is DesiredState.DELETED:
         return _Decision(reason="LEAVING", message="it is being removed")
     if instance.leave_time is not None:

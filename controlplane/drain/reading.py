@@ -1,9 +1,9 @@
 """Gathers what is looked at when it is decided about a host that is being emptied. Reads only."""
 
 from controlplane.domain.groups import GroupMode
-from controlplane.domain.hosts import Host
+from controlplane.domain.hosts import Host, HostAdminState, HostLinkState
 from controlplane.domain.instances import DesiredState, Instance
-from controlplane.domain.kinds import INSTANCE, ROUTER, VOLUME
+from controlplane.domain.kinds import HOST, INSTANCE, ROUTER, VOLUME
 from controlplane.domain.routers import is_router
 from controlplane.drain.plan import Carried
 from controlplane.services.group_slots import group_of
@@ -13,7 +13,8 @@ from moorage.store.base import View
 def read(view: View, host: Host) -> list[Carried]:
     """Every instance of the host."""
     found = (found.value for found in view.find(INSTANCE, "host", host.uid))
-    return [Carried(one, why_must_stay(view, one, host), _trouble(view, one)) for one in found]
+    nowhere = "" if any(_is_open(other.value) for other in view.all(HOST)) else "no other host takes instances now"
+    return [Carried(one, why_must_stay(view, one, host), nowhere or _trouble(view, one)) for one in found]
 
 
 def why_must_stay(view: View, instance: Instance, host: Host) -> str:
@@ -31,6 +32,10 @@ def why_must_stay(view: View, instance: Instance, host: Host) -> str:
     if group is not None and not is_of_host and group.spec.instance.placement.host == host.name:
         return f"{group.name} asks for this host"
     return ""
+
+
+def _is_open(host: Host) -> bool:
+    return host.admin_state is HostAdminState.ENABLED and host.link_state is HostLinkState.UP
 
 
 def _trouble(view: View, instance: Instance) -> str:

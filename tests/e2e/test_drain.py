@@ -1,6 +1,7 @@
 """Hosts that are emptied for work on their machines, and come back."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -116,6 +117,34 @@ async def test_a_pair_of_routers_is_never_without_one(
     moor(fleet, "host", "drain", first, "--wait")
     await until(both, what="both run again", within_seconds=60)
     assert first not in await two()
+
+
+async def test_an_update_goes_on_while_its_host_is_drained_and_members_come_back_for_balance(
+    plane: Plane, groups: Groups, hosts: list[Host], fleet: Fleet, drains: None
+) -> None:
+    await plane.network("back", "10.74.0.0/24")
+    await groups.create("web", 3, plane.spec(networks=["back"], env={"V": "1"}), rollout=QUICK)
+    name = hosts[1].name
+    async with groups.watched("web") as seen:
+        await groups.change("web", plane.spec(networks=["back"], env={"V": "2"}), wait=False)
+        await asyncio.to_thread(moor, fleet, "host", "drain", name, "--wait")
+        await groups.wait("web", revision=2)
+    assert (seen.least_ready, seen.most_members) == (3, 4)
+    members = await groups.members("web")
+    assert {member.spec.env["V"] for member in members} == {"2"}
+    assert f"hosts/{name}" not in {member.status.host for member in members}
+    moor(fleet, "host", "uncordon", name)
+    told = moor(fleet, "host", "rebalance", "--dry-run", "-o", "json")
+    assert [move["to_host"] for move in json.loads(told)] == [f"hosts/{name}"]
+    moor(fleet, "host", "rebalance")
+
+    async def is_spread() -> bool:
+        found = await groups.members("web")
+        return len(found) == 3 and len({member.status.host for member in found}) == 3
+
+    await until(is_spread, what="one is on each host", within_seconds=60)
+    await groups.wait("web")
+    assert json.loads(moor(fleet, "host", "rebalance", "--dry-run", "-o", "json")) == []
 
 
 async def test_what_nobody_makes_anew_is_named_and_deleted_only_on_a_word(
