@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import random
+import shutil
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,10 +20,18 @@ import pytest
 from cli.dev.fleet import Fleet
 from cli.dev.host import Host
 from moorage.errors import DeadlineExceeded, NotFound
-from moorage.v1 import dns_pb2, networks_pb2, security_groups_pb2
+from moorage.v1 import (
+    dns_pb2,
+    networks_pb2,
+    public_addresses_pb2,
+    router_rules_pb2,
+    routers_pb2,
+    security_groups_pb2,
+)
 from moorage.v1 import instances_pb2 as pb
 from tests.support import snapshot
 from tests.support.plane import Plane, until
+from tests.support.routers import IN, TCP, Routers
 
 NETWORKS = int(os.environ.get("MOORAGE_LEAK_NETWORKS", "20"))
 SEED = int(os.environ.get("MOORAGE_LEAK_SEED", "0")) or random.randrange(1, 10**6)
@@ -119,11 +128,29 @@ async def _name(plane: Plane, lot: random.Random, made: Made) -> None:
     )
 
 
+async def _route(plane: Plane, lot: random.Random, made: Made) -> None:
+    """A router with rules of its own and a public address, a balancer among them; one or a pair."""
+    routers, router, outside = Routers(plane), made.name, f"{made.name}-out"
+    await plane.network(outside, egress=True)
+    await routers.create(router, made.name, outside_network=outside, redundant=lot.random() < 0.5)
+    public = f"{made.name}-public"
+    await routers.public_address(public, outside)
+    web = lot.choice(made.instances)
+    await routers.rule(router, "one", static_nat=router_rules_pb2.StaticNat(public_address=public, instance=web))
+    forward = router_rules_pb2.PortForward(first_port=8080, instance=web, target_port=80)
+    await routers.rule(router, "in", port_forward=forward)
+    await routers.firewall(router, "http", IN, protocol=TCP, ports=["80"])
+    await routers.balancer(router, "web", dict.fromkeys(made.instances, 80), port=80)
+    if lot.random() < 0.5:
+        await routers.delete_rule(router, "one")
+
+
 async def _nothing(plane: Plane, lot: random.Random, made: Made) -> None:
     return
 
 
 FURNISH: Sequence[Furnish] = (_nothing, _toggle_egress, _reboot_one, _stop_one, _guard, _plug, _name)
+_ROUTED = 0.1  # of the networks: a router takes seconds
 
 
 @dataclass(frozen=True)
@@ -142,13 +169,15 @@ class _Plan:
 class History:
     """What happens, drawn from one seed; what runs side by side may still end in any order."""
 
-    def __init__(self, plane: Plane, seed: int, count: int) -> None:
+    def __init__(self, plane: Plane, seed: int, count: int, *, has_routers: bool) -> None:
         self._plane = plane
+        self._routed = _ROUTED if has_routers else 0.0
         self._lot = random.Random(seed)
         self._left = count
         self._number = 0
         self._alive: list[Made] = []
         self._networks: dict[str, set[str]] = {}  # of each instance
+        self.behind: set[str] = set()  # networks that have or had a router
 
     async def run(self) -> None:
         """Until every network was made and destroyed."""
@@ -166,18 +195,24 @@ class History:
         lot = self._lot
         self._number += 1
         made = Made(f"leak{self._number}", tuple(f"leak{self._number}-{n}" for n in range(lot.randint(1, 3))))
+        furnish = lot.choice(FURNISH)
         cidrs = lot.choice(((), (), ("10.77.0.0/24",), ("10.77.0.0/24", "fd77:7::/64"), ("fd77:7::/64",)))
+        is_awaited = lot.random() < 0.8
+        if is_routed := is_awaited and lot.random() < self._routed:
+            furnish, cidrs = _route, lot.choice(((), ("10.77.0.0/24",)))  # its public address is one of IPv4
+            self.behind.add(made.name)
         specs = {}
         for number, name in enumerate(made.instances):
             networks = [made.name]
-            if self._alive and not cidrs and lot.random() < 0.3:
-                networks.append(lot.choice(self._alive).name)
             ports = {9000 + (4 * self._number + number) % 1000: 80} if lot.random() < 0.4 else {}
+            others = [one.name for one in self._alive if one.name not in self.behind]  # those take no published ports
+            if others and not cidrs and not is_routed and lot.random() < 0.3:
+                networks.append(lot.choice(others))
+            if is_routed:
+                ports = {}
             specs[name] = self._plane.spec(host=lot.randint(1, 3), networks=networks, ports=ports)
             self._networks[name] = set(networks)
-        return _Plan(
-            made, cidrs, lot.random() < 0.5, lot.random() < 0.8, specs, lot.choice(FURNISH), random.Random(lot.random())
-        )
+        return _Plan(made, cidrs, lot.random() < 0.5, is_awaited, specs, furnish, random.Random(lot.random()))
 
     async def _make(self, plan: _Plan) -> None:
         await self._plane.network(plan.made.name, *plan.cidrs, egress=plan.egress)
@@ -188,17 +223,35 @@ class History:
             await self._plane.start_all(plan.specs)
 
     async def _destroy(self, going: Sequence[Made]) -> None:
-        """The instances of each network, and those of others that are on it too, then the networks."""
+        """What each network has of a router, its instances, and those of others that are on it too, then the networks."""
         groups: dict[str, list[str]] = {}
         names = {one.name for one in going}
+        behind = sorted(names & self.behind)
+        await asyncio.gather(*(self._delete_router(name) for name in behind))
         for instance, networks in list(self._networks.items()):
             if doomed := sorted(networks & names):
                 groups.setdefault(doomed[0], []).append(instance)
                 del self._networks[instance]
         await asyncio.gather(*(self._plane.delete(some, force=True, within_seconds=60) for some in groups.values()))
+        names |= {f"{name}-out" for name in behind}
         requests = [networks_pb2.DeleteNetworkRequest(name=self._plane.name("networks", name)) for name in names]
         await asyncio.gather(*(self._plane.client.networks.DeleteNetwork(one) for one in requests))
         await self._delete_groups(names)
+
+    async def _delete_router(self, network: str) -> None:
+        client, name = self._plane.client, self._plane.name("routers", network)
+        await client.routers.DeleteRouter(routers_pb2.DeleteRouterRequest(name=name, force=True))
+
+        async def is_gone() -> bool:
+            try:
+                await client.routers.GetRouter(routers_pb2.GetRouterRequest(name=name))
+            except NotFound:
+                return True
+            return False
+
+        await until(is_gone, what=f"the end of router {network}", within_seconds=60)
+        public = self._plane.name("publicAddresses", f"{network}-public")
+        await client.public_addresses.DeletePublicAddress(public_addresses_pb2.DeletePublicAddressRequest(name=public))
 
     async def _delete_groups(self, names: Collection[str]) -> None:
         """The security groups that were made for these networks, in an order in which none is named by another."""
@@ -217,15 +270,22 @@ async def _agents(fleet: Fleet) -> dict[str, int]:
 
 
 @pytest.mark.slow
-async def test_networks_leave_every_host_as_it_was(plane: Plane, fleet: Fleet, hosts: list[Host]) -> None:
-    print(f"seed {SEED}, {NETWORKS} networks")
+async def test_networks_leave_every_host_as_it_was(
+    plane: Plane, fleet: Fleet, hosts: list[Host], request: pytest.FixtureRequest
+) -> None:
+    has_routers = shutil.which("mmdebstrap") is not None
+    if has_routers:
+        request.getfixturevalue("router_image")
+    print(f"seed {SEED}, {NETWORKS} networks, {'some' if has_routers else 'none'} with a router")
     await plane.run({f"first{n}": plane.spec(host=n) for n in (1, 2, 3)})  # image, and what a first use leaves
     await plane.delete([f"first{n}" for n in (1, 2, 3)], force=True)
     agents = await _agents(fleet)
     before = {host.name: await _settled(host) for host in hosts}
     held = {name: snapshot.open_files(pid) for name, pid in agents.items()}
 
-    await History(plane, SEED, NETWORKS).run()
+    history = History(plane, SEED, NETWORKS, has_routers=has_routers)
+    await history.run()
+    print(f"{len(history.behind)} networks had a router")
 
     left: list[str] = []
 
