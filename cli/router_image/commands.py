@@ -28,6 +28,7 @@ ROUTER = "router"
 ROUTER_BASE = "router-base"
 _LOOK_SECONDS = 0.2
 _REMOVAL_LOOKS = 300
+_ROUTER_IMAGE = "router-image"  # label of what routers may be made from
 _LABEL = "made-from"  # what tells whether a template is the one that would be made now
 
 
@@ -89,7 +90,7 @@ async def _register(
         await _make(client, ROUTER_BASE, base_from, source, quiet)
     if not is_made:
         build = {"dockerfile": folder, "build_arg": (f"BASE={ROUTER_BASE}",)}
-        await _make(client, ROUTER, router_from, build, quiet)
+        await _make(client, ROUTER, router_from, build, quiet, f"{_ROUTER_IMAGE}=true")
     return await _get(client, ROUTER)
 
 
@@ -120,8 +121,10 @@ async def _is_made(client: Client, template_id: str, made_from: str) -> bool:
     raise DeadlineExceeded(f"{_name(template_id)} is still being removed; repeat this when it is gone")
 
 
-async def _make(client: Client, template_id: str, made_from: str, source: dict[str, Any], quiet: bool) -> None:
-    plan = plan_registration(PROJECT, template_id, {"label": (f"{_LABEL}={made_from}",), **source})
+async def _make(
+    client: Client, template_id: str, made_from: str, source: dict[str, Any], quiet: bool, *labels: str
+) -> None:
+    plan = plan_registration(PROJECT, template_id, {"label": (f"{_LABEL}={made_from}", *labels), **source})
     with OperationProgress(f"template {template_id}", quiet=quiet) as progress:
         operation = await start_registration(client, plan, progress)
         try:

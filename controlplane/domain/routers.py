@@ -19,6 +19,8 @@ from moorage.router_bundle import (
     TrafficProtocol,
 )
 
+NAMES_PORT = 53  # of a router's legs with DHCP, where it answers for names too
+
 
 class DefaultAction(enum.Enum):
     """What becomes of traffic that no rule names."""

@@ -34,7 +34,7 @@ from controlplane.services.effective import effective_spec
 from controlplane.services.instance_admission import check_still_fits
 from controlplane.services.instance_claims import InstanceClaims, charge_project, usage_of
 from controlplane.services.instance_making import InstanceMaking
-from controlplane.services.router_admission import member_template
+from controlplane.services.router_admission import check_template
 from moorage.errors import HistoryCompacted, MoorageError, NotReady
 from moorage.store.base import Change, Kind, Transaction, View
 
@@ -126,7 +126,7 @@ class RouterMembers:
         template.
         """
         project = lookup.project(tx, router.project)
-        template = member_template(tx, router.spec.template)
+        template = check_template(tx, project, router.spec.template, "router.spec")
         key = f"{router.project}/{action.id}"
         if tx.get(INSTANCE, key) is not None:
             raise NotReady(
@@ -195,11 +195,11 @@ def _wish(kind: Kind[Any], record: Any) -> Any:
     if kind is HOST:
         return record.labels, record.admin_state, record.link_state, record.loss is None
     if kind is PROJECT:
-        return record.quota
+        return record.quota, record.policy
     if kind is INSTANCE:
         return record.generation, record.desired, record.host, record.evict, is_router(record) and is_running(record)
     if kind is TEMPLATE:
-        return record.status.state
+        return record.status.state, record.labels
     if kind is ROUTER:
         seen = tuple((one.instance_uid, one.role, one.running_version > 0) for one in record.observed)
         return record.generation, record.is_deleting, seen

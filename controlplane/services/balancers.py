@@ -9,8 +9,8 @@ from dataclasses import replace
 
 from controlplane.domain.instances import Instance
 from controlplane.domain.kinds import BALANCER, INSTANCE
-from controlplane.domain.names import check_id, check_labels
-from controlplane.domain.routers import Balancer, BalancerSpec, Router
+from controlplane.domain.names import check_id, check_labels, parse_child
+from controlplane.domain.routers import NAMES_PORT, Balancer, BalancerSpec, Listener, Router
 from controlplane.routers.balancer_status import BalancerStatus, balancer_status
 from controlplane.routers.claims import claims_of_balancer, clashes
 from controlplane.routers.scene import read
@@ -232,7 +232,7 @@ class BalancerService:
                 violations += [*more, *other_family(listener, found.address, where)]
             if inside:
                 inside, more = targets.leg(inside, f"{where}.inside_network")
-                violations += more
+                violations += more or _names_port(view, inside, listener, where)
             certificates, more = admit(listener.certificates, held, now, f"{where}.certificates")
             violations += more
             listeners.append(replace(listener, public_address=public, inside_network=inside, certificates=certificates))
@@ -251,3 +251,14 @@ class BalancerService:
                 backends.append(resolved)
             pools.append(replace(pool, backends=tuple(backends)))
         return replace(spec, listeners=tuple(listeners), pools=tuple(pools)), violations
+
+
+def _names_port(view: View, network_name: str, listener: Listener, field: str) -> list[FieldViolation]:
+    """Where a router gives addresses, it also answers for names."""
+    if listener.port != NAMES_PORT:
+        return []
+    dhcp = lookup.network(view, *parse_child(network_name, "networks")).spec.dhcp
+    if dhcp is None or not dhcp.enabled:
+        return []
+    problem = f"is taken: the router answers for names on {network_name}, which has DHCP"
+    return [FieldViolation(f"{field}.port", problem, "RULE_CLASH")]

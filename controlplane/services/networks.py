@@ -6,9 +6,10 @@ from dataclasses import replace
 
 from controlplane.access import policy as access_policy
 from controlplane.access.quota import Quota, charge
-from controlplane.domain.kinds import ADDRESS, GROUP_SLOT, INSTANCE, NETWORK, PROJECT, PUBLIC_ADDRESS, ROUTER
+from controlplane.domain.kinds import ADDRESS, BALANCER, GROUP_SLOT, INSTANCE, NETWORK, PROJECT, PUBLIC_ADDRESS, ROUTER
 from controlplane.domain.names import check_id, check_labels
 from controlplane.domain.networks import AddressLease, DhcpSpec, Network, NetworkKind, NetworkSpec
+from controlplane.domain.routers import NAMES_PORT
 from controlplane.history import record_event
 from controlplane.networks import attachments
 from controlplane.networks.subnets import check_spec, overlaps, with_defaults
@@ -129,6 +130,7 @@ class NetworkService:
             if network.spec.egress and not spec.egress:
                 _check_no_outside(tx, network)
             _check_hosts_free(tx, network, spec)
+            _check_names_port_free(tx, network, spec)
             changed = replace(network, spec=spec, labels=new_labels, generation=network.generation + 1)
             if not validate_only:
                 tx.put(NETWORK, changed)
@@ -277,6 +279,20 @@ def _check_hosts_free(view: View, network: Network, spec: NetworkSpec) -> None:
     ]
     if violations:
         raise InvalidSpec(violations)
+
+
+def _check_names_port_free(view: View, network: Network, spec: NetworkSpec) -> None:
+    """Raises InvalidSpec (RULE_CLASH): with DHCP its router would answer for names where a balancer of it listens."""
+    if spec.dhcp is None or not spec.dhcp.enabled:
+        return
+    for router in view.find(ROUTER, "network", network.uid):
+        for balancer in view.find(BALANCER, "router", router.value.uid):
+            for listener in balancer.value.spec.listeners:
+                if (listener.inside_network, listener.port) == (network.name, NAMES_PORT):
+                    problem = (
+                        f"its router would answer for names on tcp {NAMES_PORT}, where {balancer.value.name} listens"
+                    )
+                    raise InvalidSpec.of("network.spec.dhcp", problem, "RULE_CLASH")
 
 
 def _check_no_outside(view: View, network: Network) -> None:

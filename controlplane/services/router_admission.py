@@ -24,6 +24,8 @@ from moorage.store.base import Transaction, View
 
 SYSTEM_PROJECT = "system"
 DEFAULT_TEMPLATE = f"projects/{SYSTEM_PROJECT}/templates/router"
+#: Label of templates of the project `system` that are images of routers, beside the default one: what else the platform runs is none.
+ROUTER_IMAGE_LABEL = "router-image"
 OUTSIDE_NETWORK = "outside"
 _HIGHEST_VIRTUAL_ID = 254
 #: What members get (controlplane/router_members/plan.py). A template of users must not gain it by way of a router.
@@ -110,13 +112,26 @@ def member_template(view: View, name: str) -> Template:
 
 
 def check_template(view: View, project: Project, name: str, field: str) -> Template:
-    """The same, for a router of this project. Raises InvalidSpec (POLICY_CAPABILITY) too: users' own templates need the policy."""
+    """The same, for a router of this project, when it is asked for and whenever a container of it is made.
+
+    Raises:
+        NotReady: ROUTER_TEMPLATE_MISSING.
+        InvalidSpec: POLICY_CAPABILITY, users' own templates need the policy; TEMPLATE_UNSUITABLE, one of the platform's is no router's.
+    """
     if not name.startswith(f"projects/{SYSTEM_PROJECT}/"):
         asked = HostAccess(capabilities=tuple(Asked(f"{field}.template", word) for word in _CAPABILITIES))
         violations = access_policy.check(asked, project.policy)
         if violations:
             raise InvalidSpec(violations)
-    return member_template(view, name)
+        return member_template(view, name)
+    template = member_template(view, name)
+    if name != DEFAULT_TEMPLATE and template.labels.get(ROUTER_IMAGE_LABEL) != "true":
+        raise InvalidSpec.of(
+            f"{field}.template",
+            f"{name} is no image of a router: its label {ROUTER_IMAGE_LABEL} is not true",
+            "TEMPLATE_UNSUITABLE",
+        )
+    return template
 
 
 def check_quota(view: View, project_id: str, place: Place, template: Template) -> None:

@@ -6,7 +6,8 @@ and neighbour advertisements for others, router advertisements and redirects, an
 without a chain passes nothing. A batch of `port_rules` replaces the chain whatever it was, so it is also the repair.
 
 A member of a redundant pair may also use the virtual MAC, but only for what no standby sends: VRRP's advertisements, and packets and
-ARP of the virtual addresses. Bridges learn from these frames where the MAC is. Nobody else on an isolated network speaks VRRP.
+ARP of the virtual addresses. Bridges learn from these frames where the MAC is. Nobody else on an isolated network speaks VRRP,
+behind IPv6 extension headers neither: `meta l4proto` looks past them, as the receiver's kernel does.
 
 Where the kernel has no bridge family the same rules hang at netdev ingress of each port.
 """
@@ -104,7 +105,7 @@ def port_rules(
         rules.append(f"limit rate over {rate} bytes/second burst {burst} bytes drop")
     if virtual is not None:
         rules += _virtual_rules(virtual, v4, v6)
-    rules += [f"ether saddr != {mac} drop", f"ip protocol {_VRRP} drop", f"ip6 nexthdr {_VRRP} drop"]
+    rules += [f"ether saddr != {mac} drop", f"ip protocol {_VRRP} drop", f"meta l4proto {_VRRP} drop"]
     if asks_dhcp:
         rules.append("ether type ip ip saddr 0.0.0.0 udp sport 68 udp dport 67 accept")
         rules.append(f"ether type arp arp saddr ether {mac} arp saddr ip 0.0.0.0 accept")
@@ -167,7 +168,7 @@ def _virtual_rules(virtual: VirtualStation, own4: Sequence[str], own6: Sequence[
         rules += [
             f"{frame} icmpv6 type {{ nd-router-advert, nd-redirect }} drop",
             f"{frame} icmpv6 type nd-neighbor-advert @th,64,128 != {{ {_targets(v6)} }} drop",
-            f"{frame} ip6 nexthdr != {_VRRP} ip6 saddr {{ {', '.join(v6)} }} accept",
+            f"{frame} meta l4proto != {_VRRP} ip6 saddr {{ {', '.join(v6)} }} accept",
         ]
     return rules
 

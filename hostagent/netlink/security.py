@@ -18,12 +18,17 @@ new rules. `replacement` says everything, whatever was there, and so is the repa
 
 import functools
 import ipaddress
+import re
 from collections.abc import Collection, Iterable, Sequence
 
 from hostagent.domain import GroupMembers, NicFilter, RuleProtocol, SecurityDirection, SecurityRule
+from moorage.errors import InvalidSpec
 
 _TABLE = "inet moorage"
 _IN, _OUT = "in-", "out-"
+_INTERFACE = re.compile(r"[A-Za-z0-9._-]{1,15}")
+_ID = re.compile(r"[A-Za-z0-9._-]{1,100}")
+_PORTS = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 _FAMILIES = ((4, "ip", "ipv4_addr"), (6, "ip6", "ipv6_addr"))
 _AGENTS_OWN = "ip daddr { 127.0.0.0/8, 169.254.169.254 } accept"
 # Router advertisements and redirects of instances are stopped at the host's end; on a shared network a router's may come.
@@ -43,9 +48,13 @@ def removal() -> str:
 
 
 def replacement(filters: Sequence[NicFilter], chains: Collection[str] = (), sets: Collection[str] = ()) -> str:
-    """The whole table. `chains` and `sets`: names that the kernel has, of which those that are ours and not wanted go."""
+    """The whole table. `chains` and `sets`: names that the kernel has, of which those that are ours and not wanted go.
+
+    Raises: InvalidSpec: SECURITY_INVALID, something in them is no address, port, name or id.
+    """
     if not filters:
         return removal()
+    _check(filters)
     lines = [f"add table {_TABLE}"]
     for hook in ("input", "output", "forward"):
         lines.append(f"add chain {_TABLE} {hook} {{ type filter hook {hook} priority 0; policy accept; }}")
@@ -68,7 +77,11 @@ def replacement(filters: Sequence[NicFilter], chains: Collection[str] = (), sets
 
 
 def difference(before: Sequence[NicFilter], after: Sequence[NicFilter]) -> str | None:
-    """What turns one into the other if only members came or went; None: more than that is new."""
+    """What turns one into the other if only members came or went; None: more than that is new.
+
+    Raises: InvalidSpec: as `replacement`.
+    """
+    _check(after)
     if [_without_members(nic) for nic in before] != [_without_members(nic) for nic in after]:
         return None
     old, new = _sets(before), _sets(after)
@@ -80,6 +93,46 @@ def difference(before: Sequence[NicFilter], after: Sequence[NicFilter]) -> str |
         lines += _elements("add", name, [one for one in addresses if one not in known])
         lines += _elements("delete", name, sorted(known.difference(addresses)))
     return "\n".join(lines) + "\n" if lines else ""
+
+
+def _check(filters: Iterable[NicFilter]) -> None:
+    """All of it becomes text for nftables, so nothing that could be read as more than it is may be among it."""
+    try:
+        for nic in filters:
+            _matching(_INTERFACE, nic.interface, "name of an interface")
+            _check_addresses(nic.addresses)
+            for members in nic.members:
+                _matching(_ID, members.group_id, "id of a group")
+                _matching(_ID, members.network_id, "id of a network")
+                _check_addresses(members.addresses)
+            for rule in (rule for group in nic.groups for rule in group.rules):
+                _check_rule(rule)
+    except ValueError as error:
+        raise InvalidSpec.of("security_groups", str(error), "SECURITY_INVALID") from error
+
+
+@functools.lru_cache(maxsize=1024)
+def _check_addresses(addresses: tuple[str, ...]) -> None:
+    for address in addresses:
+        ipaddress.ip_address(address)
+
+
+def _check_rule(rule: SecurityRule) -> None:
+    for ports in rule.ports:
+        first, last = _matching(_PORTS, ports, "port or range of ports").groups()
+        if not 0 < int(first) <= int(last or first) <= 65535:
+            raise ValueError(f"{ports!r} is no port or range of ports")
+    for cidr in rule.cidrs:
+        ipaddress.ip_network(cidr, strict=False)
+    if rule.icmp_type is not None and not 0 <= rule.icmp_type <= 255:
+        raise ValueError(f"{rule.icmp_type} is no type of ICMP")
+
+
+def _matching(pattern: "re.Pattern[str]", word: str, what: str) -> "re.Match[str]":
+    found = pattern.fullmatch(word)
+    if found is None:
+        raise ValueError(f"{word!r} is no {what}")
+    return found
 
 
 def names_in(listing: str) -> set[str]:

@@ -3,6 +3,7 @@
 The fabrics are told once what is where and then left alone, as with a control plane and agents that are gone.
 """
 
+import ipaddress
 import os
 import shutil
 import signal
@@ -222,7 +223,11 @@ async def test_nobody_else_speaks_as_a_router(pair: Pair) -> None:
     virtual = pair.one.station.mac
     vrrp = bytes.fromhex("3101ff010019") + bytes(2) + bytes([10, 1, 0, 1])
     head = bytes.fromhex("450000200000000" + "0ff700000")
+    own6, group6 = (ipaddress.ip_address(one).packed for one in ("fd00:1::1f", "ff02::12"))
+    padding = bytes([112, 0, 1, 4, 0, 0, 0, 0])  # destination options of nothing, and VRRP behind them
+    head6 = bytes.fromhex("60000000") + (len(padding) + len(vrrp)).to_bytes(2) + bytes([60, 255])
     attempts = {
+        "advertisement behind options": (mac(31), 0x86DD, head6 + own6 + group6 + padding + vrrp),
         "advertisement": (mac(31), 0x0800, head + bytes([10, 1, 0, 31]) + bytes([224, 0, 0, 18]) + vrrp),
         "virtual MAC": (virtual, 0x0800, ipv4_udp("10.1.0.31", "10.1.0.30", b"x")),
         "gateway's address": (mac(31), 0x0800, ipv4_udp("10.1.0.1", "10.1.0.30", b"x")),

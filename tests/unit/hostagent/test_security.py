@@ -18,6 +18,7 @@ from hostagent.domain import (
 )
 from hostagent.executor.filters import filters_of
 from hostagent.netlink import security
+from moorage.errors import InvalidSpec
 from moorage.ids import InstanceId, NetworkId
 
 IN, OUT = SecurityDirection.IN, SecurityDirection.OUT
@@ -134,3 +135,26 @@ def test_filters_of_an_instance() -> None:
     assert found.members == (GroupMembers("glb", NetworkId("n2")),), "members on another network are nobody here"
     (found,) = filters_of(assignment(replace(plain, security_groups=("g1",))), {"g1": group}, members) or ()
     assert found.members == (LB,)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        replace(nic(), interface='eth0" accept'),
+        replace(nic(), addresses=("10.1.0.5/24",)),
+        nic(members=(GroupMembers("g }", NET),)),
+        nic(members=(GroupMembers("g", NetworkId("n;")),)),
+        nic(members=(GroupMembers("g", NET, ("10.1.0.9 } drop",)),)),
+        nic(SecurityRule(IN, TCP, ("0",))),
+        nic(SecurityRule(IN, TCP, ("90-80",))),
+        nic(SecurityRule(IN, TCP, ("80, 81",))),
+        nic(SecurityRule(IN, TCP, ("70000",))),
+        nic(SecurityRule(IN, cidrs=("10.0.0.0/33",))),
+        nic(SecurityRule(IN, ICMP, icmp_type=256)),
+    ],
+)
+def test_what_is_no_address_port_or_name_becomes_no_rule(bad: NicFilter) -> None:
+    for make in (lambda: security.replacement([bad]), lambda: security.difference([nic()], [bad])):
+        with pytest.raises(InvalidSpec) as caught:
+            make()
+        assert caught.value.reason == "SECURITY_INVALID"

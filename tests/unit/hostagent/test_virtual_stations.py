@@ -16,7 +16,7 @@ def rules_of(virtual: VirtualStation | None) -> list[str]:
 
 def test_only_a_member_of_a_pair_speaks_vrrp_and_has_the_virtual_mac() -> None:
     plain = rules_of(None)
-    assert plain[:3] == ["ether saddr != 02:00:00:00:00:0b drop", "ip protocol 112 drop", "ip6 nexthdr 112 drop"]
+    assert plain[:3] == ["ether saddr != 02:00:00:00:00:0b drop", "ip protocol 112 drop", "meta l4proto 112 drop"]
     assert not [rule for rule in plain if "00:00:5e" in rule]
     assert plain[-1] == "drop"
 

@@ -7,7 +7,7 @@ import pytest
 
 from controlplane.domain.instances import InstanceState, Nic, Observed
 from controlplane.domain.kinds import BALANCER, INSTANCE, ROUTER
-from controlplane.domain.networks import NetworkSpec, Subnet
+from controlplane.domain.networks import DhcpSpec, NetworkSpec, Subnet
 from controlplane.domain.routers import (
     Backend,
     BackendPool,
@@ -66,6 +66,18 @@ async def refused(world: World, wanted: BalancerSpec) -> list[tuple[str, str]]:
         await add(world, "bad", wanted)
     assert world.store.view().revision == before
     return [(field.removeprefix("balancer.spec."), reason) for field, reason in problems(caught.value)]
+
+
+async def test_where_a_router_answers_for_names_no_balancer_listens(edge: World) -> None:
+    inside = Listener(inside_network="back", port=53)
+    await add(edge, "lb", spec(inside, Listener(port=53)))
+    with pytest.raises(InvalidSpec) as caught:
+        await edge.networks.update(P, "back", dhcp=DhcpSpec(enabled=True))
+    assert problems(caught.value) == [("network.spec.dhcp", "RULE_CLASH")]
+    await edge.balancers.delete(P, "edge", "lb")
+    await edge.networks.update(P, "back", dhcp=DhcpSpec(enabled=True))
+    assert await refused(edge, spec(Listener(port=80), inside)) == [("listeners[1].port", "RULE_CLASH")]
+    await add(edge, "lb", spec(Listener(inside_network="back", port=54), Listener(port=53)))
 
 
 async def test_names_become_full(edge: World) -> None:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from controlplane.access.policy import ProjectPolicy
 from controlplane.access.quota import Quota
 from controlplane.domain.hosts import HostLinkState
 from controlplane.domain.instances import DesiredState, Instance, InstanceState, Nic, PublishedPort
@@ -27,6 +28,7 @@ from controlplane.services.router_reports import RouterReports
 from moorage.errors import NotReady
 from moorage.router_bundle import RouterReport, RouterRole
 from moorage.store.base import Transaction
+from tests.support.controlplane import ready_template
 from tests.unit.controlplane.world import P, World
 
 NAME = f"projects/{P}/routers/edge"
@@ -93,6 +95,26 @@ async def test_what_keeps_it_from_being_made_is_said_and_goes_away(world: World,
     assert router is not None
     assert (router.reason, router.message) == ("", "")
     assert the_member(world)
+
+
+async def test_the_policy_is_asked_again_when_a_member_is_made(world: World, members: RouterMembers) -> None:
+    own = ready_template(P, "mine", world.clock.now())
+    router = await put_router(world)
+    router = replace(router, spec=replace(router.spec, template=f"projects/{P}/templates/mine"))
+
+    def write(tx: Transaction) -> None:
+        tx.put(TEMPLATE, own)
+        tx.put(ROUTER, router)
+
+    await world.store.update(write)
+    await members.reconcile_once()
+    noted = router_of(world)
+    assert noted is not None
+    assert "NET_ADMIN" in noted.message
+    assert not world.store.view().find(INSTANCE, "owner", NAME)
+    await world.projects.update(P, policy=ProjectPolicy(allowed_capabilities=("NET_ADMIN", "NET_RAW")))
+    await members.reconcile_once()
+    assert the_member(world).template_uid == own.uid
 
 
 async def test_a_quota_keeps_all_of_it_out(world: World, members: RouterMembers) -> None:

@@ -180,6 +180,17 @@ async def test_the_template_must_be_there(world: World) -> None:
     assert "moor router-image register" in error.message
 
 
+async def test_of_the_platforms_templates_only_images_of_routers_are_a_routers(world: World) -> None:
+    other = ready_template("system", "other", world.clock.now())
+    await world.store.update(lambda tx: tx.put(TEMPLATE, other))
+    name = "projects/system/templates/other"
+    with pytest.raises(InvalidSpec) as caught:
+        await make(world, template=name)
+    assert problems(caught.value) == [("router.spec.template", "TEMPLATE_UNSUITABLE")]
+    await world.store.update(lambda tx: tx.put(TEMPLATE, replace(other, labels={"router-image": "true"})))
+    assert (await make(world, template=name)).spec.template == name
+
+
 async def test_ones_own_template_needs_the_policy(world: World) -> None:
     await world.projects.update(P, policy=ProjectPolicy(allowed_capabilities=("NET_ADMIN", "NET_RAW")))
     own = ready_template(P, "mine", world.clock.now(), repository="uid-demo/mine")
