@@ -9,6 +9,7 @@ from cli.names import project_name, short
 from cli.output import Column, age, enum_word, output_option, print_list, print_one
 from cli.run_options import many
 from cli.session import Session, pass_session
+from cli.spec import duration
 from moorage.client import Client, paginate
 from moorage.errors import InvalidSpec
 from moorage.ids import new_id
@@ -110,6 +111,8 @@ def apply_changes(project: projects_pb2.Project, options: dict[str, Any]) -> lis
         project.quota.volume_bytes = parse_bytes(options["volume_bytes"], field="volume-bytes")
     if options["allow_privileged"] is not None:
         project.policy.allow_privileged = options["allow_privileged"]
+    if options["undelete_window"] is not None:
+        project.undelete_window.CopyFrom(duration("undelete-window", options["undelete_window"]))
     if options["max_priority"] is not None:
         project.policy.max_priority = options["max_priority"]
     lists: dict[str, Any] = {
@@ -128,6 +131,7 @@ def apply_changes(project: projects_pb2.Project, options: dict[str, Any]) -> lis
         "description": project.description != before.description,
         "quota": project.quota != before.quota,
         "policy": project.policy != before.policy,
+        "undelete_window": project.undelete_window != before.undelete_window,
     }
     return [path for path, is_changed in changed.items() if is_changed]
 
@@ -150,6 +154,7 @@ def apply_changes(project: projects_pb2.Project, options: dict[str, Any]) -> lis
 @many("--allow-bridge", "allowed_bridges", metavar="BRIDGE", text="Policy: all for shared networks, or none.")
 @many("--allow-nic", "allowed_nics", metavar="NIC", text="Policy: all NICs of hosts for shared networks, or none.")
 @many("--allow-device-kind", "allowed_device_kinds", metavar="KIND", text="Policy: all, such as gpu; ALL, or none.")
+@click.option("--undelete-window", metavar="TIME", help="For how long what is deleted is kept, such as 1h; 0s: not.")
 @click.option("--max-priority", type=click.IntRange(min=0), help="Policy: highest priority of placement.")
 @output_option("yaml")
 @pass_session

@@ -94,6 +94,7 @@ from controlplane.services.routers import RouterService
 from controlplane.services.secrets import Rekeying, SecretService
 from controlplane.services.security_groups import SecurityGroupService
 from controlplane.services.templates import TemplateService
+from controlplane.services.undelete import UndeleteService
 from controlplane.services.usage import UsageService, forget_old_days
 from controlplane.services.volume_reports import VolumeReports
 from controlplane.services.volume_snapshots import VolumeSnapshotService
@@ -101,6 +102,7 @@ from controlplane.services.volumes import VolumeService
 from controlplane.templates.builds import Builder
 from controlplane.templates.importer import Importer, OutboundRules, Registry
 from controlplane.templates.runner import TemplateRunner
+from controlplane.undelete.loop import Purge
 from controlplane.usage.loop import UsageMeters
 from controlplane.volumes.loop import VolumeKeeper
 from moorage import __version__, core_dumps, logs
@@ -269,6 +271,7 @@ class ControlPlane:
         ledger = LeaseLedger(store, clock)
         instances = InstanceService(context, making)
         changes = InstanceChanges(context, claims)
+        undelete = UndeleteService(context)
         networks = NetworkService(context)
         routers = RouterService(context)
         router_rules = RouterRuleService(context)
@@ -332,7 +335,7 @@ class ControlPlane:
             ),
             (
                 groups_pb2_grpc.add_GroupServiceServicer_to_server,
-                GroupServicer(groups, GroupChanges(context, claims), looking),
+                GroupServicer(groups, GroupChanges(context, claims), undelete, looking),
             ),
             (jobs_pb2_grpc.add_JobServiceServicer_to_server, JobServicer(JobService(context, claims))),
             (jobs_pb2_grpc.add_CronJobServiceServicer_to_server, CronJobServicer(cron_jobs)),
@@ -346,12 +349,12 @@ class ControlPlane:
             ),
             (
                 volumes_pb2_grpc.add_VolumeServiceServicer_to_server,
-                VolumeServicer(volumes, VolumeSnapshotService(context), host_volumes),
+                VolumeServicer(volumes, VolumeSnapshotService(context), undelete, host_volumes),
             ),
             (templates_pb2_grpc.add_TemplateServiceServicer_to_server, TemplateServicer(templates, runner)),
             (
                 instances_pb2_grpc.add_InstanceServiceServicer_to_server,
-                InstanceServicer(instances, changes, InstanceNames(context), store),
+                InstanceServicer(instances, changes, InstanceNames(context), undelete, store),
             ),
             (
                 instance_streams_pb2_grpc.add_InstanceStreamServiceServicer_to_server,
@@ -407,6 +410,7 @@ class ControlPlane:
         meters = UsageMeters(context)
         self._owner.spawn(meters.follow(), name="what is metered")
         self._owner.spawn(meters.run(), name="usage meters")
+        self._owner.spawn(Purge(context, making).run(), name="undelete windows")
         leaving = Leaving(context, making)
         self._owner.spawn(leaving.run(), name="leaving")
         self._owner.spawn(leaving.keep_time(), name="time of those that leave")

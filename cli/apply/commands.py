@@ -9,7 +9,7 @@ import click
 
 from cli.apply import carry_out
 from cli.apply.nouns import BY_KIND, Noun
-from cli.apply.plan import Create, Delete, Found, Keep, Plan, Replace, Step, Update, is_owned, plan
+from cli.apply.plan import Create, Delete, Found, Keep, Plan, Replace, Step, Update, is_deleted, is_owned, plan
 from cli.apply.read import Document, label_of, read
 from cli.output import to_dict, to_yaml
 from cli.session import Session, pass_session, project_option
@@ -123,7 +123,7 @@ def export(session: Session, kinds: tuple[str, ...], words: tuple[str, ...]) -> 
     async def work(client: Client) -> None:
         found = carry_out.everything(client, session.project, lambda noun: not kinds or noun.kind in kinds)
         async for noun, one in found:
-            if not is_owned(one) and (not labels or carry_out.carries(one, labels)):
+            if not (is_owned(one) or is_deleted(one)) and (not labels or carry_out.carries(one, labels)):
                 click.echo(f"---\n{to_yaml(document_of(noun, one))}", nl=False)
 
     session.run(work)

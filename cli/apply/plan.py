@@ -94,7 +94,7 @@ def plan(documents: Sequence[Document], found: Mapping[str, Found], doomed: Iter
         doomed: objects that carry the label to prune by.
     """
     named = {document.name for document in documents}
-    gone = [(noun, one) for noun, one in doomed if one.name not in named and not is_owned(one)]
+    gone = [(noun, one) for noun, one in doomed if one.name not in named and not (is_owned(one) or is_deleted(one))]
     gone.sort(key=lambda pair: (-pair[0].rank, pair[1].name))
     deletes = [Delete(noun, one.name, one.etag, "no document names it") for noun, one in gone]
     return Plan(tuple(_step(document, found.get(document.name)) for document in in_order(documents)), tuple(deletes))
@@ -152,6 +152,14 @@ def _differs(one: Any, other: Any, part: Any) -> bool:
     if getattr(one, part.name) != getattr(other, part.name):
         return True
     return bool(part.has_presence and one.HasField(part.name) != other.HasField(part.name))
+
+
+def is_deleted(message: Any) -> bool:
+    """Whether it was deleted, and is only there for a while."""
+    return any(
+        holder is not None and "purge_time" in holder.DESCRIPTOR.fields_by_name and holder.HasField("purge_time")
+        for holder in (message, getattr(message, "status", None))
+    )
 
 
 def is_owned(message: Any) -> bool:

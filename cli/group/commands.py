@@ -8,11 +8,12 @@ from cli.completion import complete_names
 from cli.group.change import create, update, wait_option, waited
 from cli.group.plan import plan
 from cli.group.show import COLUMNS, REVISION_COLUMNS
-from cli.instance.lifecycle import no_wait_option, timeout_option
+from cli.instance.lifecycle import kept_note, no_wait_option, now_option, timeout_option
 from cli.names import short
 from cli.output import output_option, print_list, print_one
 from cli.session import Session, pass_session, project_option
 from moorage.client import Client, paginate
+from moorage.errors import NotFound
 from moorage.units import parse_duration
 from moorage.v1 import groups_pb2
 
@@ -163,25 +164,54 @@ def revisions(session: Session, name: str, output: str) -> None:
 @group.command("rm")
 @click.argument("names", nargs=-1, required=True, shell_complete=complete_names("groups"))
 @click.option("--with-dependents", is_flag=True, help="Also groups and jobs that depend on them; they stop first.")
+@now_option
 @no_wait_option
 @timeout_option
 @project_option
 @pass_session
-def rm(session: Session, names: tuple[str, ...], with_dependents: bool, no_wait: bool, timeout: str) -> None:
-    """Delete groups with their members, and wait until nothing is left of them."""
+def rm(session: Session, names: tuple[str, ...], with_dependents: bool, now: bool, no_wait: bool, timeout: str) -> None:
+    """Delete groups with their members, and wait until nothing is left of them.
+
+    In a project with an undelete window the members go, and the rest is kept until it is over.
+    """
     seconds = parse_duration(timeout, field="timeout")
 
     async def work(client: Client) -> None:
         full_names = [session.name_in_project("groups", name) for name in names]
         for full_name in full_names:
-            request = groups_pb2.DeleteGroupRequest(name=full_name, with_dependents=with_dependents)
+            request = groups_pb2.DeleteGroupRequest(name=full_name, with_dependents=with_dependents, now=now)
             await client.groups.DeleteGroup(request)
         for full_name in full_names:
-            if not no_wait:
+            if (note := await _kept(client, full_name)) is not None:
+                click.echo(note, err=True)
+            elif not no_wait:
                 await client.wait_group_gone(full_name, seconds)
             click.echo(short(full_name))
 
     session.run(work)
+
+
+async def _kept(client: Client, name: str) -> str | None:
+    try:
+        return kept_note("group", name, await client.groups.GetGroup(groups_pb2.GetGroupRequest(name=name)))
+    except NotFound:
+        return None
+
+
+@group.command("undelete")
+@click.argument("name", shell_complete=complete_names("groups"))
+@click.option("--wait", is_flag=True, help="Until all its members are ready.")
+@timeout_option
+@project_option
+@output_option("name")
+@pass_session
+def undelete(session: Session, name: str, wait: bool, timeout: str, output: str) -> None:
+    """Bring a deleted group back while it is kept; its members are made anew."""
+
+    async def call(client: Client, full_name: str) -> groups_pb2.Group:
+        return await client.groups.UndeleteGroup(groups_pb2.UndeleteGroupRequest(name=full_name))
+
+    _do(session, name, call, output, wait=wait, timeout=timeout)
 
 
 def _do(session: Session, name: str, call: _Call, output: str, *, wait: bool = False, timeout: str = "5m") -> None:

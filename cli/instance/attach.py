@@ -72,7 +72,7 @@ async def _exit_code(client: Client, name: str) -> int:
 
 async def _remove(client: Client, name: str) -> None:
     try:
-        await client.instances.DeleteInstance(instances_pb2.DeleteInstanceRequest(name=name, force=True))
+        await client.instances.DeleteInstance(instances_pb2.DeleteInstanceRequest(name=name, force=True, now=True))
         await client.wait_instance(name, [instances_pb2.INSTANCE_STATE_DELETED], _REMOVAL_SECONDS)
     except NotFound:
         pass  # gone already

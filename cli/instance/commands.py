@@ -7,7 +7,7 @@ from cli.instance.exec import exec_
 from cli.instance.explain import explain
 from cli.instance.forward import forward
 from cli.instance.inspect import get, ls
-from cli.instance.lifecycle import pause, reboot, rm, start, stop, unpause
+from cli.instance.lifecycle import pause, reboot, rm, start, stop, undelete, unpause
 from cli.instance.logs import logs
 from cli.instance.replace import rename, replace, update
 from cli.instance.run import create, run
@@ -32,6 +32,7 @@ for command in (
     pause,
     unpause,
     rm,
+    undelete,
     update,
     stats,
     logs,

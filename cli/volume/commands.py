@@ -9,7 +9,7 @@ import click
 from google.protobuf import field_mask_pb2
 
 from cli.completion import complete_names
-from cli.instance.lifecycle import no_wait_option, timeout_option
+from cli.instance.lifecycle import kept_note, no_wait_option, now_option, timeout_option
 from cli.names import in_fleet, short
 from cli.output import Column, age, enum_word, output_option, pairs, print_list, print_one
 from cli.run_options import PROTECTION, add_options
@@ -19,6 +19,7 @@ from cli.volume.snapshots import snapshot
 from cli.volume.words import ON_HOST_LOSS, REMOVAL, SHARING, mode, owner, word_of
 from cli.words import key_values
 from moorage.client import Client, paginate
+from moorage.errors import NotFound
 from moorage.ids import new_id
 from moorage.units import format_bytes, parse_bytes, parse_duration
 from moorage.v1 import volumes_pb2
@@ -211,18 +212,47 @@ def update(
 
 @volume.command("rm")
 @click.argument("names", nargs=-1, required=True, shell_complete=complete_names("volumes"))
+@now_option
 @project_option
 @pass_session
-def rm(session: Session, names: tuple[str, ...]) -> None:
-    """Delete volumes that no instance uses, with their files."""
+def rm(session: Session, names: tuple[str, ...], now: bool) -> None:
+    """Delete volumes that no instance uses, with their files.
+
+    In a project with an undelete window the files are kept until it is over.
+    """
 
     async def work(client: Client) -> None:
         for name in names:
             full_name = session.name_in_project("volumes", name)
-            await client.volumes.DeleteVolume(volumes_pb2.DeleteVolumeRequest(name=full_name))
+            await client.volumes.DeleteVolume(volumes_pb2.DeleteVolumeRequest(name=full_name, now=now))
             click.echo(f"Deleting {short(full_name)}.")
+            if (note := await _kept(client, full_name)) is not None:
+                click.echo(note, err=True)
 
     session.run(work)
+
+
+async def _kept(client: Client, name: str) -> str | None:
+    try:
+        found = await client.volumes.GetVolume(volumes_pb2.GetVolumeRequest(name=name))
+    except NotFound:
+        return None
+    return kept_note("volume", name, found.status)
+
+
+@volume.command("undelete")
+@_name
+@project_option
+@output_option("name")
+@pass_session
+def undelete(session: Session, name: str, output: str) -> None:
+    """Bring a deleted volume back, with its files, while it is kept."""
+    full_name = session.name_in_project("volumes", name)
+
+    async def work(client: Client) -> volumes_pb2.Volume:
+        return await client.volumes.UndeleteVolume(volumes_pb2.UndeleteVolumeRequest(name=full_name))
+
+    print_one(session.run(work), COLUMNS, output)
 
 
 @volume.command("backup")

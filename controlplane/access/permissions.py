@@ -97,6 +97,7 @@ _SERVICES: Final[Mapping[str, Mapping[str, Rule]]] = {
             "group.spec.depends_on.target",
         ),
         "DeleteGroup": project_rule(_OPERATOR, "name"),
+        "UndeleteGroup": project_rule(_OPERATOR, "name"),
         "ScaleGroup": project_rule(_OPERATOR, "name"),
         "PlanGroup": project_rule(
             _VIEWER,
@@ -201,6 +202,7 @@ _SERVICES: Final[Mapping[str, Mapping[str, Rule]]] = {
             "instance.spec.volumes.volume",
         ),
         "DeleteInstance": project_rule(_OPERATOR, "name"),
+        "UndeleteInstance": project_rule(_OPERATOR, "name"),
         "BatchDeleteInstances": project_rule(_OPERATOR, "parent", "names"),
         "StartInstance": project_rule(_OPERATOR, "name"),
         "StopInstance": project_rule(_OPERATOR, "name"),
@@ -320,6 +322,7 @@ _SERVICES: Final[Mapping[str, Mapping[str, Rule]]] = {
         "ListVolumes": project_rule(_VIEWER, "parent", scope=ParentScope.EVERY),
         "UpdateVolume": project_rule(_OPERATOR, "volume.name"),
         "DeleteVolume": project_rule(_OPERATOR, "name"),
+        "UndeleteVolume": project_rule(_OPERATOR, "name"),
         "CreateVolumeSnapshot": project_rule(_OPERATOR, "parent"),
         "GetVolumeSnapshot": project_rule(_VIEWER, "name"),
         "ListVolumeSnapshots": project_rule(_VIEWER, "parent"),

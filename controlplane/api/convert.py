@@ -28,6 +28,7 @@ from controlplane.rollout.waves import Wave
 from controlplane.routers.balancer_status import BalancerStatus
 from controlplane.routers.status import RouterStatus, RuleStatus
 from controlplane.services.lookup import etag_of
+from controlplane.services.undelete import words_of
 from moorage import protoconv
 from moorage.v1 import (
     access_pb2,
@@ -81,6 +82,11 @@ def instance(record: Instance, *, is_stale: bool = False) -> instances_pb2.Insta
     status.ready = is_ready(record)
     if record.leave_time is not None:
         status.leave_time.FromDatetime(record.leave_time)
+    if record.purge_time is not None:
+        status.purge_time.FromDatetime(record.purge_time)
+        if not status.reason:
+            status.reason = "KEPT"
+            status.message = f"deleted, and kept until {words_of(record.purge_time)}; it can be undeleted"
     status.given_up = record.given_up
     status.claims.extend(getattr(instances_pb2, f"CLAIM_{claim.name}") for claim in record.claims)
     if record.lease_seconds:
@@ -131,6 +137,8 @@ def group(record: Group, status: GroupStatus) -> groups_pb2.Group:
     """A group of instances, with what is seen of it."""
     message = groups_pb2.Group(name=record.name, uid=record.uid, etag=etag_of(record), labels=record.labels)
     message.delete_protection = record.delete_protection
+    if record.purge_time is not None:
+        message.purge_time.FromDatetime(record.purge_time)
     message.create_time.FromDatetime(record.create_time)
     protoconv.fill(record.spec, message.spec)
     protoconv.fill(status, message.status)
@@ -180,6 +188,8 @@ def volume(record: Volume, instances: tuple[str, ...]) -> volumes_pb2.Volume:
     status = message.status
     status.state = getattr(volumes_pb2, f"VOLUME_STATE_{state_of(record).name}")
     status.reason = "VOLUME_LOST" if record.lost else ""
+    if record.purge_time is not None:
+        status.purge_time.FromDatetime(record.purge_time)
     status.message = record.lost or record.message
     status.host = host_name(record.host) if record.host else ""
     status.instances.extend(instances)
@@ -339,6 +349,8 @@ def project(record: Project) -> projects_pb2.Project:
     message.create_time.FromDatetime(record.create_time)
     for part in ("quota", "policy", "usage"):
         protoconv.fill(getattr(record, part), getattr(message, part))
+    if record.undelete_window_seconds:
+        message.undelete_window.FromNanoseconds(round(record.undelete_window_seconds * 1e9))
     return message
 
 

@@ -11,6 +11,7 @@ from controlplane.domain.names import parse_child
 from controlplane.rollout.looking import Looking
 from controlplane.services.group_changes import GroupChange, GroupChanges
 from controlplane.services.groups import GroupService
+from controlplane.services.undelete import UndeleteService
 from moorage import protoconv
 from moorage.v1 import groups_pb2, groups_pb2_grpc, instances_pb2
 
@@ -50,7 +51,10 @@ def _change(group: groups_pb2.Group, mask: Any) -> GroupChange:
 class GroupServicer(groups_pb2_grpc.GroupServiceServicer):
     """Groups of instances."""
 
-    def __init__(self, groups: GroupService, changes: GroupChanges, looking: Looking) -> None:
+    def __init__(
+        self, groups: GroupService, changes: GroupChanges, undelete: UndeleteService, looking: Looking
+    ) -> None:
+        self._undelete = undelete
         self._groups = groups
         self._changes = changes
         self._looking = looking
@@ -96,9 +100,15 @@ class GroupServicer(groups_pb2_grpc.GroupServiceServicer):
         self, request: groups_pb2.DeleteGroupRequest, context: _Context
     ) -> groups_pb2.DeleteGroupResponse:
         await self._groups.delete(
-            *parse_child(request.name, "groups"), etag=request.etag, with_dependents=request.with_dependents
+            *parse_child(request.name, "groups"),
+            etag=request.etag,
+            with_dependents=request.with_dependents,
+            now=request.now,
         )
         return groups_pb2.DeleteGroupResponse()
+
+    async def UndeleteGroup(self, request: groups_pb2.UndeleteGroupRequest, context: _Context) -> groups_pb2.Group:
+        return self._message(await self._undelete.group(*parse_child(request.name, "groups")))
 
     async def ScaleGroup(self, request: groups_pb2.ScaleGroupRequest, context: _Context) -> groups_pb2.Group:
         record = await self._changes.scale(

@@ -12,6 +12,7 @@ from controlplane.services.instance_changes import IN_PLACE, InstanceChanges
 from controlplane.services.instance_making import NewInstance
 from controlplane.services.instance_names import InstanceNames
 from controlplane.services.instances import InstanceService
+from controlplane.services.undelete import UndeleteService
 from moorage.errors import InvalidSpec
 from moorage.store.base import Store
 from moorage.v1 import instances_pb2, instances_pb2_grpc
@@ -30,11 +31,17 @@ class InstanceServicer(instances_pb2_grpc.InstanceServiceServicer):
     """Containers."""
 
     def __init__(
-        self, instances: InstanceService, changes: InstanceChanges, names: InstanceNames, store: Store
+        self,
+        instances: InstanceService,
+        changes: InstanceChanges,
+        names: InstanceNames,
+        undelete: UndeleteService,
+        store: Store,
     ) -> None:
         self._instances = instances
         self._changes = changes
         self._names = names
+        self._undelete = undelete
         self._store = store
 
     def _message(self, record: Instance) -> instances_pb2.Instance:
@@ -107,15 +114,20 @@ class InstanceServicer(instances_pb2_grpc.InstanceServiceServicer):
         self, request: instances_pb2.DeleteInstanceRequest, context: _Context
     ) -> instances_pb2.DeleteInstanceResponse:
         project_id, instance_id = parse_child(request.name, "instances")
-        await self._instances.delete(project_id, [instance_id], etag=request.etag, force=request.force)
+        await self._instances.delete(project_id, [instance_id], etag=request.etag, force=request.force, now=request.now)
         return instances_pb2.DeleteInstanceResponse()
+
+    async def UndeleteInstance(
+        self, request: instances_pb2.UndeleteInstanceRequest, context: _Context
+    ) -> instances_pb2.Instance:
+        return self._message(await self._undelete.instance(*parse_child(request.name, "instances")))
 
     async def BatchDeleteInstances(
         self, request: instances_pb2.BatchDeleteInstancesRequest, context: _Context
     ) -> instances_pb2.BatchDeleteInstancesResponse:
         project_id = requests.parent_of(request)
         names = [parse_child(name, "instances", f"names[{i}]")[1] for i, name in enumerate(request.names)]
-        await self._instances.delete(project_id, names, force=request.force)
+        await self._instances.delete(project_id, names, force=request.force, now=request.now)
         return instances_pb2.BatchDeleteInstancesResponse()
 
     async def StartInstance(

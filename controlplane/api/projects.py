@@ -42,6 +42,7 @@ class ProjectServicer(projects_pb2_grpc.ProjectServiceServicer):
             request.project.description,
             _quota(request.project.quota),
             protoconv.from_proto(ProjectPolicy, request.project.policy),
+            undelete_window_seconds=request.project.undelete_window.ToNanoseconds() / 1e9,
             validate_only=request.validate_only,
             **requests.retry("CreateProject", request),
         )
@@ -62,12 +63,16 @@ class ProjectServicer(projects_pb2_grpc.ProjectServiceServicer):
         self, request: projects_pb2.UpdateProjectRequest, context: _Context
     ) -> projects_pb2.Project:
         project = request.project
-        paths = masks.paths(request.update_mask, project, ("description", "quota", "policy"), "a project")
+        paths = masks.paths(
+            request.update_mask, project, ("description", "quota", "policy", "undelete_window"), "a project"
+        )
+        window = project.undelete_window.ToNanoseconds() / 1e9
         record = await self._projects.update(
             parse_top(project.name, "projects", "project.name"),
             description=project.description if "description" in paths else None,
             quota=_quota(project.quota) if "quota" in paths else None,
             policy=protoconv.from_proto(ProjectPolicy, project.policy) if "policy" in paths else None,
+            undelete_window_seconds=window if "undelete_window" in paths else None,
             etag=project.etag,
             validate_only=request.validate_only,
         )

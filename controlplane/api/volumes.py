@@ -11,6 +11,7 @@ from controlplane.dispatch.volume_work import HostVolumes
 from controlplane.dispatch.volumes import host_volume
 from controlplane.domain.names import parse_child, parse_grandchild
 from controlplane.domain.volumes import Volume, VolumeSpec
+from controlplane.services.undelete import UndeleteService
 from controlplane.services.volume_snapshots import VolumeSnapshotService
 from controlplane.services.volumes import VolumeService
 from moorage.errors import InvalidSpec
@@ -23,7 +24,10 @@ _CHANGEABLE = ("labels", "spec.on_host_loss", "spec.removal", "spec.delete_prote
 class VolumeServicer(volumes_pb2_grpc.VolumeServiceServicer):
     """Volumes."""
 
-    def __init__(self, volumes: VolumeService, snapshots: VolumeSnapshotService, hosts: HostVolumes) -> None:
+    def __init__(
+        self, volumes: VolumeService, snapshots: VolumeSnapshotService, undelete: UndeleteService, hosts: HostVolumes
+    ) -> None:
+        self._undelete = undelete
         self._volumes = volumes
         self._snapshots = snapshots
         self._hosts = hosts
@@ -70,8 +74,11 @@ class VolumeServicer(volumes_pb2_grpc.VolumeServiceServicer):
     async def DeleteVolume(
         self, request: volumes_pb2.DeleteVolumeRequest, context: _Context
     ) -> volumes_pb2.DeleteVolumeResponse:
-        await self._volumes.delete(*parse_child(request.name, "volumes"), etag=request.etag)
+        await self._volumes.delete(*parse_child(request.name, "volumes"), etag=request.etag, now=request.now)
         return volumes_pb2.DeleteVolumeResponse()
+
+    async def UndeleteVolume(self, request: volumes_pb2.UndeleteVolumeRequest, context: _Context) -> volumes_pb2.Volume:
+        return self._message(await self._undelete.volume(*parse_child(request.name, "volumes")))
 
     async def BackupVolume(
         self, request: volumes_pb2.BackupVolumeRequest, context: _Context

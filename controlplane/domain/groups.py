@@ -161,6 +161,7 @@ class Group:
     message: str = ""
     progress_time: datetime | None = None  # when the rollout last came nearer to its end
     delete_protection: bool = False
+    purge_time: datetime | None = None  # being deleted, and forgotten no sooner
 
     @property
     def name(self) -> str:

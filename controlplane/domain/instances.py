@@ -334,6 +334,8 @@ class Instance:
     avoid_hosts: tuple[str, ...] = ()  # uids of hosts on which those before it failed: others are better
     pins: tuple[Pin, ...] = ()  # versions of its secrets, then of its configs, in the order of its spec
     volume_uids: tuple[str, ...] = ()  # of `effective.volumes`, in the same order
+    purge_time: datetime | None = None  # deleted, and kept until then
+    was_stopped: bool = False  # before it was deleted; only while it is kept
     is_claim_free: bool = False  # given up, and its last lease has ended for certain: another may have what it claims
 
     @property

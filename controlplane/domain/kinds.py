@@ -39,6 +39,12 @@ def version_key(owner_uid: str, number: int) -> str:
     return f"{owner_uid}/{number:012d}"
 
 
+def _has_left(instance: Instance) -> bool:
+    """Whether nothing is waited for any more: it is being removed, or stands still and is kept."""
+    is_kept_still = instance.purge_time is not None and instance.desired is DesiredState.STOPPED
+    return instance.desired is DesiredState.DELETED or is_kept_still
+
+
 PROJECT = Kind("project", Project, key=lambda p: p.id, indexes={"uid": lambda p: (p.uid,)})
 MEMBER = Kind("member", Member, key=lambda m: f"{m.project}/{m.user}", indexes={"user": lambda m: (m.user,)})
 API_KEY = Kind("api_key", ApiKey, key=lambda k: k.id, indexes={"user": lambda k: (k.user,)})
@@ -73,7 +79,8 @@ INSTANCE = Kind(
         "network": lambda i: tuple({nic.network_uid for nic in i.nics}),
         "template": lambda i: (i.template_uid,),
         "owner": lambda i: (i.owner,) if i.owner else (),
-        "leaving": lambda i: ("yes",) if i.leave_time is not None and i.desired is not DesiredState.DELETED else (),
+        "leaving": lambda i: ("yes",) if i.leave_time is not None and not _has_left(i) else (),
+        "kept": lambda i: ("yes",) if i.purge_time is not None and i.desired is not DesiredState.DELETED else (),
         "volume": lambda i: tuple(dict.fromkeys(i.volume_uids)),
         "security_group": lambda i: tuple({uid for nic in i.nics for uid in nic.security_group_uids}),
         "payload": lambda i: tuple({pin.uid for pin in i.pins}),
@@ -161,7 +168,11 @@ GROUP = Kind(
     "group",
     Group,
     key=lambda g: f"{g.project}/{g.id}",
-    indexes={"uid": lambda g: (g.uid,), "named": lambda g: tuple(d.target for d in g.spec.depends_on)},
+    indexes={
+        "uid": lambda g: (g.uid,),
+        "named": lambda g: tuple(d.target for d in g.spec.depends_on),
+        "kept": lambda g: ("yes",) if g.purge_time is not None else (),
+    },
 )
 GROUP_REVISION = Kind(
     "group_revision",
@@ -198,6 +209,7 @@ VOLUME = Kind(
         "uid": lambda v: (v.uid,),
         "owner": lambda v: (v.owner,) if v.owner else (),
         "host": lambda v: (v.host_uid,) if v.host_uid else (),
+        "kept": lambda v: ("yes",) if v.purge_time is not None else (),
         # Volume or snapshot that is being copied into it.
         "fills": lambda v: (v.fill.snapshot_uid or v.fill.volume_uid,) if v.fill is not None else (),
     },

@@ -19,6 +19,7 @@ class Project:
     quota: Quota = Quota()
     policy: ProjectPolicy = ProjectPolicy()
     usage: Quota = Quota()
+    undelete_window_seconds: float = 0.0  # for how long what is deleted is kept; 0: not
     generation: int = 1
 
     @property

@@ -147,6 +147,7 @@ class Volume:
     copies: tuple[VolumeCopy, ...] = ()  # earlier incarnations, which hosts still have
     owner: str = ""  # the group that made it
     is_deleting: bool = False
+    purge_time: datetime | None = None  # being deleted, and its files are kept until then
     lost: str = ""  # why its files cannot be had
     fill: VolumeFill | None = None  # what is to be copied into it before it can be used
     message: str = ""  # why its host could not do that yet

@@ -3,8 +3,9 @@ Level-triggered.
 """
 
 import logging
+from dataclasses import replace
 
-from controlplane.domain.instances import Instance
+from controlplane.domain.instances import DesiredState, Instance
 from controlplane.domain.kinds import INSTANCE, ROUTER
 from controlplane.leaving.plan import Remove, Wait, plan
 from controlplane.routers.naming import routers_naming
@@ -63,5 +64,9 @@ class Leaving:
         for uid in uids:
             instance = lookup.by_uid(tx, INSTANCE, uid)
             decision = self._plan(tx, instance) if instance is not None else None
-            if instance is not None and isinstance(decision, Remove):
+            if instance is None or not isinstance(decision, Remove):
+                continue
+            if instance.purge_time is not None:
+                tx.put(INSTANCE, replace(instance, desired=DesiredState.STOPPED, generation=instance.generation + 1))
+            else:
                 self._making.ask_removal(tx, instance, decision.why)

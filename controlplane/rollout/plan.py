@@ -78,7 +78,7 @@ def _deletion(world: World) -> Plan:
     why = "its group is deleted"
     going: list[Action] = [Leave(member.uid, why) for member in world.members if member.counts and not world.goes_after]
     going += [Remove(member.uid, why) for member in world.members if member.given_up and not member.is_removed]
-    if not world.members:
+    if not world.members and world.group.purge_time is None:
         return Plan((ForgetGroup("it was deleted, and its members are gone"),))
     now = standing(world)
     if (now.state, now.message) != (world.group.state, world.group.message):

@@ -26,6 +26,13 @@ def standing(world: World) -> Standing:
 
 def _standing(world: World) -> tuple[GroupState, str, str]:
     if world.group.is_deleting:
+        until = world.group.purge_time
+        if until is not None:
+            return (
+                GroupState.DELETING,
+                "KEPT",
+                world.goes_after or f"deleted, and kept until {until:%Y-%m-%d %H:%M:%S} UTC",
+            )
         return GroupState.DELETING, "", world.goes_after
     if world.has_failed:
         return GroupState.FAILED, "ROLLOUT_FAILED", world.failures[world.target]

@@ -48,7 +48,7 @@ def keep_addresses(tx: Transaction, instance: Instance) -> None:
     costs off the project's use.
     """
     group = group_of(tx, instance.owner) if instance.slot >= 0 else None
-    if group is None or group.is_deleting or not group.spec.slots.sticky_address:
+    if group is None or not group.spec.slots.sticky_address or (group.is_deleting and group.purge_time is None):
         return
     record = get(tx, group, instance.slot)
     if record.nics or not any(nic.addresses for nic in instance.nics):

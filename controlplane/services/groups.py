@@ -5,6 +5,7 @@ What members may be is in `group_rules.py` and `group_admission.py`, what can be
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime
 
 from controlplane.domain.groups import Group, GroupMode, GroupRevision, GroupSpec, GroupState
 from controlplane.domain.jobs import Job
@@ -23,6 +24,7 @@ from controlplane.services.instance_claims import InstanceClaims
 from controlplane.services.jobs import ask_removal
 from controlplane.services.paging import Page, PageRequest, label_field, list_page
 from controlplane.services.protection import refuse_protected
+from controlplane.services.undelete import purge_time_of, taken_hint
 from moorage.errors import AlreadyExists, InvalidSpec
 from moorage.store.base import Transaction
 
@@ -67,7 +69,8 @@ class GroupService:
                 raise InvalidSpec(violations)
             name = f"projects/{project_id}/groups/{group_id}"
             if tx.get(GROUP, f"{project_id}/{group_id}") is not None:
-                raise AlreadyExists(f"{name} exists; choose another name", metadata={"name": name})
+                hint = taken_hint(tx, GROUP, f"{project_id}/{group_id}", f"moor group rm --now {group_id}")
+                raise AlreadyExists(f"{name} exists{hint}; choose another name", metadata={"name": name})
             full = admit(tx, self._claims, project, normal(spec), _FIELD, ())
             full = replace(full, depends_on=resolved(tx, project_id, name, spec.depends_on, f"{_FIELD}.depends_on"))
             now = self._context.clock.now()
@@ -106,10 +109,13 @@ class GroupService:
         group = lookup.group(view, project_id, group_id)
         return list_page(view, GROUP_REVISION, request, scope=f"revisions of {group.uid}", prefix=f"{group.uid}/")
 
-    async def delete(self, project_id: str, group_id: str, *, etag: str = "", with_dependents: bool = False) -> None:
+    async def delete(
+        self, project_id: str, group_id: str, *, etag: str = "", with_dependents: bool = False, now: bool = False
+    ) -> None:
         """Ask for the removal of a group and its members; its record goes when they have gone.
 
         Args:
+            now: also where the project has an undelete window, in which the group is kept else.
             with_dependents: also of the groups and jobs that depend on it, and on those; they stop first.
         Raises:
             NotFound, VersionConflict, NotReady (DEPENDED_ON; DELETE_PROTECTED, of any of them).
@@ -120,11 +126,14 @@ class GroupService:
             lookup.check_etag(group, etag, group.name)
             if not with_dependents:
                 refuse_needed(tx, group.name)
-            self._ask_removal(tx, group, "asked for")
+            purge_time = purge_time_of(tx, project_id, self._context.clock.now(), at_once=now)
+            if now and group.is_deleting and group.purge_time is not None:
+                tx.put(GROUP, replace(group, purge_time=None))
+            self._ask_removal(tx, group, "asked for", purge_time)
 
         await self._context.store.update(ask)
 
-    def _ask_removal(self, tx: Transaction, doomed: Group | Job, why: str) -> None:
+    def _ask_removal(self, tx: Transaction, doomed: Group | Job, why: str, purge_time: datetime | None) -> None:
         """Of a group or job, and of all that depend on it."""
         if isinstance(doomed, Job):
             ask_removal(tx, self._context, doomed, why)
@@ -132,10 +141,11 @@ class GroupService:
             command = f"moor group update {doomed.id} --no-delete-protection"
             refuse_protected(doomed.name, is_protected=doomed.delete_protection, command=command)
             changed = replace(doomed, is_deleting=True, state=GroupState.DELETING, generation=doomed.generation + 1)
+            changed = replace(changed, purge_time=purge_time)
             tx.put(GROUP, changed)
             record_event(tx, self._context.clock, changed, "DELETING", why, project=doomed.project)
         for dependent in dependents_of(tx, doomed.name):
-            self._ask_removal(tx, dependent, f"{doomed.name} is deleted with those that depend on it")
+            self._ask_removal(tx, dependent, f"{doomed.name} is deleted with those that depend on it", purge_time)
 
 
 def _describe(spec: GroupSpec) -> str:

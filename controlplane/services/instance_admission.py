@@ -23,6 +23,9 @@ from moorage.store.base import Transaction, View
 
 def refuse_deleted(instance: Instance) -> None:
     """Raises NotReady (INSTANCE_DELETING)."""
+    if instance.purge_time is not None and instance.desired is not DesiredState.DELETED:
+        text = f"{instance.name} was deleted, and is only kept for a while; `moor instance undelete {instance.id}` brings it back"
+        raise NotReady(text, reason="INSTANCE_DELETING")
     if instance.desired is DesiredState.DELETED or instance.leave_time is not None:
         raise NotReady(f"{instance.name} is being deleted", reason="INSTANCE_DELETING")
 

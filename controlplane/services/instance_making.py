@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from controlplane.domain.claims import DEFAULT_TERMS, LeaseTerms, claims_of, is_leased
 from controlplane.domain.groups import SlotPolicy
@@ -22,6 +23,7 @@ from controlplane.services.instance_claims import InstanceClaims, charge_project
 from controlplane.services.instance_rules import check_spec
 from controlplane.services.secret_uses import resolve
 from controlplane.services.slot_volumes import with_slot_volumes
+from controlplane.services.undelete import kept, taken_hint, words_of
 from moorage.errors import AlreadyExists, FieldViolation, InvalidSpec
 from moorage.store.base import Transaction
 
@@ -94,7 +96,9 @@ class InstanceMaking:
         instance_id = item.instance_id or f"{template.id[:50]}-{uid[:6]}"
         if tx.get(INSTANCE, f"{project.id}/{instance_id}") is not None:
             name = f"projects/{project.id}/instances/{instance_id}"
-            raise AlreadyExists(f"{name} exists; choose another name or delete it", metadata={"name": name})
+            hint = taken_hint(tx, INSTANCE, f"{project.id}/{instance_id}", f"moor rm --now {instance_id}")
+            text = f"{name} exists{hint}; choose another name or delete it"
+            raise AlreadyExists(text, metadata={"name": name})
         spec = replace(item.spec, template=template.name)
         spec, pins = resolve(tx, project.id, spec, f"{item.field}.spec")
         networks, nics = self._claims.networks(tx, project, spec, f"{item.field}.spec")
@@ -150,6 +154,16 @@ class InstanceMaking:
         changed = replace(instance, leave_time=now, leave_revision=tx.revision, generation=instance.generation + 1)
         tx.put(INSTANCE, changed)
         record_event(tx, self._context.clock, instance, "LEAVING", why, project=instance.project)
+
+    def keep(self, tx: Transaction, instance: Instance, purge_time: datetime, *, force: bool) -> None:
+        """Delete an instance that has a host, and keep what it has until then. It leaves in order (unless `force`), then stands still."""
+        if instance.purge_time is not None or instance.desired is DesiredState.DELETED:
+            return
+        now = self._context.clock.now()
+        drains = not force and is_started(instance) and bool(routers_naming(tx, instance))
+        tx.put(INSTANCE, kept(instance, now, purge_time, tx.revision, force=force, drains=drains))
+        why = f"asked for; kept until {words_of(purge_time)}"
+        record_event(tx, self._context.clock, instance, "KEPT", why, project=instance.project)
 
     def ask_removal(self, tx: Transaction, instance: Instance, why: str, *, force: bool = False) -> None:
         """Send an instance away: at once when it has no host; else its addresses are free once the host says that it is gone."""

@@ -24,6 +24,7 @@ from controlplane.services.instance_admission import (
 from controlplane.services.instance_making import InstanceMaking, NewInstance
 from controlplane.services.paging import Page, PageRequest, label_field, list_page
 from controlplane.services.protection import refuse_protected
+from controlplane.services.undelete import purge_time_of
 from moorage.errors import InvalidSpec, NotReady
 from moorage.store.base import Transaction, View
 
@@ -92,10 +93,12 @@ class InstanceService:
         )
 
     async def delete(
-        self, project_id: str, instance_ids: Sequence[str], *, etag: str = "", force: bool = False
+        self, project_id: str, instance_ids: Sequence[str], *, etag: str = "", force: bool = False, now: bool = False
     ) -> None:
         """Ask for the removal of all or none. Addresses are free once the host says that the container is gone. Without `force`, one that
         is behind a balancer goes when its connections have ended, or its `drain` is over. The group of a member makes another.
+
+        In a project with an undelete window one that nothing looks after stands still and is kept, unless `now`.
 
         Raises:
             NotFound, VersionConflict, InvalidSpec (more than LARGEST_BATCH), NotReady (INSTANCE_OWNED, DELETE_PROTECTED).
@@ -111,8 +114,12 @@ class InstanceService:
                 command = f"moor instance update {instance.id} --no-delete-protection"
                 refuse_protected(instance.name, is_protected=instance.spec.delete_protection, command=command)
                 why = f"asked for; {instance.owner} makes another" if is_member(instance) else "asked for"
-                if force:
-                    self._making.ask_removal(tx, instance, why, force=True)
+                time, is_owned = self._context.clock.now(), bool(instance.owner)
+                purge_time = purge_time_of(tx, project_id, time, at_once=now or is_owned)
+                if purge_time is not None and instance.host_uid:
+                    self._making.keep(tx, instance, purge_time, force=force)
+                elif force or (now and instance.purge_time is not None):
+                    self._making.ask_removal(tx, instance, why, force=force)
                 else:
                     self._making.ask_leave(tx, instance, why)
 

@@ -26,11 +26,14 @@ from controlplane.domain.projects import Member, Project
 from controlplane.services import lookup
 from controlplane.services.context import Context
 from controlplane.services.paging import Page, PageRequest, list_page
-from moorage.errors import AlreadyExists, InvalidSpec, NotReady, VersionConflict
+from moorage.errors import AlreadyExists, FieldViolation, InvalidSpec, NotReady, VersionConflict
 from moorage.store.base import Kind, Transaction
 
 DEFAULT_PROJECT = "default"
 _EXAMPLES = 5  # hosts that a refusal names
+
+
+LONGEST_WINDOW_SECONDS = 30 * 86_400.0
 
 
 class ProjectService:
@@ -55,6 +58,7 @@ class ProjectService:
         quota: Quota,
         policy: ProjectPolicy,
         *,
+        undelete_window_seconds: float = 0.0,
         request_key: str = "",
         body: bytes = b"",
         validate_only: bool = False,
@@ -64,13 +68,14 @@ class ProjectService:
         def make(tx: Transaction) -> Project:
             if request_key and lookup.remembered(tx, request_key, body) is not None:
                 return lookup.project(tx, project_id)
-            violations = check_id(project_id, "project_id")
+            violations = check_id(project_id, "project_id") + _check_window(undelete_window_seconds)
             if violations:
                 raise InvalidSpec(violations)
             if tx.get(PROJECT, project_id) is not None:
                 name = f"projects/{project_id}"
                 raise AlreadyExists(f"{name} exists; choose another name", metadata={"name": name})
             project = Project(self._context.new_id(), project_id, self._context.clock.now(), description, quota, policy)
+            project = replace(project, undelete_window_seconds=undelete_window_seconds)
             if not validate_only:
                 tx.put(PROJECT, project)
                 if request_key:
@@ -100,20 +105,25 @@ class ProjectService:
         description: str | None = None,
         quota: Quota | None = None,
         policy: ProjectPolicy | None = None,
+        undelete_window_seconds: float | None = None,
         etag: str = "",
         validate_only: bool = False,
     ) -> Project:
         """Change description, quota or policy. A quota below what is used stops growth, not what runs.
 
         Raises:
-            NotFound, VersionConflict.
+            NotFound, VersionConflict, InvalidSpec (OUT_OF_RANGE).
         """
+        window = undelete_window_seconds
+        if violations := _check_window(window or 0.0):
+            raise InvalidSpec(violations)
 
         def change(tx: Transaction) -> Project:
             project = lookup.project(tx, project_id)
             lookup.check_etag(project, etag, project.name)
             changed = replace(
                 project,
+                undelete_window_seconds=project.undelete_window_seconds if window is None else window,
                 description=project.description if description is None else description,
                 quota=project.quota if quota is None else quota,
                 policy=project.policy if policy is None else policy,
@@ -202,3 +212,9 @@ def _hosts_kept_for(tx: Transaction, name: str) -> list[Host]:
         for host in hosts
         if name in host.settings.dedicated_to or any(part.project == name for part in host.settings.reservations)
     ]
+
+
+def _check_window(seconds: float) -> list[FieldViolation]:
+    if 0 <= seconds <= LONGEST_WINDOW_SECONDS:
+        return []
+    return [FieldViolation("project.undelete_window", "must be between 0 and 30 days", "OUT_OF_RANGE")]

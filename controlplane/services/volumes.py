@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime
 
 from controlplane.access.quota import Quota
 from controlplane.domain.kinds import INSTANCE, PROJECT, VOLUME, VOLUME_SNAPSHOT
@@ -25,6 +26,7 @@ from controlplane.services.group_uses import groups_needing
 from controlplane.services.instance_claims import charge_project
 from controlplane.services.paging import Page, PageRequest, label_field, list_page
 from controlplane.services.protection import refuse_protected
+from controlplane.services.undelete import purge_time_of, taken_hint
 from controlplane.services.volume_rules import check_spec
 from moorage.errors import AlreadyExists, InvalidSpec, NotReady
 from moorage.store.base import Transaction, View
@@ -119,8 +121,12 @@ class VolumeService:
 
         return await commit(self._context.store, change, validate_only=validate_only)
 
-    async def delete(self, project_id: str, volume_id: str, *, etag: str = "") -> None:
-        """Ask for the removal of a volume with its files. Raises NotFound, NotReady (VOLUME_IN_USE, DELETE_PROTECTED), VersionConflict."""
+    async def delete(self, project_id: str, volume_id: str, *, etag: str = "", now: bool = False) -> None:
+        """Ask for the removal of a volume with its files, which are kept for the project's undelete window unless `now`.
+
+        Raises:
+            NotFound, NotReady (VOLUME_IN_USE, DELETE_PROTECTED), VersionConflict.
+        """
 
         def remove(tx: Transaction) -> None:
             volume = lookup.volume(tx, project_id, volume_id)
@@ -134,7 +140,11 @@ class VolumeService:
                     reason="VOLUME_IN_USE",
                     metadata={"name": volume.name, "groups": str(len(groups))},
                 )
-            ask_removal(self._context, tx, volume, "asked for")
+            if now and volume.purge_time is not None:
+                tx.put(VOLUME, replace(volume, purge_time=None))
+                return
+            purge_time = purge_time_of(tx, project_id, self._context.clock.now(), at_once=now)
+            ask_removal(self._context, tx, volume, "asked for", purge_time)
 
         await self._context.store.update(remove)
 
@@ -233,7 +243,8 @@ def make_volume(
     """Make a volume of a spec that was checked. Raises AlreadyExists, NotFound (its host), QuotaExceeded."""
     name = f"projects/{project_id}/volumes/{volume_id}"
     if tx.get(VOLUME, f"{project_id}/{volume_id}") is not None:
-        raise AlreadyExists(f"{name} exists; choose another name", metadata={"name": name})
+        hint = taken_hint(tx, VOLUME, f"{project_id}/{volume_id}", f"moor volume rm --now {volume_id}")
+        raise AlreadyExists(f"{name} exists{hint}; choose another name", metadata={"name": name})
     spec, fill = with_source(tx, project_id, spec)
     host = lookup.host(tx, spec.host.removeprefix("hosts/")) if spec.host else None
     made = Volume(
@@ -284,7 +295,9 @@ def refuse_used(tx: Transaction, volume: Volume, why: str) -> None:
         )
 
 
-def ask_removal(context: Context, tx: Transaction, volume: Volume, why: str) -> None:
+def ask_removal(
+    context: Context, tx: Transaction, volume: Volume, why: str, purge_time: datetime | None = None
+) -> None:
     """Send a volume away that nothing uses; it is forgotten once its hosts have removed its files. Raises NotReady (VOLUME_IN_USE,
     VOLUME_HAS_SNAPSHOTS).
     """
@@ -292,7 +305,7 @@ def ask_removal(context: Context, tx: Transaction, volume: Volume, why: str) -> 
         return
     refuse_used(tx, volume, "its files would be gone")
     refuse_source(tx, volume)
-    tx.put(VOLUME, replace(volume, is_deleting=True, generation=volume.generation + 1))
+    tx.put(VOLUME, replace(volume, is_deleting=True, purge_time=purge_time, generation=volume.generation + 1))
     record_event(tx, context.clock, volume, "DELETING", why, project=volume.project)
 
 

@@ -120,7 +120,7 @@ def plan(scene: Scene) -> list[Action]:
     """What to do now."""
     volume = scene.volume
     if volume.is_deleting:
-        return _remove(scene)
+        return [] if volume.purge_time is not None else _remove(scene)
     is_free = not (scene.users or scene.snapshots or volume.fill or volume.spec.delete_protection)
     if volume.owner and scene.is_owner_gone and is_free and volume.spec.removal is VolumeRemoval.WITH_OWNER:
         return [AskRemoval(f"{volume.owner}, which made it, is gone")]

@@ -74,7 +74,7 @@ PAIRS: list[tuple[type, type[Message], set[str], set[str]]] = [
         {
             *("host", "nics", "placement", "image_digest", "stale", "owner", "nics_ready"),
             *("slot", "revision", "ready", "leave_time", "given_up"),
-            *("claims", "lease", "claim_free"),
+            *("claims", "lease", "claim_free", "purge_time"),
         },
     ),
     (networks.NetworkSpec, networks_pb2.NetworkSpec, set(), set()),

@@ -52,7 +52,7 @@ class Groups(groups_pb2_grpc.GroupServiceServicer):
     def _touched(self, request: Any, context: Any) -> Any:
         return self.plane.get(request.name)
 
-    PauseGroup = ResumeGroup = PromoteGroup = _touched
+    PauseGroup = ResumeGroup = PromoteGroup = UndeleteGroup = _touched
 
     def RollbackGroup(self, request: Any, context: Any) -> Any:
         return self._put(self.plane.get(request.name), target=request.revision)

@@ -321,7 +321,7 @@ class Projects(projects_pb2_grpc.ProjectServiceServicer):
         return projects_pb2.ListProjectsResponse(projects=projects, next_page_token=token)
 
     def UpdateProject(self, request: Any, context: Any) -> Any:
-        assert set(request.update_mask.paths) <= {"description", "quota", "policy"}
+        assert set(request.update_mask.paths) <= {"description", "quota", "policy", "undelete_window"}
         self.plane.put(request.project)
         return request.project
 
@@ -656,6 +656,9 @@ class Instances(instances_pb2_grpc.InstanceServiceServicer):
         return found
 
     def StartInstance(self, request: Any, context: Any) -> Any:
+        return self._later(request, "RUNNING", new_run=True)
+
+    def UndeleteInstance(self, request: Any, context: Any) -> Any:
         return self._later(request, "RUNNING", new_run=True)
 
     def StopInstance(self, request: Any, context: Any) -> Any:

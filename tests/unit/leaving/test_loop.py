@@ -18,6 +18,7 @@ from controlplane.domain.routers import (
 from controlplane.leaving.loop import Leaving
 from controlplane.router_members.loop import RouterMembers
 from controlplane.services import lookup
+from controlplane.services.undelete import UndeleteService
 from moorage.errors import NotReady
 from moorage.store.base import Transaction
 from tests.unit.controlplane.world import P, World
@@ -92,3 +93,20 @@ async def test_its_time_is_up(behind: World) -> None:
 async def test_by_force_it_does_not_wait(behind: World) -> None:
     await behind.instances.delete(P, ["web"], force=True)
     assert web(behind).desired is DesiredState.DELETED
+
+
+async def test_one_that_is_kept_leaves_first_and_then_stands_still(behind: World) -> None:
+    leaving = Leaving(behind.context, behind.making)
+    await behind.projects.update(P, undelete_window_seconds=3600.0)
+    await behind.instances.delete(P, ["web"])
+    assert (web(behind).desired, web(behind).purge_time is None) == (DesiredState.RUNNING, False)
+    await leaving.reconcile_once()
+    assert web(behind).desired is DesiredState.RUNNING, "a router still leads clients to it"
+    await router_says(behind, web(behind).leave_revision)
+    await leaving.reconcile_once()
+    left = web(behind)
+    assert left.desired is DesiredState.STOPPED
+    await leaving.reconcile_once()
+    assert web(behind) == left
+    back = await UndeleteService(behind.context).instance(P, "web")
+    assert (back.desired, back.leave_time) == (DesiredState.RUNNING, None)

@@ -24,6 +24,8 @@ from controlplane.domain.readiness import with_ready_time
 from controlplane.rollout.loop import Rollout
 from controlplane.services import lookup
 from controlplane.services.instance_claims import release
+from controlplane.services.undelete import UndeleteService
+from controlplane.undelete.loop import Purge
 from moorage.errors import NotReady
 from moorage.store.base import Transaction
 from tests.unit.controlplane.world import P, World
@@ -131,6 +133,30 @@ async def test_scaled_and_deleted(groups: Groups) -> None:
     view = groups.world.store.view()
     assert not view.count(GROUP) + view.count(GROUP_REVISION) + view.count(INSTANCE)
     groups.world.audit()
+
+
+async def test_deleted_and_kept_its_slots_wait_for_it_to_come_back(groups: Groups) -> None:
+    world = groups.world
+    await world.projects.update(P, undelete_window_seconds=3600.0)
+    await groups.make(2, slots=SlotPolicy(sticky_address=True))
+    await groups.converge()
+    before = [nic.addresses for member in groups.members() for nic in member.nics]
+    await world.groups.delete(P, "web")
+    await groups.converge()
+    assert groups.members() == []
+    assert (groups.group().state, groups.group().reason) == (GroupState.DELETING, "KEPT")
+    world.audit()
+    await UndeleteService(world.context).group(P, "web")
+    await groups.converge()
+    assert [nic.addresses for member in groups.members() for nic in member.nics] == before
+    assert groups.group().state is GroupState.STABLE
+    await world.groups.delete(P, "web")
+    await groups.converge()
+    world.clock.advance(3600.0)
+    await Purge(world.context, world.making).reconcile_once()
+    await groups.converge()
+    assert not world.store.view().count(GROUP) + world.store.view().count(GROUP_SLOT)
+    world.audit()
 
 
 async def test_updated_one_by_one(groups: Groups) -> None:

@@ -84,6 +84,11 @@ def test_its_files_are_removed_where_they_are_and_then_it_is_forgotten() -> None
     assert [type(a) for a in plan(scene(volume(on="", is_deleting=True)))] == [Forget]
 
 
+def test_what_is_kept_keeps_its_files() -> None:
+    assert plan(scene(volume(is_deleting=True, purge_time=NOW))) == []
+    assert plan(scene(volume(on="", is_deleting=True, purge_time=NOW))) == []
+
+
 def test_it_goes_with_its_owner_if_it_shall() -> None:
     owned = volume(owner="projects/p/groups/g", removal=VolumeRemoval.WITH_OWNER)
     assert plan(scene(owned)) == []
