@@ -35,6 +35,7 @@ from controlplane.services.instance_admission import check_still_fits
 from controlplane.services.instance_claims import InstanceClaims, charge_project, usage_of
 from controlplane.services.instance_making import InstanceMaking
 from controlplane.services.router_admission import check_template
+from controlplane.services.taking_over import hand_over
 from moorage.errors import HistoryCompacted, MoorageError, NotReady
 from moorage.store.base import Change, Kind, Transaction, View
 
@@ -133,6 +134,13 @@ class RouterMembers:
                 f"projects/{router.project}/instances/{action.id} is in the way of the router's own; delete it",
                 reason="MEMBER_NAME_TAKEN",
             )
+        wanted = {address for nic in action.spec.nics for address in nic.addresses}
+        for found in tx.find(INSTANCE, "owner", router.name):
+            own = {address.partition("/")[0] for nic in found.value.nics for address in nic.addresses}
+            if (
+                found.value.given_up and own & wanted
+            ):  # a single one, whose gateways are its own; given up on an operator's word
+                hand_over(tx, found.value)
         uid = self._context.new_id()
         networks, nics = self._claims.networks(tx, project, action.spec, "router.spec")
         leased = self._claims.lease(tx, uid, nics, networks, "router.spec.legs", action.behind)

@@ -1,14 +1,16 @@
 """How a balancer stands, worked out from records when somebody looks. Pure."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from controlplane.domain.instances import Instance
 from controlplane.domain.kinds import ROUTER
 from controlplane.domain.routers import Balancer, RouterObserved
 from controlplane.routers.balancer_bundles import OutsideAndInside, endpoints
 from controlplane.routers.bundle import main_members, outside_and_inside
 from controlplane.routers.scene import RouterScene, read
-from controlplane.routers.status import running_members
+from controlplane.routers.status import lost_hosts, running_members
 from moorage.store.base import View
 
 
@@ -36,7 +38,8 @@ def balancer_status(
     scene = read(view, found.value)
     members = main_members(scene)
     places = endpoints(balancer, outside_and_inside(scene, members[0]) if members else OutsideAndInside())
-    message = _why_not(scene, revision, places)
+    running = running_members(scene.router, scene.members, lost_hosts(view, scene.members))
+    message = _why_not(scene, running, revision, places)
     is_active = revision > 0 and not message
     if not message:
         message = _without_members(scene, balancer)
@@ -55,9 +58,8 @@ def _without_members(scene: RouterScene, balancer: Balancer) -> str:
     return "; ".join(empty)
 
 
-def _why_not(scene: RouterScene, revision: int, places: tuple[str, ...]) -> str:
+def _why_not(scene: RouterScene, running: Sequence[Instance], revision: int, places: tuple[str, ...]) -> str:
     seen = {observed.instance_uid: observed for observed in scene.router.observed}
-    running = running_members(scene.router, scene.members)
     if not running:
         return "the router does not run"
     for member in running:

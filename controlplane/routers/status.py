@@ -4,11 +4,11 @@ A change of revision r is in force once a member runs a configuration of version
 stopped one said last is no more true.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from controlplane.domain.instances import DesiredState, Instance, InstanceState
-from controlplane.domain.kinds import INSTANCE, NETWORK, PUBLIC_ADDRESS, ROUTER
+from controlplane.domain.kinds import HOST, INSTANCE, NETWORK, PUBLIC_ADDRESS, ROUTER
 from controlplane.domain.routers import (
     PublicAddress,
     Router,
@@ -56,25 +56,39 @@ class RuleStatus:
     target_address: str = ""
 
 
-def status_of(router: Router, members: Sequence[Instance]) -> RouterStatus:
+def lost_hosts(view: View, members: Iterable[Instance]) -> frozenset[str]:
+    """Uids of the members' hosts that are lost: what was seen there last is no more true."""
+    hosts = {member.host_uid for member in members if member.host_uid}
+    return frozenset(uid for uid in hosts if any(found.value.loss for found in view.find(HOST, "uid", uid)))
+
+
+def status_of(router: Router, members: Sequence[Instance], lost: Collection[str] = ()) -> RouterStatus:
     """Where a router stands.
 
     Args:
         members: its own instances, in any order.
+        lost: as `lost_hosts` has them.
     """
     # What was lost with its host is nobody's member any more, though its host has still to remove it.
     ordered = sorted((m for m in members if not m.given_up), key=lambda m: m.id)
     seen = {observed.instance_uid: observed for observed in router.observed}
-    state, reason, message = _state(router, ordered, seen)
+    state, reason, message = _state(router, ordered, seen, lost)
     return RouterStatus(state, reason, message, _members(ordered, seen), _outside_addresses(router, ordered))
 
 
 def _state(
-    router: Router, members: Sequence[Instance], seen: dict[str, RouterObserved]
+    router: Router, members: Sequence[Instance], seen: dict[str, RouterObserved], lost: Collection[str]
 ) -> tuple[RouterState, str, str]:
     if router.is_deleting:
         return RouterState.DELETING, router.reason, router.message
-    running = [(m, seen[m.uid]) for m in members if is_running(m) and m.uid in seen and seen[m.uid].running_version]
+    waiting = [m for m in members if m.host_uid in lost and m.id in main_ids(router)]
+    if waiting and not router.spec.redundant:
+        return RouterState.DEGRADED, "HOST_LOST", _waits_for_host(waiting[0])
+    running = [
+        (m, seen[m.uid])
+        for m in members
+        if is_running(m) and m.host_uid not in lost and m.uid in seen and seen[m.uid].running_version
+    ]
     if not running:
         return RouterState.PENDING, *_why_pending(router, members)
     pair = main_ids(router)
@@ -92,12 +106,23 @@ def _state(
     missing = [name for name in pair if name not in {member.id for member in members}]
     if missing:
         return state, "MEMBER_NOT_RUNNING", f"projects/{router.project}/instances/{missing[0]} is not made yet"
+    gone = [member for member in members if member.host_uid in lost]
+    if gone:
+        return state, "MEMBER_NOT_RUNNING", f"{gone[0].name} is on hosts/{gone[0].host}, which is lost"
     idle = [member for member in members if not is_running(member)]
     if idle:
         said = idle[0].observed.message
         text = f"{idle[0].name} is {idle[0].observed.state.name}{': ' if said else ''}{said}"
         return state, "MEMBER_NOT_RUNNING", text
     return state, "", ""
+
+
+def _waits_for_host(member: Instance) -> str:
+    return (
+        f"{member.name} is on hosts/{member.host}, which is lost, and may still have the gateways. Another one is made when the host "
+        "is back or removed, or when somebody knows that it runs nothing and says so: "
+        f"moor host lost {member.host}. A redundant router would go on by itself"
+    )
 
 
 def _why_pending(router: Router, members: Sequence[Instance]) -> tuple[str, str]:
@@ -117,11 +142,17 @@ def is_running(member: Instance) -> bool:
     return member.desired is DesiredState.RUNNING and member.observed.state is InstanceState.RUNNING
 
 
-def running_members(router: Router, members: Sequence[Instance]) -> list[Instance]:
-    """Those that have or may have traffic, the one first that has it: of a pair the active one, then the other, then edge members."""
+def running_members(router: Router, members: Sequence[Instance], lost: Collection[str]) -> list[Instance]:
+    """Those that have or may have traffic, the one first that has it: of a pair the active one, then the other, then edge members.
+
+    Args:
+        lost: as `lost_hosts` has them; nothing is known of members there.
+    """
     roles = {observed.instance_uid: observed.role for observed in router.observed}
     main = main_ids(router)
-    running = [member for member in members if is_running(member) and not member.given_up]
+    running = [
+        member for member in members if is_running(member) and not member.given_up and member.host_uid not in lost
+    ]
     return sorted(running, key=lambda m: (m.id not in main, roles.get(m.uid) is not RouterRole.ACTIVE, m.id))
 
 
@@ -164,7 +195,8 @@ def rule_status(view: View, rule: RouterRule, revision: int) -> RuleStatus:
     scene = _scene(view, router, rule)
     public = next(iter(scene.public_addresses.values()), None)
     target = target_address(scene, rule)
-    message = _leads_nowhere(rule, scene, target, public) or _why_not_yet(router, scene, revision, public)
+    running = running_members(router, scene.members, lost_hosts(view, scene.members))
+    message = _leads_nowhere(rule, scene, target, public) or _why_not_yet(router, running, revision, public)
     is_active = revision > 0 and not message
     return RuleStatus(is_active, message, "" if public is None else public.address, target)
 
@@ -199,9 +231,8 @@ def _leads_nowhere(rule: RouterRule, scene: RouterScene, target: str, public: Pu
     return ""
 
 
-def _why_not_yet(router: Router, scene: RouterScene, revision: int, public: PublicAddress | None) -> str:
+def _why_not_yet(router: Router, running: Sequence[Instance], revision: int, public: PublicAddress | None) -> str:
     seen = {observed.instance_uid: observed for observed in router.observed}
-    running = running_members(router, scene.members)
     if not running:
         return "the router does not run"
     for member in running:

@@ -14,7 +14,7 @@ from controlplane.domain.routers import NAMES_PORT, Balancer, BalancerSpec, List
 from controlplane.routers.balancer_status import BalancerStatus, balancer_status
 from controlplane.routers.claims import claims_of_balancer, clashes
 from controlplane.routers.scene import read
-from controlplane.routers.status import running_members
+from controlplane.routers.status import lost_hosts, running_members
 from controlplane.services import lookup
 from controlplane.services.balancer_field_rules import check_spec, normal_spec, other_family
 from controlplane.services.certificate_rules import admit, ended
@@ -171,10 +171,11 @@ class BalancerService:
         """
         view = self._context.store.view()
         router = lookup.router(view, balancer.project, balancer.router)
-        members = running_members(router, read(view, router).members)
-        if not members:
+        members = read(view, router).members
+        running = running_members(router, members, lost_hosts(view, members))
+        if not running:
             raise Unavailable(f"{router.name} does not run now", reason="ROUTER_NOT_RUNNING")
-        return members
+        return running
 
     def instance_name(self, uid: str) -> str:
         """The name of an instance; its uid once it is gone."""

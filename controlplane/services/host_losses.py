@@ -17,15 +17,16 @@ from moorage.errors import NotReady
 from moorage.store.base import Transaction
 
 
-def is_replaced(tx: Transaction, instance: Instance) -> bool:
+def is_replaced(tx: Transaction, instance: Instance, *, is_word: bool) -> bool:
     """Whether somebody makes another one in its place. A user's own instance is kept: with its host it comes back. So is what only stands
-    for its host (a router's member that takes ports there), and a single router, whose gateways are addresses of its own.
+    for its host (a router's member that takes ports there). A single router, whose gateways are addresses of its own, is replaced when an
+    operator says that it does not run any more.
     """
     if not is_router(instance):
         return bool(instance.owner)
     project, _, router_id = instance.owner.removeprefix("projects/").partition("/routers/")
     found = tx.get(ROUTER, f"{project}/{router_id}")
-    return found is not None and found.value.spec.redundant and instance.id in main_ids(found.value)
+    return found is not None and (found.value.spec.redundant or is_word) and instance.id in main_ids(found.value)
 
 
 class HostLosses:
@@ -78,6 +79,6 @@ class HostLosses:
             record_event(tx, clock, host, "LOST", said, severity="warning")
         for found in tx.find(INSTANCE, "host", host.uid):
             instance = found.value
-            if is_replaced(tx, instance) and (is_word or may_be_given_up(instance)):
+            if is_replaced(tx, instance, is_word=is_word) and (is_word or may_be_given_up(instance)):
                 self._making.give_up(tx, instance, f"{host.name} is lost: {why}", is_word=is_word)
         return changed

@@ -23,6 +23,7 @@ from controlplane.services.instance_claims import InstanceClaims, charge_project
 from controlplane.services.instance_rules import check_spec
 from controlplane.services.secret_uses import resolve
 from controlplane.services.slot_volumes import with_slot_volumes
+from controlplane.services.taking_over import lost_id
 from controlplane.services.undelete import kept, taken_hint, words_of
 from moorage.errors import AlreadyExists, FieldViolation, InvalidSpec
 from moorage.store.base import Transaction
@@ -189,8 +190,8 @@ class InstanceMaking:
         if changed == instance:
             return
         if is_router(instance) and not instance.given_up:
-            # Members of a pair are known by their names, which the successor gets. A group looks after its members' names itself.
-            changed = replace(changed, id=f"{instance.id[:52]}-lost-{instance.uid[:5]}")
+            # Routers' containers are known by their names, which the successor gets. A group looks after its members' names itself.
+            changed = replace(changed, id=lost_id(instance))
             tx.delete(INSTANCE, INSTANCE.key(instance))
         tx.put(INSTANCE, replace(changed, generation=instance.generation + 1))
         if not instance.given_up:

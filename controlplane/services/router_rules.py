@@ -13,7 +13,7 @@ from controlplane.domain.names import check_id, check_labels, parse_grandchild
 from controlplane.domain.routers import PublicAddress, Router, RouterRule, RouterRuleSpec
 from controlplane.routers.claims import Claim, claims_of_balancer, claims_of_rule, clashes
 from controlplane.routers.scene import read
-from controlplane.routers.status import RuleStatus, rule_status, running_members
+from controlplane.routers.status import RuleStatus, lost_hosts, rule_status, running_members
 from controlplane.services import lookup
 from controlplane.services.context import Context
 from controlplane.services.dry_run import commit
@@ -127,10 +127,11 @@ class RouterRuleService:
         """
         view = self._context.store.view()
         router = lookup.router(view, project_id, router_id)
-        members = running_members(router, read(view, router).members)
-        if not members:
+        members = read(view, router).members
+        running = running_members(router, members, lost_hosts(view, members))
+        if not running:
             raise Unavailable(f"{router.name} does not run", reason="ROUTER_NOT_RUNNING")
-        return members
+        return running
 
     async def update(
         self,

@@ -11,7 +11,7 @@ from controlplane.domain.kinds import BALANCER, INSTANCE, ROUTER, ROUTER_RULE
 from controlplane.domain.names import check_id, check_labels, parse_child
 from controlplane.domain.routers import DefaultAction, EdgeHosts, Router, RouterLeg, RouterSpec
 from controlplane.history import record_event
-from controlplane.routers.status import RouterStatus, status_of
+from controlplane.routers.status import RouterStatus, lost_hosts, status_of
 from controlplane.services import lookup
 from controlplane.services.context import Context
 from controlplane.services.dry_run import commit
@@ -134,8 +134,9 @@ class RouterService:
 
     def status(self, router: Router) -> RouterStatus:
         """How it stands now."""
-        members = self._context.store.view().find(INSTANCE, "owner", router.name)
-        return status_of(router, [found.value for found in members])
+        view = self._context.store.view()
+        members = [found.value for found in view.find(INSTANCE, "owner", router.name)]
+        return status_of(router, members, lost_hosts(view, members))
 
     async def update(
         self,

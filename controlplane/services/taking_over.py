@@ -13,6 +13,12 @@ from moorage.store.base import Transaction
 _LONGEST_ID = 63
 
 
+def lost_id(lost: Instance) -> str:
+    """The last part of its name once its successor has the one that it had."""
+    ending = f"-lost-{lost.uid[:6]}"
+    return lost.id if lost.id.endswith(ending) else f"{lost.id[: _LONGEST_ID - len(ending)]}{ending}"
+
+
 def hand_over(tx: Transaction, lost: Instance) -> Instance:
     """Free a lost instance's name, addresses and MACs. Call it before the successor is made, in the same transaction.
 
@@ -24,10 +30,9 @@ def hand_over(tx: Transaction, lost: Instance) -> Instance:
     """
     if not lost.given_up or blocks_successor(lost):
         raise NotReady(f"{lost.name} may still have what it claims", reason="CLAIM_HELD", metadata={"name": lost.name})
-    ending = f"-lost-{lost.uid[:6]}"
     after = replace(
         lost,
-        id=lost.id if lost.id.endswith(ending) else f"{lost.id[: _LONGEST_ID - len(ending)]}{ending}",
+        id=lost_id(lost),
         nics=tuple(replace(nic, mac="", addresses=(), lent_addresses=()) for nic in lost.nics),
         generation=lost.generation + 1,
     )

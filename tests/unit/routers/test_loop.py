@@ -240,6 +240,30 @@ async def test_a_public_address_is_nobody_elses_until_its_host_has_let_go(world:
     await service.delete(P, "one")
 
 
+async def test_a_single_router_is_replaced_on_an_operators_word(world: World, members: RouterMembers) -> None:
+    await put_router(world)
+    await world.host("h2", link_state=HostLinkState.DISCONNECTED)
+    await members.reconcile_once()
+    one = await world.place("edge-router-1", "h2")
+    losses = HostLosses(world.context, world.making)
+    assert await losses.lose("uid-h2", "nobody reaches it", ["hosts/h1: no answer"])
+    await members.reconcile_once()
+    assert the_member(world) == one, "it may still have the gateways"
+    await losses.declare("h2")
+    await members.reconcile_once()
+    owned = {found.value.uid: found.value for found in world.store.view().find(INSTANCE, "owner", NAME)}
+    assert len(owned) == 2
+    again = next(instance for uid, instance in owned.items() if uid != one.uid)
+    assert (again.id, again.host_uid) == ("edge-router-1", "")
+    assert [nic.addresses for nic in again.nics[1:]] == [nic.addresses for nic in one.nics[1:]]
+    assert owned[one.uid].id == f"edge-router-1-lost-{one.uid[:6]}"
+    assert not any(nic.addresses for nic in owned[one.uid].nics)
+    world.audit()
+    revision = world.store.view().revision
+    await members.reconcile_once()
+    assert world.store.view().revision == revision
+
+
 async def test_a_lost_member_of_a_pair_is_replaced(world: World, members: RouterMembers) -> None:
     router = await put_router(world)
     await world.host("h2", link_state=HostLinkState.DISCONNECTED)
@@ -252,7 +276,8 @@ async def test_a_lost_member_of_a_pair_is_replaced(world: World, members: Router
     owned = {found.value.id: found.value for found in world.store.view().find(INSTANCE, "owner", NAME)}
     gone = next(instance for instance in owned.values() if instance.uid == two.uid)
     assert gone.given_up
-    assert gone.id == f"edge-router-2-lost-{two.uid[:5]}"
+    assert gone.nics == two.nics, "its addresses are nobody else's before its host has spoken"
+    assert gone.id == f"edge-router-2-lost-{two.uid[:6]}"
     assert sorted(owned) == ["edge-router-1", "edge-router-2", gone.id]
     again = owned["edge-router-2"]
     assert (again.uid != two.uid, again.host_uid, again.given_up) == (True, "", "")

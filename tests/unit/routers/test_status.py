@@ -101,13 +101,24 @@ def test_members_and_addresses_are_shown() -> None:
 def test_who_has_the_traffic() -> None:
     both = (seen(role=STANDBY), seen("2", role=ACTIVE))
     pair = router(observed=both, redundant=True)
-    assert running_members(pair, [ONE, TWO]) == [TWO, ONE]
-    assert running_members(router(redundant=True), [TWO, ONE]) == [ONE, TWO]
-    assert running_members(pair, [ONE, member("2")]) == [ONE], "one that does not run says nothing"
+    assert running_members(pair, [ONE, TWO], ()) == [TWO, ONE]
+    assert running_members(router(redundant=True), [TWO, ONE], ()) == [ONE, TWO]
+    assert running_members(pair, [ONE, member("2")], ()) == [ONE], "one that does not run says nothing"
     edge = replace(ONE, uid="uid-edge", id="edge-router-e-h3")
-    assert running_members(router(observed=(seen(role=STANDBY),)), [edge, ONE]) == [ONE, edge]
-    assert running_members(router(), [WAITING]) == []
-    assert running_members(pair, [replace(TWO, given_up="its host is lost")]) == []
+    assert running_members(router(observed=(seen(role=STANDBY),)), [edge, ONE], ()) == [ONE, edge]
+    assert running_members(router(), [WAITING], ()) == []
+    assert running_members(pair, [replace(TWO, given_up="its host is lost")], ()) == []
+    assert running_members(pair, [ONE, replace(TWO, host_uid="uid-h2")], {"uid-h2"}) == [ONE]
+
+
+def test_a_single_router_waits_for_its_lost_host_and_says_so() -> None:
+    there = replace(ONE, host="h1", host_uid="uid-h1")
+    found = status_of(router(observed=(seen(),), asked_revision=10), [there], {"uid-h1"})
+    assert (found.state, found.reason) == (RouterState.DEGRADED, "HOST_LOST")
+    assert "moor host lost h1" in found.message
+    edge = replace(ONE, uid="uid-e", id="edge-router-e-h3", host="h3", host_uid="uid-h3")
+    beside = status_of(router(observed=(seen(version=11),), asked_revision=10), [there, edge], {"uid-h3"})
+    assert (beside.state, beside.reason) == (RouterState.ACTIVE, "MEMBER_NOT_RUNNING")
 
 
 class _Edge:
