@@ -8,6 +8,9 @@ from paas_adapter.documents.bundle import Bundle, read_bundle
 from paas_adapter.documents.places import Findings
 from paas_adapter.documents.references import check_bundle
 
+#: Names a folder of real documents, searched through for *.json and *.yaml.
+SAMPLES = "MOORAGE_STRATOS_SAMPLES"
+
 CARTRIDGE: dict[str, Any] = {
     "type": "web",
     "provider": "acme",

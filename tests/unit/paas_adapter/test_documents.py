@@ -26,11 +26,8 @@ from paas_adapter.documents.references import check_bundle
 from paas_adapter.documents.sign_up import SignUp
 from paas_adapter.documents.tenant import Tenant
 from paas_adapter.documents.user import User
-from tests.unit.paas_adapter.documents import APPLICATION, CARTRIDGE, files, load, member, told
+from tests.unit.paas_adapter.documents import APPLICATION, CARTRIDGE, SAMPLES, files, load, member, told
 from tests.unit.paas_adapter.test_reading import ANY_JSON
-
-#: A folder of real documents, searched through for *.json and *.yaml.
-SAMPLES = "MOORAGE_STRATOS_SAMPLES"
 
 
 def one(document: dict[str, Any]) -> tuple[Any, list[tuple[str, str]], list[tuple[str, str]]]:
