@@ -11,12 +11,17 @@ TOGETHER = 2  # members that are replaced at a time
 PORT = 8080  # of the first host, where clients come in
 SERVER_PORT = 80
 VARIABLE = "V"  # of the environment: what an update changes
-PATHS = ("/",)  # what clients ask for, in turn
-#: Serves a second after its start. Its stop signal ends it at once, with all that it has begun. A page of its own, not a program's output:
-#: now and then wrk takes the end of that for a broken answer, also while nothing is done.
+PATHS = ("/", "/cgi-bin/slow")  # what clients ask for, in turn: a page, and what takes a tenth of a second
+#: Serves a second after its start. Its stop signal ends it at once, with all that it has begun. The program says that its connection ends:
+#: httpd closes it after any program's answer, and without that word whoever asks on it once more gets no answer.
 _SCRIPT = r"""
-mkdir -p /www
-echo done >/www/index.html
+mkdir -p /www/cgi-bin
+cat >/www/cgi-bin/slow <<'END'
+#!/bin/sh
+sleep 0.1
+printf 'Connection: close\r\nContent-Length: 5\r\n\r\ndone\n'
+END
+chmod +x /www/cgi-bin/slow
 trap 'exit 0' TERM
 sleep 1 & wait $!
 httpd -f -p 80 -h /www & wait $!

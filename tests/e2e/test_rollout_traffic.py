@@ -1,7 +1,8 @@
 """Groups that have clients while they change: by a balancer, and by their name."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
@@ -20,12 +21,21 @@ from tests.support.routers import Routers
 UPDATES = 3
 PORT = 8397
 #: Serves while /www/up is there. Ends on its stop signal at once: what it has begun is cut off.
-SERVER = (
-    "mkdir -p /www/cgi-bin; echo yes >/www/up; "
-    "printf '#!/bin/sh\\necho; echo $V\\n' >/www/cgi-bin/value; chmod +x /www/cgi-bin/value; "
-    "trap 'exit 0' TERM; httpd -f -p 80 -h /www & wait"
-)
-QUICK = {"min_ready": Duration(nanos=300_000_000), "max_surge": "2"}
+SERVER = r"""
+mkdir -p /www/cgi-bin
+echo yes >/www/up
+cat >/www/cgi-bin/value <<'END'
+#!/bin/sh
+sleep 0.1
+printf 'Connection: close\r\nContent-Length: 2\r\n\r\n%s\n' "$V"
+END
+chmod +x /www/cgi-bin/value
+trap 'exit 0' TERM
+httpd -f -p 80 -h /www & wait
+"""
+QUICK: Mapping[str, Any] = {"min_ready": Duration(nanos=300_000_000), "max_surge": "2"}
+ONE_LESS: Mapping[str, Any] = {**QUICK, "order": groups_pb2.ROLLOUT_ORDER_STOP_FIRST, "max_surge": "0"}
+HTTP, TCP = balancers_pb2.BALANCER_MODE_HTTP, balancers_pb2.BALANCER_MODE_TCP
 
 
 @pytest.fixture
@@ -53,9 +63,9 @@ def served(plane: Plane, value: str, *, network: str = "back") -> pb.InstanceSpe
     return plane.spec(SERVER, env={"V": value}, networks=[network], probes=Probes(readiness=readiness))
 
 
-async def balance(routers: Routers, group: str) -> None:
+async def balance(routers: Routers, group: str, mode: "balancers_pb2.BalancerMode.ValueType" = HTTP) -> None:
     """Clients of the port are led to the group."""
-    await routers.balancer("edge", "web", {}, groups={group: 80}, port=80, mode=balancers_pb2.BALANCER_MODE_HTTP)
+    await routers.balancer("edge", "web", {}, groups={group: 80}, port=80, mode=mode)
 
 
 async def set_up(plane: Plane, member: pb.Instance, is_up: bool) -> float:
@@ -65,11 +75,17 @@ async def set_up(plane: Plane, member: pb.Instance, is_up: bool) -> float:
     return time.monotonic()
 
 
+@pytest.mark.parametrize(("mode", "rollout"), [(HTTP, QUICK), (TCP, ONE_LESS)], ids=["http", "tcp"])
 async def test_no_request_fails_while_a_group_is_updated(
-    plane: Plane, groups: Groups, routers: Routers, hosts: list[Host]
+    plane: Plane,
+    groups: Groups,
+    routers: Routers,
+    hosts: list[Host],
+    mode: "balancers_pb2.BalancerMode.ValueType",
+    rollout: Mapping[str, Any],
 ) -> None:
-    await groups.create("web", 3, served(plane, "0"), rollout=QUICK)
-    await balance(routers, "web")
+    await groups.create("web", 3, served(plane, "0"), rollout=rollout)
+    await balance(routers, "web", mode)
     url, client = f"http://{hosts[0].address}:{PORT}/cgi-bin/value", hosts[1]
 
     async def value() -> str:
@@ -79,7 +95,7 @@ async def test_no_request_fails_while_a_group_is_updated(
         return {await value() for _ in range(6)} == {wanted}
 
     await until(lambda: only("0"), what="the group answers")
-    async with asking(client.command, f"http://{hosts[0].address}:{PORT}", ("/up",)) as asked:
+    async with asking(client.command, f"http://{hosts[0].address}:{PORT}", ("/up", "/cgi-bin/value")) as asked:
         for number in range(1, UPDATES + 1):
             await groups.change("web", served(plane, str(number)))
             await until(lambda value=str(number): only(value), what="only new members answer")
