@@ -38,8 +38,6 @@ SEED = int(os.environ.get("MOORAGE_LEAK_SEED", "0")) or random.randrange(1, 10**
 _ALIVE = 12  # networks at a time, at most
 _AT_ONCE = 6
 _SETTLED_SECONDS = 30.0
-#: Engines take what a container or a build had there away a minute after it: what was still there before may be gone now.
-_CLEARED_LATER = "- docker namespaces: "
 _SPARE_FILES = 12  # that an agent may hold more than before: connections come and go
 
 
@@ -297,7 +295,6 @@ async def test_networks_leave_every_host_as_it_was(
             f"{host.name} {line}"
             for host, after in zip(hosts, found, strict=True)
             for line in snapshot.difference(before[host.name], after)
-            if not line.startswith(_CLEARED_LATER)
         ]
         return not left
 

@@ -20,7 +20,6 @@ _LINK = ("ifname", "address", "mtu", "operstate", "master", "ifalias", "link_typ
 _COMMANDS: Mapping[str, str] = {
     "namespaces": f"find {RUN_DIR}/netns -mindepth 1",
     "files": f"find {RUN_DIR} -mindepth 1 -not -path '{RUN_DIR}/netns/*'",
-    "docker namespaces": "find /run/docker/netns -mindepth 1",
     "packet rules": "nft -s list ruleset",
     "packet rules of iptables": "{ iptables-save; ip6tables-save; } | grep -v '^#'",
     "forwarding entries": "bridge fdb show",
@@ -30,7 +29,8 @@ _COMMANDS: Mapping[str, str] = {
     "routes": "ip -4 route show table all; ip -6 route show table all",
     "policy rules": "ip -4 rule; ip -6 rule",
     "queues": "tc qdisc show | sed 's/ [0-9a-f]*: / /g'",
-    # the underlays of other boxes on the machine are seen from inside hosts
+    # Docker's namespaces are among them; the empty files of those that are gone are not asked for, because Docker removes them
+    # a minute later, also in the middle of a test. The underlays of other boxes on the machine are seen from inside hosts.
     "mounts": "cut -d' ' -f5- /proc/self/mountinfo | grep -v '^/run/netns/[a-z0-9]*-underlay ' | "
     "sed 's/ shared:[0-9]*//; s/ master:[0-9]*//'",
     "sockets": "ss -Hlntu | awk '{print $1, $5}'",
